@@ -1,0 +1,125 @@
+"""Everything that can go wrong, split by whose fault it is.
+
+    TrtLlmPipelineError           base; its text is meant for the user as it stands
+    ├── ConfigError               the config's: names every mistake with its line
+    ├── ModelSourceError          the model source's: the Hub, a tar URL, a folder
+    │   ├── ModelNotFound         no such repository, revision or address
+    │   ├── ModelAccessDenied     gated or private, and the token is missing or refused
+    │   └── ModelUnavailable      the source failed, or went on failing when asked again
+    ├── StepFailed                the step's script: exit code, last lines, what it left behind
+    │   ├── StepTimeout           it ran longer than it was allowed to
+    │   └── StepOutputError       it exited 0 without what it promised
+    └── PipelineError             ours, or the machine's
+        ├── WorkspaceError        a directory that must not be touched, or is in use
+        ├── ToolchainError        no usable toolchain, or not the required release
+        ├── DiskFull              not enough room
+        ├── ArtifactError         an archive that cannot be written or read
+        └── DeliveryError         an archive that could not be sent to its destination
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class TrtLlmPipelineError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake in a config.
+
+    Attributes:
+        message: what is wrong and what to do about it, one sentence or two.
+        line: 1-based line in the config's text, or None where no line is to blame.
+        key: dotted path of the key (`build.args.max_batch_size`), or None.
+    """
+
+    message: str
+    line: int | None = None
+    key: str | None = None
+
+    def render(self, source: str) -> str:
+        """`config.yaml:12: build.args.x: message`, leaving out what is unknown."""
+        where = source if self.line is None else f"{source}:{self.line}"
+        return ": ".join(part for part in (where, self.key, self.message) if part)
+
+
+class ConfigError(TrtLlmPipelineError):
+    """The config is wrong. Carries every mistake that was found, in the order of the file."""
+
+    def __init__(self, mistakes: Sequence[Mistake], source: str = "config") -> None:
+        self.mistakes = tuple(mistakes)
+        self.source = source
+        lines = [mistake.render(source) for mistake in self.mistakes]
+        head = "" if len(lines) == 1 else f"{len(lines)} mistakes in {source}:\n"
+        super().__init__(head + "\n".join(lines))
+
+
+class ModelSourceError(TrtLlmPipelineError):
+    """The model could not be had from where the config says it is."""
+
+
+class ModelNotFound(ModelSourceError):
+    """No such repository, revision or address."""
+
+
+class ModelAccessDenied(ModelSourceError):
+    """Gated or private, and the token is missing or refused."""
+
+
+class ModelUnavailable(ModelSourceError):
+    """The source failed, or went on failing when asked again."""
+
+
+class StepFailed(TrtLlmPipelineError):
+    """A step's script failed.
+
+    Attributes:
+        step: the step's name (`convert_to_ft`, `quantize`, `build`).
+        exit_code: the script's exit code; negative for a signal; None where it did not exit by itself.
+        tail: the last lines that it printed.
+    """
+
+    def __init__(
+        self, step: str, message: str, *, exit_code: int | None = None, tail: Sequence[str] = ()
+    ) -> None:
+        self.step = step
+        self.exit_code = exit_code
+        self.tail = tuple(tail)
+        quoted = "".join(f"\n  | {line}" for line in self.tail)
+        super().__init__(f"step {step}: {message}{quoted}")
+
+
+class StepTimeout(StepFailed):
+    """The step ran longer than it was allowed to."""
+
+
+class StepOutputError(StepFailed):
+    """The step exited 0 without what it promised."""
+
+
+class PipelineError(TrtLlmPipelineError):
+    """Ours, or the machine's: nothing in the config or the model is to blame."""
+
+
+class WorkspaceError(PipelineError):
+    """A directory that must not be touched, or a workspace that is in use."""
+
+
+class ToolchainError(PipelineError):
+    """No usable toolchain, or not the release that the config requires."""
+
+
+class DiskFull(PipelineError):
+    """Not enough room on the disk."""
+
+
+class ArtifactError(PipelineError):
+    """An archive that cannot be written or read."""
+
+
+class DeliveryError(PipelineError):
+    """An archive that could not be sent to its destination."""
