@@ -1,0 +1,161 @@
+"""The process between the service and a step: whatever happens to the service, the step's tree dies with it.
+
+Started by `process.py` as a program of its own, in isolated mode, so it imports nothing of this package.
+
+    fd 0   one JSON line {"argv", "cwd", "env"}; after it, the line of life: when it closes, because the
+           service asked for an end or because it is gone, everything below this process is killed
+    fd 1,2 handed to the step as they are
+    fd N   (first argument) reports, JSON lines: samples of the tree's memory, then one with the exit code
+
+As a child subreaper (prctl(2), PR_SET_CHILD_SUBREAPER) this process inherits every orphan below it, so a
+grandchild that made its own session is still found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import psutil
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_SAMPLE_EVERY_S = 0.5
+_GRACE_S = 0.4  # between SIGTERM and SIGKILL, when the end was asked for
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def _die_with_parent() -> None:
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _descendants() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+
+
+def _living() -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        return _descendants()
+    return []
+
+
+def _resident_bytes() -> int:
+    total = 0
+    for process in _living():
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_info().rss
+    return total
+
+
+def _signal_all(number: int) -> None:
+    for process in _living():
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(number)
+
+
+def _reap(main: int, statuses: dict[int, int]) -> bool:
+    """Collects every child that has ended; True while any child is left."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if pid == 0:
+            return True
+        if pid == main:
+            statuses[pid] = status
+
+
+def _end_tree(main: int, statuses: dict[int, int], grace_s: float) -> None:
+    """Ends everything below this process; a tree that forks faster than it dies is stopped first."""
+    if grace_s:
+        _signal_all(signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        while _reap(main, statuses) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    while _reap(main, statuses):
+        _signal_all(signal.SIGSTOP)
+        _signal_all(signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def main() -> int:
+    """Runs one step; the exit code of this process is 0 whenever a report was written."""
+    report_fd = int(sys.argv[1])
+    os.set_inheritable(report_fd, False)
+    request_line = b""
+    while not request_line.endswith(b"\n"):
+        piece = os.read(0, 65536)
+        if not piece:
+            return 1
+        request_line += piece
+    request: dict[str, Any] = json.loads(request_line)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+    def report(**fields: Any) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(report_fd, json.dumps(fields).encode() + b"\n")
+
+    started = time.monotonic()
+    try:
+        step = subprocess.Popen(
+            request["argv"],
+            cwd=request["cwd"],
+            env=request["env"],
+            stdin=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent,
+        )
+    except OSError as error:
+        report(start_error=error.strerror or str(error), errno=error.errno)
+        return 0
+    # From here only the step holds the output open, so the reader sees its end.
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+
+    statuses: dict[int, int] = {}
+    peak = 0
+    next_sample = 0.0
+    line_of_life = select.poll()
+    line_of_life.register(0, select.POLLIN | select.POLLHUP)
+    ended = False
+    while step.pid not in statuses:
+        now = time.monotonic()
+        if now >= next_sample:
+            resident = _resident_bytes()
+            peak = max(peak, resident)
+            report(rss=resident, peak_rss=peak)
+            next_sample = time.monotonic() + _SAMPLE_EVERY_S
+        if line_of_life.poll(20):
+            ended = True
+            break
+        _reap(step.pid, statuses)
+    _end_tree(step.pid, statuses, _GRACE_S if ended else 0.0)
+
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    status = statuses.get(step.pid)
+    report(
+        exit_code=None if status is None else os.waitstatus_to_exitcode(status),
+        wall_s=time.monotonic() - started,
+        cpu_s=usage.ru_utime + usage.ru_stime,
+        peak_rss=max(peak, usage.ru_maxrss * 1024),
+        ended=ended,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
