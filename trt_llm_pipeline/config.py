@@ -217,14 +217,20 @@ def examine(text: str, name: str = "config") -> Loaded:
     data = _plain(root, (), lines, found)
     source = SourceMap(name, lines)
     config: BuildConfig | None = None
+    dropped: list[tuple[Key, ...]] = []
     while config is None:
         try:
             config = BuildConfig.model_validate(data)
         except ValidationError as error:
             wrong = error.errors(include_url=False)
-            found.extend(_mistake(details, source) for details in wrong)
+            # Not what is only wrong because something in it was left out.
+            fresh = [e for e in wrong if not any(path[: len(e["loc"])] == e["loc"] for path in dropped)]
+            found.extend(_mistake(details, source) for details in fresh)
+            paths = [details["loc"] for details in wrong]
             # Without what is wrong, is there still a config whose other parts can be checked?
-            if not all([_drop(data, details["loc"]) for details in wrong]):
+            left_out = [path for path in paths if _drop(data, path)]
+            dropped.extend(left_out)
+            if len(left_out) < len(paths):
                 break
     if config is not None:
         config._source = source

@@ -1,7 +1,7 @@
 """`${...}` in a config: a scalar that stands elsewhere, so that no path is written twice.
 
-`${model_dir}`, `${model_id}`, `${revision}`, `${example_name}`, `${<step>.output_dir}`, `${<step>.script}` and
-`${<step>.args.<option>}` can be referred to; `$${` is a literal `${`.
+`${model_dir}`, `${model_id}`, `${revision}`, `${example_name}`, `${<step>.output_dir}`, `${<step>.script}`
+and `${<step>.args.<option>}` can be referred to; `$${` is a literal `${`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MAX_CHARS = 32_768  # far beyond any path, far below what repeated doubling rea
 _TOP_LEVEL = ("model_id", "example_name", "revision")
 
 
-class ReferenceProblem(Exception):
+class UnresolvedReferenceError(Exception):
     """A reference that cannot be resolved; its text says why. Turned into a `Mistake` by the caller."""
 
 
@@ -44,25 +44,25 @@ class Resolver:
         """`value` with every reference replaced.
 
         Raises:
-            ReferenceProblem: unknown, circular, or too long.
+            UnresolvedReferenceError: unknown, circular, or too long.
         """
 
         def replace(match: re.Match[str]) -> str:
             if match[0] == "$${":
                 return "${"
             if match[1] is None:
-                raise ReferenceProblem("'${' is never closed by '}'; write $${ for a literal ${")
+                raise UnresolvedReferenceError("'${' is never closed by '}'; write $${ for a literal ${")
             return self._look_up(match[1].strip(), trail)
 
         result = _REFERENCE.sub(replace, value)
         if len(result) > _MAX_CHARS:
-            raise ReferenceProblem(f"its references stand for more than {_MAX_CHARS:,} characters")
+            raise UnresolvedReferenceError(f"its references stand for more than {_MAX_CHARS:,} characters")
         return result
 
     def _look_up(self, name: str, trail: tuple[str, ...]) -> str:
         if name in trail:
             circle = " -> ".join([*trail, name])
-            raise ReferenceProblem(f"the reference ${{{name}}} is circular: {circle}")
+            raise UnresolvedReferenceError(f"the reference ${{{name}}} is circular: {circle}")
         if name in self._raw:
             return self.text(self._raw[name], (*trail, name))
         if name in self._known:
@@ -70,7 +70,7 @@ class Resolver:
         names = [*self._raw, *self._known]
         close = difflib.get_close_matches(name, names, 1, 0.5)
         advice = f"did you mean ${{{close[0]}}}?" if close else f"known: {', '.join(sorted(names))}"
-        raise ReferenceProblem(f"the reference ${{{name}}} is unknown; {advice}")
+        raise UnresolvedReferenceError(f"the reference ${{{name}}} is unknown; {advice}")
 
 
 def check(config: BuildConfig, resolve: Callable[[str], str]) -> list[Mistake]:
@@ -79,7 +79,7 @@ def check(config: BuildConfig, resolve: Callable[[str], str]) -> list[Mistake]:
     for path, value in _walk(config):
         try:
             resolve(value)
-        except ReferenceProblem as problem:
+        except UnresolvedReferenceError as problem:
             found.append(config.mistake(str(problem), *path))
     return found
 

@@ -1,0 +1,199 @@
+"""Where the example scripts and executables live, and which release they belong to.
+
+A toolchain is a directory with `examples/`, laid out like TensorRT-LLM's repository. NVIDIA's trees and the
+embedded CPU one are found and used in the same way; only the directory differs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trt_llm_pipeline import process
+from trt_llm_pipeline.errors import PipelineError, ToolchainError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_CANDIDATES = ("TensorRT-LLM", "tensorrtllm_backend/tensorrt_llm", "cpu_toolchain")
+_EXAMPLE_ROOTS = ("", "models/core", "models/contrib")
+_VERSION = re.compile(r"""__version__\s*=\s*["']([^"']+)["']""")
+_ASK_S = 60.0
+_ASK_PACKAGE = (
+    "import importlib.util, importlib.metadata as m\n"
+    "assert importlib.util.find_spec('tensorrt_llm')\n"
+    "try: print(m.version('tensorrt_llm'))\n"
+    "except m.PackageNotFoundError: print('')\n"
+)
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """One toolchain.
+
+    Attributes:
+        root: its directory.
+        name: `cpu` or `tensorrt_llm`.
+        version: the release, such as `0.7.1`; `cpu` for the embedded one, `unknown` where nothing says.
+        follows: the releases whose options its scripts follow; for NVIDIA's trees the version alone.
+        python: the interpreter that runs its scripts.
+        reason: why this one was chosen, in words.
+    """
+
+    root: Path
+    name: str
+    version: str
+    follows: tuple[str, ...]
+    python: str
+    reason: str
+
+    @property
+    def examples(self) -> Path:
+        """The directory that no script may lie outside of."""
+        return self.root / "examples"
+
+    def describe(self) -> str:
+        """One line for the log."""
+        follows = f", following {', '.join(self.follows)}" if self.name == "cpu" and self.follows else ""
+        return f"toolchain {self.name} {self.version}{follows} at {self.root} ({self.reason})"
+
+    def example_names(self) -> list[str]:
+        """Every example, by the name that a config gives it."""
+        names = []
+        for prefix in _EXAMPLE_ROOTS:
+            folder = self.examples / prefix
+            if folder.is_dir():
+                names.extend(p.name for p in folder.iterdir() if p.is_dir() and _has_scripts(p))
+        return sorted(set(names))
+
+    def example_dir(self, name: str) -> Path:
+        """The directory of the example `name`.
+
+        Raises:
+            ToolchainError: there is none; names the closest.
+        """
+        for prefix in _EXAMPLE_ROOTS:
+            path = (self.examples / prefix / name).resolve()
+            if path.is_dir() and self._inside(path):
+                return path
+        known = self.example_names()
+        close = difflib.get_close_matches(Path(name).name, known, 3, 0.4)
+        advice = f"the closest are {', '.join(close)}" if close else f"it has {', '.join(known) or 'none'}"
+        raise ToolchainError(f"{name!r} is no example of {self.name} {self.version}; {advice}")
+
+    def script(self, example: Path, script: str) -> Path:
+        """The script's file, for a step of the example in the directory `example`.
+
+        Raises:
+            ToolchainError: there is none, or it lies outside `examples/`.
+        """
+        path = (example / script).resolve()
+        if not self._inside(path):
+            raise ToolchainError(f"{script!r} leads outside the toolchain's examples/ directory")
+        if path.is_file():
+            return path
+        scripts = sorted(p.name for p in example.glob("*.py"))
+        close = difflib.get_close_matches(script, scripts, 3, 0.4) or scripts
+        advice = f"it has {', '.join(close)}" if close else "it has no scripts"
+        raise ToolchainError(f"{script!r} is not in the example {example.name}; {advice}")
+
+    def executable(self, name: str, path: str | None) -> tuple[str, ...]:
+        """How to call a console script: the toolchain's own, the one beside the interpreter, or on PATH.
+
+        Args:
+            name: such as `trtllm-build`.
+            path: the value of PATH to search, or None for this process's.
+
+        Returns:
+            The beginning of an argv.
+        """
+        if name in ("python", "python3"):
+            return (self.python,)
+        own = self.root / "bin" / name
+        if own.is_file():
+            return (self.python, str(own))
+        beside = Path(self.python).parent / name
+        if beside.is_file():
+            return (str(beside),)
+        found = shutil.which(name, path=path)
+        if found:
+            return (found,)
+        return (self.python, "-m", "tensorrt_llm.commands.build")
+
+    def _inside(self, path: Path) -> bool:
+        return path.is_relative_to(self.examples.resolve())
+
+
+def find(env: Mapping[str, str], project_root: Path = PROJECT_ROOT) -> Toolchain:
+    """Chooses the toolchain.
+
+    `$TRTLLM_DIR` wins. Without it: the submodule `TensorRT-LLM/` if it is populated, then the one inside
+    `tensorrtllm_backend/`, then the embedded CPU one. `$TRTLLM_PYTHON` names the scripts' interpreter.
+
+    Raises:
+        ToolchainError: `$TRTLLM_DIR` is no toolchain, or a tree was found whose `tensorrt_llm` cannot be
+            imported: nobody who wanted a GPU engine gets a CPU one.
+    """
+    python = env.get("TRTLLM_PYTHON") or sys.executable
+    if shutil.which(python) is None:
+        raise ToolchainError(f"TRTLLM_PYTHON is {python!r}, which is no program; name a Python interpreter")
+    if chosen := env.get("TRTLLM_DIR"):
+        root = Path(chosen).expanduser().resolve()
+        if not (root / "examples").is_dir():
+            raise ToolchainError(
+                f"TRTLLM_DIR is {chosen!r}, which is no toolchain: it has no examples/ directory. "
+                "Name a TensorRT-LLM checkout, or cpu_toolchain for the embedded one"
+            )
+        return _identify(root, python, "named by TRTLLM_DIR", env)
+    for candidate in _CANDIDATES:
+        root = project_root / candidate
+        if (root / "examples").is_dir():
+            return _identify(root.resolve(), python, f"found as {candidate}/", env)
+    raise ToolchainError(f"no toolchain was found below {project_root}; set TRTLLM_DIR")
+
+
+def _identify(root: Path, python: str, reason: str, env: Mapping[str, str]) -> Toolchain:
+    own_version = root / "version.txt"
+    if own_version.is_file():
+        name, *rest = own_version.read_text().split("\n")
+        follows = [line.partition(":")[2] for line in rest if line.startswith("follows:")]
+        releases = tuple(part.strip() for line in follows for part in line.split(",") if part.strip())
+        return Toolchain(root, name.strip(), name.strip(), releases, python, reason)
+    version = _tree_version(root)
+    if (root / "tensorrt_llm").is_dir():
+        installed = _installed_version(python, env)
+        if installed is None:
+            raise ToolchainError(
+                f"the toolchain at {root} ({reason}) needs the Python package tensorrt_llm, which {python} "
+                "cannot import. Set TRTLLM_PYTHON to the interpreter that has it, or TRTLLM_DIR="
+                f"{PROJECT_ROOT / 'cpu_toolchain'} to build a CPU engine with the embedded toolchain"
+            )
+        version = installed or version
+    return Toolchain(
+        root, "tensorrt_llm", version or "unknown", (version,) if version else (), python, reason
+    )
+
+
+def _tree_version(root: Path) -> str | None:
+    """The release that a TensorRT-LLM tree says it is, without importing it."""
+    for name in ("tensorrt_llm/version.py", "tensorrt_llm/__init__.py"):
+        path = root / name
+        if path.is_file() and (match := _VERSION.search(path.read_text(errors="replace"))):
+            return match[1]
+    return None
+
+
+def _installed_version(python: str, env: Mapping[str, str]) -> str | None:
+    """The installed package's version, "" where it has none, None where there is no such package."""
+    try:
+        asked = process.capture([python, "-c", _ASK_PACKAGE], cwd=Path("/"), env=env, timeout=_ASK_S)
+    except PipelineError:
+        return None
+    return asked.stdout.strip() if asked.exit_code == 0 else None
+
+
+def _has_scripts(folder: Path) -> bool:
+    return any(folder.glob("*.py"))
