@@ -62,7 +62,7 @@ class Toolchain:
 
     def example_names(self) -> list[str]:
         """Every example, by the name that a config gives it."""
-        names = []
+        names: list[str] = []
         for prefix in _EXAMPLE_ROOTS:
             folder = self.examples / prefix
             if folder.is_dir():
@@ -161,7 +161,8 @@ def _identify(root: Path, python: str, reason: str, env: Mapping[str, str]) -> T
         name, *rest = own_version.read_text().split("\n")
         follows = [line.partition(":")[2] for line in rest if line.startswith("follows:")]
         releases = tuple(part.strip() for line in follows for part in line.split(",") if part.strip())
-        return Toolchain(root, name.strip(), name.strip(), releases, python, reason)
+        name = name.strip()
+        return Toolchain(root, name, name, releases, python, reason)
     version = _tree_version(root)
     if (root / "tensorrt_llm").is_dir():
         installed = _installed_version(python, env)
