@@ -58,34 +58,44 @@ class HubServer:
         self._blobs_only: dict[str, Path | bytes] = {}
         self._requests: list[RequestRecord] = []
         self._lock = threading.RLock()
-        self._server: ThreadingHTTPServer | None = None
-        self._thread: threading.Thread | None = None
+        self._servers: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
 
     def __enter__(self) -> HubServer:
         from trt_llm_pipeline.testing.hub_http import make_server
 
-        self._server = make_server(self, self._address)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-        )
-        self._thread.start()
+        # Large files come from another origin, as on the Hub, so that no token may follow them there.
+        for address in (self._address, (self._address[0], 0)):
+            server = make_server(self, address)
+            thread = threading.Thread(
+                target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+            )
+            thread.start()
+            self._servers.append((server, thread))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._server is not None and self._thread is not None:
-            self._server.shutdown()
-            self._thread.join()
-            self._server.server_close()
-        self._server = self._thread = None
+        while self._servers:
+            server, thread = self._servers.pop()
+            server.shutdown()
+            thread.join()
+            server.server_close()
 
     @property
     def url(self) -> str:
         """Its address, for `HF_ENDPOINT`."""
-        if self._server is None:
+        return self._url_of(0)
+
+    @property
+    def storage_url(self) -> str:
+        """Where it keeps large files."""
+        return self._url_of(1)
+
+    def _url_of(self, place: int) -> str:
+        if not self._servers:
             raise RuntimeError("the Hub is not running; enter it first: with HubServer(...) as hub")
-        host, port = self._server.server_address[:2]
+        host, port = self._servers[place][0].server_address[:2]
         return f"http://{host!s}:{port}"
 
     def add_repository(

@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import struct
+import sys
 import time
 import zlib
 from collections.abc import Mapping
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from trt_llm_pipeline.testing.hub import HubServer
 
 _API = re.compile(
-    r"/api/models/(?P<id>[^/]+/[^/]+?)(?:/(?P<what>revision|tree|refs|paths-info)(?:/(?P<rest>.*))?)?$"
+    r"/api/models/(?P<id>[^/]+/[^/]+?)"
+    r"(?:/(?P<what>revision|tree|refs|paths-info)(?:/(?P<revision>[^/]+)(?:/(?P<under>.*))?)?)?$"
 )
 _RESOLVE = re.compile(r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)$")
 _STORAGE = re.compile(r"/storage/(?P<id>[^/]+/[^/]+)/(?P<sha256>[0-9a-f]{64})$")
@@ -62,7 +64,9 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is nothing to report."""
+        """A client that hangs up is nothing to report; anything else is, on stderr, as the base class does."""
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 def make_server(hub: HubServer, address: tuple[str, int]) -> ThreadingHTTPServer:
@@ -203,11 +207,13 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send_blob(blob.source, blob.size, headers, fault)
         # Large files are elsewhere, as on the Hub.
         headers |= {"X-Linked-Size": str(blob.size), "X-Linked-Etag": f'"{blob.etag}"'}
-        headers["Location"] = f"{self.server.hub.url}/storage/{quote(match['id'])}/{blob.sha256}"
+        headers["Location"] = f"{self.server.hub.storage_url}/storage/{quote(match['id'])}/{blob.sha256}"
         return self._send_head(302, {**headers, "Content-Length": "0"})
 
     def _storage(self, match: re.Match[str], fault: Fault | None) -> None:
-        repository = self._repository(match["id"], files=True)
+        repository = self.server.hub.repository(unquote(match["id"]))
+        if repository is None:
+            raise _Refused(404, "EntryNotFound", "Not Found")
         for commit in repository.commits.values():
             for blob in commit.files.values():
                 if blob.sha256 == match["sha256"]:
