@@ -1,21 +1,14 @@
-"""The one directory that a build may write: the `/src` mapping, what is ours in it, and its lock.
-
-The workspace may be somebody's checkout, so nothing in it is removed unless a build's own record says that a
-build made it. The record is written before a step starts, so that a build that was killed leaves no files of
-unknown origin.
-"""
+"""The one directory that a build may write: the `/src` mapping, what lies where, and its lock."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import filelock
 
@@ -24,7 +17,6 @@ from trt_llm_pipeline.errors import WorkspaceError
 STATE_DIR = ".trt-llm-pipeline"
 IMAGE_WORKSPACE = "/src"
 _OURS = ("models", "builds", STATE_DIR)
-_HEARTBEAT_SLACK_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -128,122 +120,11 @@ class Workspace:
         except filelock.Timeout:
             raise WorkspaceError(f"the workspace {self.root} is in use by {_holder(note)}") from None
         try:
-            _write_json(note, {"holder": holder, "pid": os.getpid(), "since": time.time()})
+            write_json(note, {"holder": holder, "pid": os.getpid(), "since": time.time()})
             yield
         finally:
             note.unlink(missing_ok=True)
             lock.release()
-
-
-class Ledger:
-    """Which files of a workspace builds have made. Kept in the workspace's state directory."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
-        self._path = workspace.state / "made.json"
-        self._heartbeat = workspace.state / "running"
-
-    def begin(self, step: str, baseline: Iterable[str]) -> None:
-        """Notes, before a step starts, which files were there: whatever else appears is the step's."""
-        record = self._read()
-        record["running"] = {"step": step, "baseline": sorted(baseline)}
-        _write_json(self._path, record)
-        self.heartbeat()
-
-    def heartbeat(self) -> None:
-        """Says that the step is still running; to be called every second or so."""
-        self._heartbeat.touch()
-
-    def finish(self, made: Mapping[str, FileMark]) -> None:
-        """Notes which files a step has made or changed."""
-        record = self._read()
-        record.pop("running", None)
-        files = record.setdefault("files", {})
-        for name, mark in made.items():
-            files[name] = [mark.size, mark.mtime_ns]
-        _write_json(self._path, record)
-
-    def recover(self) -> tuple[str, ...]:
-        """Takes in what a build that was killed has left; returns those files.
-
-        A file counts as that build's if it was not there when the step began and has not been touched since
-        the last sign of life.
-        """
-        running = self._read().get("running")
-        if not isinstance(running, dict):
-            return ()
-        try:
-            last_sign_of_life = self._heartbeat.stat().st_mtime
-        except FileNotFoundError:
-            last_sign_of_life = 0.0
-        known = set(running.get("baseline", ()))
-        left = {}
-        for name, mark in self._workspace.files().items():
-            if name in known:
-                continue
-            with suppress(FileNotFoundError):
-                changed = (self._workspace.root / name).lstat().st_ctime
-                if changed <= last_sign_of_life + _HEARTBEAT_SLACK_S:
-                    left[name] = mark
-        self.finish(left)
-        return tuple(sorted(left))
-
-    def ours(self, files: Mapping[str, FileMark]) -> dict[str, FileMark]:
-        """Those of `files` that a build left just as they are now."""
-        made = self._files()
-        return {name: mark for name, mark in files.items() if made.get(name) == [mark.size, mark.mtime_ns]}
-
-    def remove(self, names: Iterable[str]) -> None:
-        """Removes files that builds have made, and the directories that are empty then."""
-        record = self._read()
-        files = record.get("files", {})
-        parents: set[Path] = set()
-        for name in names:
-            path = self._workspace.root / name
-            path.unlink(missing_ok=True)
-            files.pop(name, None)
-            parents.update(parent for parent in path.parents if parent.is_relative_to(self._workspace.root))
-        for parent in sorted(parents - {self._workspace.root}, key=lambda path: -len(path.parts)):
-            if parent.is_dir() and not parent.is_symlink() and not any(parent.iterdir()):
-                parent.rmdir()
-        _write_json(self._path, record)
-
-    def empty(self, directory: Path, shown: str) -> None:
-        """Empties a step's output directory of what earlier builds left there.
-
-        Args:
-            directory: as returned by `Workspace.output_dir`.
-            shown: how the user wrote it.
-
-        Raises:
-            WorkspaceError: it holds files that no build made; nothing has been removed.
-        """
-        if not directory.exists():
-            return
-        there = self._workspace.files_in(directory)
-        ours = self.ours(there)
-        foreign = sorted(set(there) - set(ours))
-        if foreign:
-            named = ", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
-            raise WorkspaceError(
-                f"{shown!r} holds files that no build made ({named}), so it is not emptied; "
-                "choose another directory or move them away"
-            )
-        self.remove(list(ours))
-        # What is left are directories without files, ours or somebody's: nothing is lost with them.
-        if directory.exists():
-            shutil.rmtree(directory)
-
-    def _files(self) -> dict[str, Any]:
-        files = self._read().get("files", {})
-        return files if isinstance(files, dict) else {}
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            record = json.loads(self._path.read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return record if isinstance(record, dict) else {}
 
 
 def _walk(top: Path, skip: set[Path]) -> Iterator[tuple[Path, FileMark]]:
@@ -277,7 +158,7 @@ def _holder(note: Path) -> str:
         return "another build; wait for it or end it"
 
 
-def _write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object) -> None:
     """Replaces `path` in one go: a reader sees the old text or the new, never a half."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(value))

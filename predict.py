@@ -1,0 +1,54 @@
+"""Cog's side: inputs in, the archive out. Everything else is in trt_llm_pipeline."""
+
+from __future__ import annotations
+
+import time
+from typing import Optional
+
+from cog import BasePredictor, Input, Path, Secret
+
+from trt_llm_pipeline import pipeline
+from trt_llm_pipeline.config import load
+from trt_llm_pipeline.orphan import exit_when_orphaned
+from trt_llm_pipeline.progress import throttled
+from trt_llm_pipeline.settings import Settings
+
+
+class Predictor(BasePredictor):
+    """Builds a TensorRT-LLM engine from a YAML config."""
+
+    def setup(self) -> None:
+        """Makes sure that this worker does not outlive the server."""
+        exit_when_orphaned()
+
+    def predict(
+        self,
+        config: Path = Input(
+            description="The build config: the address of a YAML file, a data: URI, or a path on the server."
+        ),
+        hf_token: Optional[Secret] = Input(  # noqa: UP045  Cog reads this annotation
+            description="A Hugging Face token, for models that are gated or private.", default=None
+        ),
+    ) -> Path:
+        """Downloads the model, runs the config's steps, and returns the engine directory as an archive."""
+        token = hf_token.get_secret_value() if hf_token else None
+        build_config = load(Path(config))
+        result = pipeline.build(build_config, Settings.from_env(), _Log(self), token)
+        return Path(result.archive.path)
+
+
+class _Log:
+    """Tells a build's story to the prediction's log and metrics."""
+
+    def __init__(self, predictor: BasePredictor) -> None:
+        self._predictor = predictor
+        self._progress = throttled(self.log, time.monotonic)
+
+    def log(self, line: str) -> None:
+        print(line, flush=True)
+
+    def progress(self, stage: pipeline.Stage, done_bytes: int, total_bytes: int | None) -> None:
+        self._progress(stage, done_bytes, total_bytes)
+
+    def metric(self, name: str, value: float) -> None:
+        self._predictor.record_metric(name, value)

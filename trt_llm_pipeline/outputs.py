@@ -1,0 +1,53 @@
+"""Which directory a step's results are in, and whether nothing older is among them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from trt_llm_pipeline.workspace import FileMark, Workspace
+
+_IGNORED_PARTS = {"__pycache__", ".cache"}
+
+
+def changed(before: Mapping[str, FileMark], after: Mapping[str, FileMark]) -> dict[str, FileMark]:
+    """The files that are new or different, by path relative to the workspace."""
+    return {name: mark for name, mark in after.items() if before.get(name) != mark}
+
+
+def argument_dirs(workspace: Workspace, argv: Sequence[str]) -> list[Path]:
+    """The paths inside the workspace that a step's arguments name, links followed."""
+    found = []
+    for argument in argv:
+        for text in {argument, argument.partition("=")[2]}:
+            if not text or "\0" in text or len(text) > 4096:
+                continue
+            path = Path(os.path.realpath(workspace.root / text))
+            if path.is_relative_to(workspace.root) and path != workspace.root:
+                found.append(path)
+    return found
+
+
+def find(workspace: Workspace, made: Iterable[str], named: Sequence[Path]) -> Path | None:
+    """The directory that holds a step's results.
+
+    Files directly in the working directory (a timing cache, say) are strays. Of the others, those below a
+    path that the step's arguments name win; the results are in the deepest directory that holds them all.
+
+    Args:
+        workspace: where the step ran.
+        made: the files that the step has made or changed, relative to the workspace.
+        named: paths that the step's arguments name.
+
+    Returns:
+        An absolute path below the workspace, or None where the step has made nothing.
+    """
+    files = [PurePosixPath(name) for name in made]
+    files = [path for path in files if len(path.parts) > 1 and not _IGNORED_PARTS & set(path.parts)]
+    below_named = [path for path in files if any((workspace.root / path).is_relative_to(n) for n in named)]
+    parents = [str(path.parent) for path in below_named or files]
+    if not parents:
+        return None
+    common = os.path.commonpath(parents)
+    return workspace.root / common if common else None

@@ -1,0 +1,67 @@
+"""What the service's environment decides, read once at the edge and passed inwards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.workspace import Workspace
+
+KEEP_BUILDS = 5
+_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A service's settings.
+
+    Attributes:
+        workspace: the directory that builds may write ($TRT_LLM_WORKSPACE).
+        env: the environment that steps get, without any token.
+        token: the Hub token of the environment ($HF_TOKEN), or None.
+        step_timeout: seconds a step may take where the config does not say ($TRT_LLM_STEP_TIMEOUT).
+        keep_builds: how many directories below `builds/` are kept ($TRT_LLM_KEEP_BUILDS).
+    """
+
+    workspace: Workspace
+    env: Mapping[str, str]
+    token: str | None
+    step_timeout: float | None = None
+    keep_builds: int = KEEP_BUILDS
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ, workspace: Path | None = None) -> Settings:
+        """Reads the settings.
+
+        Args:
+            env: the environment.
+            workspace: wins over $TRT_LLM_WORKSPACE; without both it is ./workspace.
+
+        Raises:
+            PipelineError: a variable's value makes no sense.
+        """
+        chosen = workspace or Path(env.get("TRT_LLM_WORKSPACE") or "workspace")
+        tokens = [env[name] for name in _TOKEN_VARIABLES if env.get(name)]
+        return cls(
+            workspace=Workspace.at(chosen),
+            env={name: value for name, value in env.items() if name not in _TOKEN_VARIABLES},
+            token=tokens[0] if tokens else None,
+            step_timeout=_number(env, "TRT_LLM_STEP_TIMEOUT", None),
+            keep_builds=max(1, int(_number(env, "TRT_LLM_KEEP_BUILDS", KEEP_BUILDS) or KEEP_BUILDS)),
+        )
+
+
+def _number(env: Mapping[str, str], name: str, default: float | None) -> float | None:
+    text = env.get(name)
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 < value < float("inf"):
+        raise PipelineError(f"{name} is {text!r}; set it to a number above 0, or unset it")
+    return value
