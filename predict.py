@@ -8,10 +8,11 @@ from typing import Optional
 from cog import BasePredictor, Input, Path, Secret
 
 from trt_llm_pipeline import pipeline
-from trt_llm_pipeline.config import load
+from trt_llm_pipeline.config_source import read
 from trt_llm_pipeline.orphan import exit_when_orphaned
 from trt_llm_pipeline.progress import throttled
 from trt_llm_pipeline.settings import Settings
+from trt_llm_pipeline.validation import validate
 
 
 class Predictor(BasePredictor):
@@ -32,8 +33,10 @@ class Predictor(BasePredictor):
     ) -> Path:
         """Downloads the model, runs the config's steps, and returns the engine directory as an archive."""
         token = hf_token.get_secret_value() if hf_token else None
-        build_config = load(Path(config))
-        result = pipeline.build(build_config, Settings.from_env(), _Log(self), token)
+        settings = Settings.from_env()
+        name, text = read(str(config))
+        validated = validate(text, name, settings)
+        result = pipeline.build(validated, settings, _Log(self), token)
         return Path(result.archive.path)
 
 

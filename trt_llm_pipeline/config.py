@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -60,6 +61,14 @@ def _revision(value: str) -> str:
 def _tar_url(value: str) -> str:
     if not re.match(r"https?://[^/\s]+", value):
         raise ValueError("must be an http:// or https:// address of a .tar or .tar.gz file")
+    return value
+
+
+def _requirement(value: str) -> str:
+    try:
+        SpecifierSet(value)
+    except InvalidSpecifier:
+        raise ValueError(f"{value!r} is no version requirement; write it like >=0.9,<0.13") from None
     return value
 
 
@@ -151,6 +160,8 @@ class BuildConfig(_Strict):
     """Which weight files to download; safetensors is preferred when left out."""
     model_tar_url: Annotated[Text, AfterValidator(_tar_url)] | None = None
     """A .tar or .tar.gz with the model's files, used instead of the Hub."""
+    requires_trt_llm: Annotated[Text, AfterValidator(_requirement)] | None = None
+    """The TensorRT-LLM releases that this config is for, such as `>=0.9,<0.13`."""
     hf_token: SecretStr | None = Field(default=None, json_schema_extra={"writeOnly": True})
     """A token for gated models. Better given as the prediction's hf_token input."""
 

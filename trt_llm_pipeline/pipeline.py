@@ -17,17 +17,16 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import trt_llm_pipeline
-from trt_llm_pipeline import artifact, model_source, step, tokenizer_files, toolchain
-from trt_llm_pipeline.config import BuildConfig
-from trt_llm_pipeline.errors import ConfigError
+from trt_llm_pipeline import artifact, model_source, step, tokenizer_files
 from trt_llm_pipeline.ledger import Ledger
 from trt_llm_pipeline.model_source import ModelRequest, Snapshot
 from trt_llm_pipeline.output import Redactor
-from trt_llm_pipeline.planning import Plan, plan
+from trt_llm_pipeline.planning import Plan
 from trt_llm_pipeline.resolved_config import resolved_yaml
 from trt_llm_pipeline.resources import Gpu, GpuMonitor, in_words
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.step import StepContext, StepReport
+from trt_llm_pipeline.validation import Validated
 from trt_llm_pipeline.workspace import Workspace, write_json
 
 MANIFEST_SCHEMA = 1
@@ -82,27 +81,13 @@ class _Clock:
         metric(f"timing.{name}", round(self.seconds[name], 3))
 
 
-def check(config: BuildConfig, settings: Settings) -> Plan:
-    """Checks a config against the toolchain and the workspace, without running or writing anything.
-
-    Raises:
-        ConfigError: with every mistake.
-        ToolchainError: there is no usable toolchain.
-    """
-    planned, mistakes = plan(config, toolchain.find(settings.env), settings.workspace)
-    if mistakes:
-        mistakes.sort(key=lambda mistake: mistake.line or 0)
-        raise ConfigError(mistakes, config.source.name)
-    return planned
-
-
 def build(
-    config: BuildConfig, settings: Settings, observer: Observer, token: str | None = None
+    validated: Validated, settings: Settings, observer: Observer, token: str | None = None
 ) -> BuildResult:
     """Builds an engine and packages it.
 
     Args:
-        config: what to build.
+        validated: what to build; see `validation.validate`.
         settings: where, and with what environment.
         observer: is told what happens.
         token: for the Hub; wins over the config's and the environment's.
@@ -110,16 +95,20 @@ def build(
     Raises:
         TrtLlmPipelineError: see `errors.py`; its text says what was wrong, where, and what to do.
     """
-    in_config = config.hf_token.get_secret_value() if config.hf_token else None
-    token = token or in_config or settings.token
+    planned = validated.plan
+    secret = planned.config.hf_token
+    in_config = secret.get_secret_value() if secret else None
     redactor = Redactor([token, in_config, settings.token])
+    token = token or in_config or settings.token
     voice = _Redacted(observer, redactor)
-    planned = check(config, settings)
     voice.log(planned.toolchain.describe())
+    for note in validated.notes:
+        voice.log(f"note: {note}")
     workspace = settings.workspace
     workspace.prepare()
     build_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
-    with workspace.lock(f"build {build_id} of {config.model_id}"), GpuMonitor() as gpus:
+    holder = f"build {build_id} of {planned.config.model_id}"
+    with workspace.lock(holder), GpuMonitor() as gpus:
         return _Build(planned, settings, voice, redactor, token, build_id, gpus).run()
 
 

@@ -84,6 +84,7 @@ def plan(config: BuildConfig, toolchain: Toolchain, workspace: Workspace) -> tup
     resolve = _resolver(config, workspace, unknown)
     broken = references.check(config, resolve)
     mistakes.extend(broken)
+    mistakes.extend(_release(config, toolchain))
     example = _example(config, toolchain, mistakes)
     steps = []
     for name, step in config.steps():
@@ -100,6 +101,18 @@ def _resolver(
     model_dir = str(workspace.models / config.model_id)
     resolver = Resolver(config, model_dir, output_dirs)
     return lambda value: workspace.map(resolver.text(value))
+
+
+def _release(config: BuildConfig, toolchain: Toolchain) -> list[Mistake]:
+    wanted = config.requires_trt_llm
+    if wanted is None or toolchain.meets(wanted):
+        return []
+    follows = ", ".join(toolchain.follows) or "no known release"
+    message = (
+        f"TensorRT-LLM {wanted} is required, but the toolchain {toolchain.name} {toolchain.version} at "
+        f"{toolchain.root} follows {follows}; set TRTLLM_DIR to a tree of that release"
+    )
+    return [config.mistake(message, "requires_trt_llm")]
 
 
 def _example(config: BuildConfig, toolchain: Toolchain, mistakes: list[Mistake]) -> Path | None:

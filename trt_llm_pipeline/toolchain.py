@@ -11,8 +11,12 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
 
 from trt_llm_pipeline import process
 from trt_llm_pipeline.errors import PipelineError, ToolchainError
@@ -59,6 +63,11 @@ class Toolchain:
         """One line for the log."""
         follows = f", following {', '.join(self.follows)}" if self.name == "cpu" and self.follows else ""
         return f"toolchain {self.name} {self.version}{follows} at {self.root} ({self.reason})"
+
+    def meets(self, requirement: str) -> bool:
+        """True where one of the releases that this toolchain follows satisfies `requirement`."""
+        wanted = SpecifierSet(requirement)
+        return any(wanted.contains(release, prereleases=True) for release in _valid(self.follows))
 
     def example_names(self) -> list[str]:
         """Every example, by the name that a config gives it."""
@@ -194,6 +203,14 @@ def _installed_version(python: str, env: Mapping[str, str]) -> str | None:
     except PipelineError:
         return None
     return asked.stdout.strip() if asked.exit_code == 0 else None
+
+
+def _valid(releases: tuple[str, ...]) -> list[str]:
+    found = []
+    for release in releases:
+        with suppress(InvalidVersion):
+            found.append(str(Version(release)))
+    return found
 
 
 def _has_scripts(folder: Path) -> bool:

@@ -89,15 +89,23 @@ def read_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "is no valid file name"
         raise ConfigError([Mistake(f"cannot be read: {reason}")], str(path)) from None
+    return decode(data, path.name)
+
+
+def decode(data: bytes, name: str) -> str:
+    """A config's bytes as text.
+
+    Raises:
+        ConfigError: more than `MAX_BYTES`, or no UTF-8 text.
+    """
     if len(data) > MAX_BYTES:
-        raise ConfigError(
-            [Mistake(f"is larger than {MAX_BYTES // 1024} KiB; a build config is a page of YAML")], path.name
-        )
+        message = f"is larger than {MAX_BYTES // 1024} KiB; a build config is a page of YAML"
+        raise ConfigError([Mistake(message)], name)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 text (byte {error.start}); save it as UTF-8"
-        raise ConfigError([Mistake(message)], path.name) from None
+        raise ConfigError([Mistake(message)], name) from None
 
 
 def parse(text: str, name: str) -> MappingNode:

@@ -1,0 +1,130 @@
+"""trt-llm-pipeline: the same functions as the prediction server's, at a terminal.
+
+Results go to stdout, progress and errors to stderr. With --json both are JSON. Modules that are slow to
+import are imported by the command that needs them.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from trt_llm_pipeline.errors import ConfigError, StepFailed, TrtLlmPipelineError
+
+app = typer.Typer(
+    name="trt-llm-pipeline",
+    help="Builds TensorRT-LLM engines from a YAML config.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="A file, or an http(s) address.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option("--workspace", help="Where to build. [default: $TRT_LLM_WORKSPACE or ./workspace]"),
+]
+
+_INTERRUPTED = 130
+_TERMINATED = 143
+
+
+@app.command()
+def build(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Build an engine. A token for gated models is taken from $HF_TOKEN."""
+    with _failures(as_json):
+        from trt_llm_pipeline import config_source, pipeline, validation
+        from trt_llm_pipeline.settings import Settings
+        from trt_llm_pipeline.terminal import JsonLines, Terminal
+
+        settings = Settings.from_env(workspace=workspace)
+        name, text = config_source.read(config)
+        validated = validation.validate(text, name, settings)
+        with JsonLines(sys.stderr) if as_json else Terminal() as observer:
+            result = pipeline.build(validated, settings, observer)
+        if as_json:
+            _print_json({**result.record, "newest": str(result.newest)})
+        else:
+            typer.echo(result.newest)
+
+
+@app.command()
+def validate(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Name every mistake of a config: exit code 0 without any, else 1. Downloads and writes nothing."""
+    with _failures(as_json):
+        from trt_llm_pipeline import config_source, validation
+        from trt_llm_pipeline.settings import Settings
+
+        settings = Settings.from_env(workspace=workspace)
+        name, text = config_source.read(config)
+        validated = validation.validate(text, name, settings)
+        if as_json:
+            _print_json({"valid": True, "mistakes": [], "notes": list(validated.notes)})
+            return
+        for note in validated.notes:
+            typer.echo(f"note: {note}", err=True)
+        typer.echo(f"{name}: no mistakes")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the config, for editors."""
+    from trt_llm_pipeline.config_schema import json_schema
+
+    _print_json(json_schema())
+
+
+def main() -> None:
+    """The command's entry point."""
+    app()
+
+
+@contextmanager
+def _failures(as_json: bool) -> Iterator[None]:
+    """Turns an error into its message and an exit code."""
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except TrtLlmPipelineError as error:
+        if as_json:
+            _print_json(_error_fields(error))
+        else:
+            typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the downloaded model is kept", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise SystemExit(_TERMINATED)
+
+
+def _error_fields(error: TrtLlmPipelineError) -> dict[str, Any]:
+    fields: dict[str, Any] = {"error": str(error), "kind": type(error).__name__}
+    if isinstance(error, ConfigError):
+        fields["valid"] = False
+        fields["mistakes"] = [
+            {"line": mistake.line, "key": mistake.key, "message": mistake.message}
+            for mistake in error.mistakes
+        ]
+    if isinstance(error, StepFailed):
+        fields["step"] = error.step
+        fields["exit_code"] = error.exit_code
+        fields["tail"] = list(error.tail)
+    return fields
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))

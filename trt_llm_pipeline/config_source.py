@@ -1,0 +1,56 @@
+"""A config's text from wherever the user keeps it: a file, an http(s) address, a data: URI."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from trt_llm_pipeline.errors import ConfigError, Mistake
+from trt_llm_pipeline.yaml_source import MAX_BYTES, decode, read_text
+
+_TIMEOUT_S = 30.0
+
+
+def read(source: str) -> tuple[str, str]:
+    """Reads a config.
+
+    Args:
+        source: a path, an http:// or https:// address, or a data: URI.
+
+    Returns:
+        What to call it in messages, and its text.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    scheme = urlsplit(source).scheme if ":" in source else ""
+    if scheme in ("http", "https"):
+        return _fetch(source)
+    if scheme == "data":
+        return "config", decode(_open(source, "config"), "config")
+    path = Path(source)
+    return path.name or source, read_text(path)
+
+
+def _fetch(address: str) -> tuple[str, str]:
+    parts = urlsplit(address)
+    shown = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    name = unquote(PurePosixPath(parts.path).name) or shown
+    return name, decode(_open(address, shown), name)
+
+
+def _open(address: str, shown: str) -> bytes:
+    try:
+        with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as answer:  # noqa: S310  scheme is checked
+            data: bytes = answer.read(MAX_BYTES + 1)
+            return data
+    except urllib.error.HTTPError as error:
+        error.close()
+        message = f"cannot be fetched: the server answered {error.code} {error.reason}; check the address"
+        raise ConfigError([Mistake(message)], shown) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        message = f"cannot be fetched: {reason}; check the address and that the server runs"
+        raise ConfigError([Mistake(message)], shown) from None
