@@ -1,0 +1,201 @@
+"""Real servers on loopback, for tests and for the demo: Cog's, and one that serves configs by HTTP.
+
+Each runs as a process of its own, in its own process group, on a free port, and is ended on leaving the
+context.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
+_START_S = 60.0
+_STOP_S = 5.0
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class ServerProcess:
+    """A server in a process of its own. Use as a context manager."""
+
+    def __init__(self, argv: list[str], port: int, *, cwd: Path, env: Mapping[str, str]) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self._argv = argv
+        self._cwd = cwd
+        self._env = dict(env)
+        self._log: IO[bytes]
+
+    def __enter__(self) -> ServerProcess:
+        self._log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            self._argv,
+            cwd=self._cwd,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        family = self.family()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+            _, family = psutil.wait_procs(family, timeout=_STOP_S)
+        for process in family:
+            with suppress(psutil.Error):
+                process.kill()
+        self.process.wait()
+        self._log.close()
+
+    def family(self) -> list[psutil.Process]:
+        """The server and every process below it."""
+        with suppress(psutil.Error):
+            server = psutil.Process(self.process.pid)
+            return [server, *server.children(recursive=True)]
+        return []
+
+    def output(self) -> str:
+        """What the server has printed so far."""
+        self._log.flush()
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
+
+    def ready(self) -> bool:
+        """True once the server accepts connections."""
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _START_S
+        while not self.ready():
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the server ended with code {self.process.returncode}:\n{self.output()}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the server was not ready after {_START_S:.0f} s:\n{self.output()}")
+            time.sleep(0.05)
+
+
+class ConfigServer(ServerProcess):
+    """Serves the files of a directory, as `python3 -m http.server` does."""
+
+    def __init__(self, directory: Path) -> None:
+        port = free_port()
+        argv = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
+        super().__init__(argv, port, cwd=directory, env=os.environ)
+
+
+class CogServer(ServerProcess):
+    """The prediction server of this project, as `script/server` starts it.
+
+    Args:
+        env: variables to add to this process's environment.
+        arguments: more arguments for `python -m cog.server.http`.
+        cwd: the directory with predict.py.
+    """
+
+    def __init__(
+        self, env: Mapping[str, str], *, arguments: tuple[str, ...] = (), cwd: Path = PROJECT_ROOT
+    ) -> None:
+        port = free_port()
+        argv = [sys.executable, "-m", "cog.server.http", "--host", "127.0.0.1", *arguments]
+        own = {
+            "PORT": str(port),
+            "COG_PREDICT_TYPE_STUB": "predict.py:Predictor",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        super().__init__(argv, port, cwd=cwd, env={**os.environ, **own, **env})
+
+    def ready(self) -> bool:
+        """True once the server is READY for a prediction."""
+        with suppress(OSError, ValueError):
+            return self.health() == "READY"
+        return False
+
+    def health(self) -> str:
+        """What /health-check says: READY, BUSY, ..."""
+        _, body = self.request("GET", "/health-check", timeout=5)
+        return str(body["status"])
+
+    def predict(self, timeout: float = 120, **inputs: Any) -> dict[str, Any]:
+        """POSTs a prediction and waits for its end; the response's JSON."""
+        _, body = self.request("POST", "/predictions", {"input": inputs}, timeout=timeout)
+        return body
+
+    def start(self, prediction_id: str, **inputs: Any) -> None:
+        """Starts a prediction and returns at once."""
+        headers = {"Prefer": "respond-async"}
+        self.request("PUT", f"/predictions/{prediction_id}", {"input": inputs}, headers=headers)
+
+    def cancel(self, prediction_id: str) -> int:
+        """Cancels a prediction; the HTTP status."""
+        status, _ = self.request("POST", f"/predictions/{prediction_id}/cancel", {})
+        return status
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 30,
+    ) -> tuple[int, dict[str, Any]]:
+        """One HTTP request: its status and the JSON of its answer ({} where there is none)."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, method=method)  # noqa: S310  loopback
+        request.add_header("Content-Type", "application/json")
+        for name, value in (headers or {}).items():
+            request.add_header(name, value)
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
+                return answer.status, _json(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, _json(error.read())
+
+    def wait_until_ready(self, timeout: float = 10) -> None:
+        """Waits until the server takes predictions again."""
+        deadline = time.monotonic() + timeout
+        while not self.ready():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the server is still not READY after {timeout} s")
+            time.sleep(0.05)
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {"value": value}
