@@ -159,18 +159,21 @@ class _Repository:
             return {}
 
 
-def _additions(repository: _Repository) -> dict[str, str]:
+def _additions(repository: _Repository) -> dict[str, str | bool]:
     """What `tokenizer_config.json` must say besides what it says already."""
     if repository.config.get("tokenizer_class"):
         return {}
     name = _chosen_class(repository)
     if name is None:
         return {}
-    added = {"tokenizer_class": name}
+    added: dict[str, str | bool] = {"tokenizer_class": name}
     if name == _GENERIC and not _declares_eos(repository):
         eos = _eos_by_id(repository)
         if eos is not None:
             added["eos_token"] = eos
+    bare = repository.has("tokenizer.model") and not repository.has("tokenizer.json")
+    if name == "LlamaTokenizer" and bare and "add_bos_token" not in repository.config:
+        added["add_bos_token"] = True  # the default of transformers 4, which 5 changed
     return added
 
 
@@ -251,35 +254,46 @@ def _eos_by_id(repository: _Repository) -> str | None:
     return None
 
 
-def _doubts(repository: _Repository, added: Mapping[str, str]) -> list[str]:
+def _doubts(repository: _Repository, added: Mapping[str, str | bool]) -> list[str]:
     """What will keep the tokenizer from loading, or from saying where a text ends."""
     name = added.get("tokenizer_class") or repository.config.get("tokenizer_class")
     if not isinstance(name, str):
         return [
             f"no tokenizer class could be found out for {repository.folder.name}, so AutoTokenizer will not "
-            f"load "
-            f"it beside the engine; set tokenizer_class in the repository's {TOKENIZER_CONFIG}"
+            f"load it beside the engine; set tokenizer_class in the repository's {TOKENIZER_CONFIG}"
         ]
     auto_map = repository.config.get("auto_map")
     remote = isinstance(auto_map, dict) and "AutoTokenizer" in auto_map
     if remote and name.removesuffix("Fast") not in _known_classes():
         return [
             f"the tokenizer class {name} is the repository's own Python code, which is not packed and which "
-            f"a "
-            "server does not run; serve it with a converted tokenizer.json instead"
+            f"a server does not run; serve it with a converted tokenizer.json instead"
         ]
     if name in _ONLY_IN_5:
         return [
             f"the tokenizer class {name} is known only to transformers 5 and later; a server with "
-            f"transformers 4 "
-            f"will not load it. If it has one, put tokenizer_class: {_GENERIC} into {TOKENIZER_CONFIG}"
+            f"transformers 4 will not load it. If it has one, put tokenizer_class: {_GENERIC} into "
+            f"{TOKENIZER_CONFIG}"
         ]
+    doubts = []
+    if _has_paired_merges(repository):
+        doubts.append(
+            "tokenizer.json lists its merges as pairs, which transformers before 4.45 (tokenizers before "
+            "0.20) cannot read; serve the engine with a later one, or put a tokenizer.json that lists them "
+            "as strings into the repository"
+        )
     if name == _GENERIC and "eos_token" not in added and not _declares_eos(repository):
-        return [
+        doubts.append(
             f"the tokenizer names no eos_token, so a server cannot tell where a text ends; add it to the "
             f"repository's {TOKENIZER_CONFIG}"
-        ]
-    return []
+        )
+    return doubts
+
+
+def _has_paired_merges(repository: _Repository) -> bool:
+    model = repository.read("tokenizer.json").get("model")
+    merges = model.get("merges") if isinstance(model, dict) else None
+    return isinstance(merges, list) and bool(merges) and isinstance(merges[0], list)
 
 
 def _is_vocabulary(name: str) -> bool:
