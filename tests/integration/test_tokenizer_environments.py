@@ -163,7 +163,9 @@ def _environment(name: str) -> Iterator[Path]:
     pins = ROOT / "requirements" / f"transformers-{name}.txt"
     wanted = "\n".join([sys.version, pins.read_text(), (pins.parent / "constraints.txt").read_text()])
     folder = ROOT / f".venv-transformers-{name}"
-    with FileLock(f"{folder}.lock"):
+    locks = ROOT / ".pytest_cache"
+    locks.mkdir(exist_ok=True)
+    with FileLock(locks / f"{folder.name}.lock"):
         made_from = folder / "made-from.txt"
         if not made_from.exists() or made_from.read_text() != wanted:
             shutil.rmtree(folder, ignore_errors=True)
