@@ -69,7 +69,7 @@ def build(scratch: Path) -> dict[str, Any]:
             say.print(
                 f"Hub            {hub.url}\nconfig server  {configs.url}\nCog server     {server.url}\n"
             )
-            say.print(f'[bold]POST {server.url}/predictions[/] {{"input": {{"config": "{config}"}}}}\n')
+            say.print(f'\n[bold]POST {server.url}/predictions[/] {{"input": {{"config": "{config}"}}}}\n')
             body = {
                 "input": {"config": config},
                 "webhook": webhooks.url,

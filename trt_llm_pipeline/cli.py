@@ -76,6 +76,22 @@ def validate(config: ConfigArgument, workspace: WorkspaceOption = None, as_json:
 
 
 @app.command()
+def plan(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Show what a build would do: commands, directories, downloads and disk space. Runs nothing."""
+    with _failures(as_json):
+        from trt_llm_pipeline import config_source, preview, validation
+        from trt_llm_pipeline.settings import Settings
+
+        settings = Settings.from_env(workspace=workspace)
+        name, text = config_source.read(config)
+        shown = preview.preview(validation.validate(text, name, settings), settings)
+        if as_json:
+            _print_json(shown.as_json())
+        else:
+            typer.echo(shown.as_text())
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of the config, for editors."""
     from trt_llm_pipeline.config_schema import json_schema

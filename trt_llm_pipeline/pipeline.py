@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import trt_llm_pipeline
-from trt_llm_pipeline import artifact, model_source, step, tokenizer_files
+from trt_llm_pipeline import artifact, disk, model_source, preview, step, tokenizer_files
 from trt_llm_pipeline.ledger import Ledger
-from trt_llm_pipeline.model_source import ModelRequest, Snapshot
+from trt_llm_pipeline.model_source import Snapshot
 from trt_llm_pipeline.output import Redactor
 from trt_llm_pipeline.planning import Plan
 from trt_llm_pipeline.resolved_config import resolved_yaml
@@ -168,16 +168,21 @@ class _Build:
             _keep_newest(workspace, self._settings.keep_builds)
 
     def _download(self) -> Snapshot:
-        config = self._plan.config
-        request = ModelRequest(config.model_id, config.revision, config.weight_format, config.model_tar_url)
+        wanted = preview.request(self._plan)
+        models, env = self._settings.workspace.models, self._settings.env
         with self._clock.measure("download", self._voice.metric):
+            if self._settings.disk_check:
+                to_come = model_source.plan(wanted, models, token=self._token, env=env)
+                missing, whole = to_come.missing_bytes, to_come.total_bytes
+                root = self._settings.workspace.root
+                disk.need(root, missing, whole, len(self._plan.steps)).check(root)
             snapshot = model_source.fetch(
-                request,
-                self._settings.workspace.models,
+                wanted,
+                models,
                 token=self._token,
                 log=self._voice.log,
                 progress=lambda done, total: self._voice.progress("download", done, total),
-                env=self._settings.env,
+                env=env,
             )
         for warning in snapshot.warnings:
             self._voice.log(f"warning: {warning}")

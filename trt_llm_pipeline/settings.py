@@ -24,6 +24,7 @@ class Settings:
         token: the Hub token of the environment ($HF_TOKEN), or None.
         step_timeout: seconds a step may take where the config does not say ($TRT_LLM_STEP_TIMEOUT).
         keep_builds: how many directories below `builds/` are kept ($TRT_LLM_KEEP_BUILDS).
+        disk_check: whether a build is refused where its disk looks too small ($TRT_LLM_DISK_CHECK=off).
     """
 
     workspace: Workspace
@@ -31,6 +32,7 @@ class Settings:
     token: str | None
     step_timeout: float | None = None
     keep_builds: int = KEEP_BUILDS
+    disk_check: bool = True
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ, workspace: Path | None = None) -> Settings:
@@ -51,6 +53,7 @@ class Settings:
             token=tokens[0] if tokens else None,
             step_timeout=_number(env, "TRT_LLM_STEP_TIMEOUT", None),
             keep_builds=max(1, int(_number(env, "TRT_LLM_KEEP_BUILDS", KEEP_BUILDS) or KEEP_BUILDS)),
+            disk_check=env.get("TRT_LLM_DISK_CHECK", "on") != "off",
         )
 
 

@@ -70,7 +70,8 @@ class ServerProcess:
         for number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
-            _, family = psutil.wait_procs(family, timeout=_STOP_S)
+            psutil.wait_procs(family, timeout=_STOP_S)
+            family = [process for process in family if process.is_running()]
         for process in family:
             with suppress(psutil.Error):
                 process.kill()

@@ -1,0 +1,57 @@
+"""Is there room? Asked before the download, answered with both numbers."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from trt_llm_pipeline.errors import DiskFull
+from trt_llm_pipeline.resources import in_words
+
+
+@dataclass(frozen=True)
+class DiskNeed:
+    """What a build needs on the workspace's disk, in bytes.
+
+    Attributes:
+        download: what is still to be downloaded.
+        steps: what the steps write, estimated: each about as much as the model's weights.
+        archive: the archive, estimated likewise.
+        free: what is free.
+    """
+
+    download: int
+    steps: int
+    archive: int
+    free: int
+
+    @property
+    def needed(self) -> int:
+        """All of it together."""
+        return self.download + self.steps + self.archive
+
+    def check(self, workspace: Path) -> None:
+        """Raises `DiskFull`, with both numbers, where less is free than needed."""
+        if self.free >= self.needed:
+            return
+        raise DiskFull(
+            f"{workspace} has {in_words(self.free)} free, but the build needs about {in_words(self.needed)}: "
+            f"{in_words(self.download)} to download, {in_words(self.steps)} for the steps' output and "
+            f"{in_words(self.archive)} for the archive. Free some, name another TRT_LLM_WORKSPACE, or set "
+            "TRT_LLM_DISK_CHECK=off if you know better"
+        )
+
+
+def need(workspace: Path, missing_bytes: int, model_bytes: int, steps: int) -> DiskNeed:
+    """What a build needs.
+
+    Args:
+        workspace: its directory, which need not exist yet.
+        missing_bytes: what is still to be downloaded.
+        model_bytes: the size of the whole model.
+        steps: how many steps the config has.
+    """
+    there = next(path for path in (workspace, *workspace.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    return DiskNeed(missing_bytes, model_bytes * steps, model_bytes, free)

@@ -1,0 +1,110 @@
+"""What a build would do: exact commands, directories, downloads and room on the disk. Runs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from trt_llm_pipeline import disk, model_source
+from trt_llm_pipeline.command import shell_line
+from trt_llm_pipeline.disk import DiskNeed
+from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest
+from trt_llm_pipeline.planning import Plan
+from trt_llm_pipeline.resources import in_words
+from trt_llm_pipeline.settings import Settings
+from trt_llm_pipeline.validation import Validated
+
+
+@dataclass(frozen=True)
+class StepPreview:
+    """One step: the command as it would run, and its output directory or None where that is to be found."""
+
+    name: str
+    argv: tuple[str, ...]
+    output_dir: str | None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A build that has not been run."""
+
+    validated: Validated
+    steps: tuple[StepPreview, ...]
+    download: DownloadPlan
+    disk: DiskNeed
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as JSON values; sizes in bytes."""
+        plan = self.validated.plan
+        return {
+            "toolchain": {
+                "name": plan.toolchain.name,
+                "version": plan.toolchain.version,
+                "follows": list(plan.toolchain.follows),
+                "root": str(plan.toolchain.root),
+            },
+            "workspace": str(plan.workspace.root),
+            "model_dir": str(plan.model_dir),
+            "model": {
+                "model_id": self.download.model_id,
+                "revision": self.download.revision,
+                "source": self.download.source,
+                "total_bytes": self.download.total_bytes,
+                "missing_bytes": self.download.missing_bytes,
+                "files": [{"path": file.path, "size": file.size} for file in self.download.files],
+            },
+            "steps": [
+                {"name": step.name, "argv": list(step.argv), "output_dir": step.output_dir}
+                for step in self.steps
+            ],
+            "disk": {"free_bytes": self.disk.free, "needed_bytes": self.disk.needed},
+            "notes": list(self.validated.notes),
+        }
+
+    def as_text(self) -> str:
+        """All of it for people."""
+        plan = self.validated.plan
+        lines = [plan.toolchain.describe(), f"workspace {plan.workspace.root}", ""]
+        source = self.download
+        lines.append(f"model {source.model_id} at {source.revision or 'no known revision'} ({source.source})")
+        lines.append(f"  into {plan.model_dir}")
+        lines.extend(f"  {in_words(file.size):>10}  {file.path}" for file in source.files)
+        if source.files:
+            lines.append(f"  {in_words(source.missing_bytes):>10}  to download")
+        else:
+            lines.append("  nothing to download")
+        for step in self.steps:
+            lines += ["", f"step {step.name}", f"  {shell_line(step.argv)}"]
+            lines.append(f"  output in {step.output_dir or 'the directory where its new files will be'}")
+        lines += ["", f"disk: {in_words(self.disk.free)} free, about {in_words(self.disk.needed)} needed"]
+        lines += [f"note: {note}" for note in self.validated.notes]
+        return "\n".join(lines)
+
+
+def request(plan: Plan) -> ModelRequest:
+    """What the config asks of the model's source."""
+    config = plan.config
+    return ModelRequest(config.model_id, config.revision, config.weight_format, config.model_tar_url)
+
+
+def preview(validated: Validated, settings: Settings, token: str | None = None) -> Preview:
+    """Asks the model's source what would be downloaded, and puts everything together.
+
+    Raises:
+        ModelSourceError: the source has no such model, or cannot be asked.
+    """
+    plan = validated.plan
+    secret = plan.config.hf_token
+    token = token or (secret.get_secret_value() if secret else None) or settings.token
+    download = model_source.plan(request(plan), plan.workspace.models, token=token, env=settings.env)
+    expected = plan.expected_dirs()
+    steps = tuple(
+        StepPreview(
+            name=step.name,
+            argv=(*step.program, *plan.render(step, expected).argv),
+            output_dir=str(step.output_dir) if step.output_dir else None,
+        )
+        for step in plan.steps
+    )
+    room = disk.need(plan.workspace.root, download.missing_bytes, download.total_bytes, len(steps))
+    return Preview(validated, steps, download, room)
