@@ -1,0 +1,86 @@
+"""Converts a Hugging Face GPT-2 into an FT checkpoint, with the options of TensorRT-LLM 0.7.1."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from trt_llm_cpu import console
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out-dir", "-o", required=True, help="the checkpoint goes to <out-dir>/<N>-gpu")
+    parser.add_argument("--in-file", "-i", required=True, help="the Hugging Face model directory")
+    parser.add_argument(
+        "--tensor-parallelism", "-tp", type=int, default=1, help="ranks to split the weights for"
+    )
+    parser.add_argument(
+        "--processes", "-p", type=int, default=4, help="no effect: tensors are streamed one by one"
+    )
+    parser.add_argument("--calibrate-kv-cache", "-kv", action="store_true", help="not supported on a CPU")
+    parser.add_argument("--smoothquant", "-sq", type=float, default=None, help="not supported on a CPU")
+    parser.add_argument("--model", default="gpt2", choices=["gpt2", "santacoder", "starcoder"])
+    parser.add_argument("--storage-type", "-t", default="float32", choices=["float32", "float16", "bfloat16"])
+    parser.add_argument("--dataset-cache-dir", default=None, help="no effect: nothing is calibrated")
+    parser.add_argument("--load-model-on-cpu", action="store_true", help="always so")
+    parser.add_argument("--convert-model-on-cpu", action="store_true", help="always so")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    refuse_unsupported(args)
+
+    from trt_llm_cpu.ft_checkpoint import write_config, write_tensor
+    from trt_llm_cpu.gpt2 import expected_shapes, ft_name, read_config
+    from trt_llm_cpu.spec import check_parallelism
+    from trt_llm_cpu.tensors import open_model
+
+    source = Path(args.in_file)
+    ranks = args.tensor_parallelism
+    config = read_config(source)
+    shapes = expected_shapes(config)
+    inter_size = config["n_inner"] or 4 * config["n_embd"]
+    check_parallelism(config["n_head"], config["n_head"], {"MLP columns": inter_size}, ranks)
+    model = open_model(source)
+    names = {ft_name(name): name for name in model}
+    for wanted, shape in shapes.items():
+        if wanted not in names:
+            raise console.BadInputError(f"{source}: the weights have no tensor for {wanted}.")
+        if model.shape(names[wanted]) != shape:
+            raise console.BadInputError(
+                f"{source}: {names[wanted]} has shape {list(model.shape(names[wanted]))}, "
+                f"but config.json asks for {list(shape)}."
+            )
+
+    out = Path(args.out_dir) / f"{ranks}-gpu"
+    out.mkdir(parents=True, exist_ok=True)
+    for wanted in shapes:
+        write_tensor(out, wanted, model.get(names[wanted]), args.storage_type, ranks)
+    # Last, so that its presence means that every tensor is there.
+    settings = {"storage_dtype": args.storage_type, "multi_query_mode": False}
+    write_config(out, {**vars(args), **config, **settings})
+    console.say(f"Wrote {len(shapes)} tensors as {args.storage_type} for {ranks} rank(s) to {out}")
+
+
+def refuse_unsupported(args: argparse.Namespace) -> None:
+    if args.smoothquant is not None:
+        raise console.UnsupportedError(
+            "--smoothquant needs a GPU; this CPU toolchain converts to float32, float16 and bfloat16."
+        )
+    if args.calibrate_kv_cache:
+        raise console.UnsupportedError(
+            "--calibrate-kv-cache needs a GPU; this CPU toolchain keeps the KV cache in float32."
+        )
+    if args.model != "gpt2":
+        raise console.UnsupportedError(
+            f"--model {args.model} is not supported by this CPU toolchain; gpt2 is."
+        )
+
+
+if __name__ == "__main__":
+    console.run(main)
