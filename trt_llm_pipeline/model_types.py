@@ -1,0 +1,117 @@
+"""What is asked of a model source, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+WeightFormat = Literal["safetensors", "bin", "pt"]
+Source = Literal["hub", "tar", "local"]
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What the config asks for.
+
+    Attributes:
+        model_id: `owner/name`.
+        revision: branch, tag or commit; None is the repository's `main`.
+        weight_format: None takes safetensors where there are any, then bin, then pt.
+        tar_url: http(s) address of a .tar or .tar.gz that is used instead of the Hub.
+    """
+
+    model_id: str
+    revision: str | None = None
+    weight_format: WeightFormat | None = None
+    tar_url: str | None = None
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of the model: its path in the repository, and its size in bytes."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True)
+class DownloadPlan:
+    """What a fetch would do.
+
+    Attributes:
+        model_id: as asked for.
+        revision: the commit; for a tar its address's ETag or what is known of it; empty for a local folder.
+        source: where it comes from.
+        files: what is still to be fetched; empty when all is there. A tar is one file; its size is 0 where
+            the server does not tell.
+        total_bytes: size of the whole model, or of the tar.
+        missing_bytes: of that, what is not on the disk yet.
+    """
+
+    model_id: str
+    revision: str
+    source: Source
+    files: tuple[RemoteFile, ...]
+    total_bytes: int
+    missing_bytes: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model that is on the disk, complete.
+
+    Attributes:
+        model_id: as asked for.
+        revision: the commit; `sha256:...` of the tar's bytes; empty for a local folder.
+        path: the folder. What belongs to the model is told by `model_source.model_files`.
+        source: where it came from.
+        downloaded_bytes: what this fetch took from the network; 0 where nothing was missing.
+        warnings: sentences that the user should read.
+    """
+
+    model_id: str
+    revision: str
+    path: Path
+    source: Source
+    downloaded_bytes: int
+    warnings: tuple[str, ...]
+
+
+class Progress(Protocol):
+    """Is told, a few times a second and in the caller's thread, how far a download is.
+
+    It may raise: the download is stopped and the exception goes on.
+    """
+
+    def __call__(self, done_bytes: int, total_bytes: int | None) -> None: ...
+
+
+@dataclass(frozen=True)
+class RetryLimits:
+    """How long a source that fails is asked again; all times in seconds.
+
+    Attributes:
+        attempts: failures in a row, without one new byte, after which it is given up.
+        first_wait: before the second attempt; doubled for each further one.
+        longest_wait: what the doubling stops at.
+        patience: time without one new byte after which it is given up, and the longest Retry-After obeyed.
+        silence: a connection on which nothing comes for this long counts as failed.
+        mismatches: how often one file may arrive with another content than announced.
+    """
+
+    attempts: int = 8
+    first_wait: float = 1.0
+    longest_wait: float = 30.0
+    patience: float = 300.0
+    silence: float = 20.0
+    mismatches: int = 2
+
+
+def human_bytes(count: float) -> str:
+    """`1.5 GB`: decimal units, as disks and the Hub count."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
