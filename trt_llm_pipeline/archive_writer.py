@@ -34,6 +34,7 @@ from trt_llm_pipeline.errors import ArtifactError
 Compression = Literal["gzip", "none"]
 Progress = Callable[[int, int], None]
 
+MANIFEST_NAME = "manifest.json"
 BLOCK_BYTES = 1 << 20
 END_OF_ARCHIVE = bytes(1024)
 _LEVEL = 1  # igzip's level 0 makes float weights larger than they were; above 1 it gains a tenth of a percent

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trt_llm_pipeline.archive_reader import ArchiveContents, read_archive
 from trt_llm_pipeline.archive_writer import (
+    MANIFEST_NAME,
     ArchivedFile,
     Compression,
     Entry,
@@ -24,10 +26,18 @@ from trt_llm_pipeline.archive_writer import (
 from trt_llm_pipeline.engine_files import engine_entries, extra_entry
 from trt_llm_pipeline.errors import ArtifactError, DiskFull, PipelineError
 
-MANIFEST_NAME = "manifest.json"
 PARTIAL_SUFFIX = ".partial"
 
-__all__ = ["ArchivedFile", "Compression", "PackedArchive", "pack", "write_artifact"]
+__all__ = [
+    "MANIFEST_NAME",
+    "ArchiveContents",
+    "ArchivedFile",
+    "Compression",
+    "PackedArchive",
+    "pack",
+    "read_archive",
+    "write_artifact",
+]
 
 
 @dataclass(frozen=True)
