@@ -136,7 +136,13 @@ def write_archive(
 
 def _check_name(name: str, seen: set[str]) -> None:
     path = PurePosixPath(name)
-    if not name or str(path) != name or path.is_absolute() or ".." in path.parts or not name.isprintable():
+    if (
+        name in ("", ".")
+        or str(path) != name
+        or path.is_absolute()
+        or ".." in path.parts
+        or not name.isprintable()
+    ):
         raise ArtifactError(
             f"{name!r} cannot be a file's name in the archive; it must be relative, printable, without '..'"
         )

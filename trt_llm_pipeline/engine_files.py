@@ -38,7 +38,13 @@ def engine_entries(directory: Path) -> Iterator[list[Entry]]:
         raise ArtifactError(f"cannot pack {directory}: {problem.strerror}") from problem
     try:
         problems: list[str] = []
-        entries = sorted(_listed(directory, root, root, "", problems), key=lambda entry: entry.name)
+        try:
+            entries = sorted(_listed(directory, root, root, "", problems), key=lambda entry: entry.name)
+        except OSError as problem:
+            raise ArtifactError(
+                f"cannot list {directory} ({problem}); something may still be writing there: wait for that "
+                f"to end, then build again"
+            ) from problem
         if problems:
             shown = "; ".join(problems[:8]) + (
                 "" if len(problems) <= 8 else f"; and {len(problems) - 8} more"
