@@ -130,17 +130,22 @@ class CogServer(ServerProcess):
     ) -> None:
         port = free_port()
         argv = [sys.executable, "-m", "cog.server.http", "--host", "127.0.0.1", *arguments]
+        # Cog starts its worker as `python`, whichever that is on PATH.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         own = {
             "PORT": str(port),
+            "PATH": path,
             "COG_PREDICT_TYPE_STUB": "predict.py:Predictor",
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
         super().__init__(argv, port, cwd=cwd, env={**os.environ, **own, **env})
 
     def ready(self) -> bool:
-        """True once the server is READY for a prediction."""
+        """True once the server is READY for a prediction; raises RuntimeError if it never will be."""
         with suppress(OSError, ValueError):
-            return self.health() == "READY"
+            status = self.health()
+            if status in ("SETUP_FAILED", "DEFUNCT"):
+                raise RuntimeError(f"the server is {status}:\n{self.output()}")
+            return status == "READY"
         return False
 
     def health(self) -> str:
