@@ -30,7 +30,8 @@ class RecordedFile:
     Attributes:
         path: relative to the model's folder.
         size: bytes.
-        digest: `sha256:...`, `git-sha1:...` (git's name of a blob), or empty where none is announced.
+        digest: `sha256:...`, `git-sha1:...` (git's name of a blob), `link:...` for a symbolic link and its
+            target, or empty where none is announced.
         mtime_ns: of the file when it was found to be right; None as long as it is not there.
     """
 
@@ -144,6 +145,11 @@ def write_record(folder: Path, record: Record) -> None:
     unfinished.replace(path)
 
 
+def completed(record: Record) -> Record:
+    """The record of the same snapshot once all of it is in its place."""
+    return replace(record, complete=True, stale=())
+
+
 def check_path(path: str) -> str:
     """Refuses a path that would leave the model's folder or reach into its books.
 
@@ -179,6 +185,8 @@ def matches(folder: Path, file: RecordedFile) -> RecordedFile | None:
     A file with the recorded size and time is taken as it is; otherwise its content is hashed.
     """
     path = folder / file.path
+    if file.digest.startswith("link:"):
+        return file if path.is_symlink() and f"link:{path.readlink()}" == file.digest else None
     try:
         status = path.stat(follow_symlinks=False)
     except OSError:

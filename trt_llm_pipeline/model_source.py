@@ -20,6 +20,7 @@ from trt_llm_pipeline.hub_listing import Hub, Listing, endpoint_of, is_offline, 
 from trt_llm_pipeline.model_files import CACHE_FOLDER, choose_files, model_files
 from trt_llm_pipeline.model_record import Record, RecordedFile
 from trt_llm_pipeline.model_types import (
+    BRIEFLY,
     DownloadPlan,
     ModelRequest,
     Progress,
@@ -46,8 +47,6 @@ __all__ = [
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MODEL_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*/)?[A-Za-z0-9_][A-Za-z0-9._-]*")
-# With a complete snapshot at hand, a Hub that is down is not waited for.
-_BRIEFLY = RetryLimits(attempts=2, patience=10.0)
 
 
 def _ignore(line: str) -> None:
@@ -69,12 +68,12 @@ def plan(
     Args, raises: as `fetch`.
     """
     folder = _folder(request.model_id, models_dir)
+    if _is_users_own(folder):
+        return DownloadPlan(request.model_id, "", "local", (), 0, 0)
     if request.tar_url is not None:
         from trt_llm_pipeline import tar_source
 
         return tar_source.plan_tar(request, folder, limits=limits, log=log)
-    if _is_users_own(folder):
-        return DownloadPlan(request.model_id, "", "local", (), 0, 0)
     record = model_record.read_record(folder)
     if (settled := _settled(folder, record, request, env)) is not None:
         return DownloadPlan(request.model_id, settled.revision, "hub", (), _bytes(settled.files), 0)
@@ -128,12 +127,12 @@ def fetch(
         WorkspaceError: a symbolic link lies where files should be written.
     """
     folder = _folder(request.model_id, models_dir)
+    if _is_users_own(folder):
+        return _local(request, folder)
     if request.tar_url is not None:
         from trt_llm_pipeline import tar_source
 
         return tar_source.fetch_tar(request, folder, log=log, progress=progress, limits=limits)
-    if _is_users_own(folder):
-        return _local(request, folder)
     record = model_record.read_record(folder)
     if (settled := _settled(folder, record, request, env)) is not None:
         log(f"model {request.model_id}: complete at {settled.revision[:12]}; nothing to download")
@@ -141,7 +140,7 @@ def fetch(
     if is_offline(env):
         raise offline_error(request.model_id)
     usable = _complete(folder, record, request)
-    hub = _hub(env, token, _BRIEFLY if usable is not None else limits, log)
+    hub = _hub(env, token, BRIEFLY if usable is not None else limits, log)
     try:
         files, listing = _choose(hub, request)
     except ModelUnavailable as error:
@@ -220,7 +219,7 @@ def _download(
         )
     model_record.remove_files(folder, current.stale)
     model_record.remove_partial(folder)
-    current = replace(current, complete=True, stale=())
+    current = model_record.completed(current)
     model_record.write_record(folder, current)
     return _snapshot(request, folder, current, received)
 

@@ -108,6 +108,10 @@ class RetryLimits:
     mismatches: int = 2
 
 
+# With a complete snapshot at hand, a source that is down is not waited for.
+BRIEFLY = RetryLimits(attempts=2, patience=10.0)
+
+
 def human_bytes(count: float) -> str:
     """`1.5 GB`: decimal units, as disks and the Hub count."""
     for unit in ("bytes", "kB", "MB", "GB"):
