@@ -1,4 +1,4 @@
-"""Generates text with an engine, greedily, with the options of TensorRT-LLM's run.py that mean something here."""
+"""Generates text with an engine, greedily, with the options of TensorRT-LLM's run.py that apply here."""
 
 from __future__ import annotations
 

@@ -23,8 +23,9 @@ _LOCATION = "engine"
 def compile_engine(path: Path, spec: DecoderSpec, weights: Sequence[Weight]) -> int:
     """Compiles a decoder into one engine file and returns its size in bytes.
 
-    ONNX Runtime optimises the graph while the weights are inputs of it: it cannot fold them, so that they stay in
-    their storage type, a float16 engine is half a float32 one, and no memory is needed for them here.
+    ONNX Runtime optimises the graph while the weights are inputs of it: it cannot fold them, so that they
+    stay in their storage type, a float16 engine is half a float32 one, and no memory is needed for them
+    here.
 
     Raises:
         BadInputError: ONNX Runtime refuses the graph.

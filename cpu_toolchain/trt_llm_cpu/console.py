@@ -9,7 +9,7 @@ from typing import NoReturn
 
 
 class UnsupportedError(Exception):
-    """The request is well formed, but this toolchain does not do it. Exit code 2, like argparse's own errors."""
+    """The request is well formed, but this toolchain does not do it. Exit code 2, as argparse's errors."""
 
 
 class BadInputError(Exception):
@@ -22,7 +22,7 @@ def say(message: str) -> None:
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Runs a script's `main` and exits: 0, 1 for bad input, 2 for what is not supported, 130 when interrupted."""
+    """Runs `main` and exits: 0, 1 for bad input, 2 for what is not supported, 130 when interrupted."""
     script = Path(sys.argv[0]).name
     try:
         main()

@@ -25,9 +25,7 @@ def write_engine_dir(
     directory.mkdir(parents=True, exist_ok=True)
     size = sum(weight.size for weight in weights)
     kind = f"{spec.dtype} with int8 weights" if spec.int8 else spec.dtype
-    say(
-        f"Compiling a {spec.num_layers}-layer {spec.family} ({kind}, {size / 1e6:.1f} MB of weights) for this CPU"
-    )
+    say(f"Compiling a {spec.num_layers}-layer {spec.family} ({kind}, {size / 1e6:.1f} MB) with ONNX Runtime")
     start = time.monotonic()
     written = compile_engine(directory / name, spec, weights)
     say(f"Wrote {directory / name}: {written / 1e6:.1f} MB in {time.monotonic() - start:.1f} s")

@@ -5,9 +5,9 @@
           16    header    JSON, UTF-8, sorted keys
     then, each at a multiple of 4096: the graph (ONNX), the weights one after another at multiples of 64
 
-Every place in the header is relative to the file, so that the file may be moved anywhere. Nothing in it depends on
-when or where it was built: the same checkpoint gives the same bytes. Weights are outside the protobuf, because one
-protobuf message ends at 2 GB.
+Every place in the header is relative to the file, so that the file may be moved anywhere. Nothing in it
+depends on when or where it was built: the same checkpoint gives the same bytes. Weights are outside the
+protobuf, because one protobuf message ends at 2 GB.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def write_engine(path: Path, facts: dict[str, Any], graph: bytes, weights: Seque
 
 
 def read_engine(path: Path) -> Engine:
-    """Opens an engine file; weights are mapped, not read. Raises BadInputError when it is damaged or no engine."""
+    """Opens an engine file; weights are mapped, not read. Raises BadInputError when it is no sound engine."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         if stream.read(len(MAGIC)) != MAGIC:

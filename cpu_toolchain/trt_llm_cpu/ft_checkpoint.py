@@ -1,8 +1,8 @@
 """The FT checkpoint of 0.5 to 0.7.1, written and read.
 
-A directory `<tensor parallelism>-gpu` with `config.ini` (one section, `gpt`) and headerless C-order arrays in the
-storage type, matrices oriented [in, out]. Biases after a row-split matrix, norms and embeddings are whole; the
-rest is split by columns or rows, one file a rank. Q, K and V are split each by itself.
+A directory `<tensor parallelism>-gpu` with `config.ini` (one section, `gpt`) and headerless C-order arrays
+in the storage type, matrices oriented [in, out]. Biases after a row-split matrix, norms and embeddings are
+whole; the rest is split by columns or rows, one file a rank. Q, K and V are split each by itself.
 """
 
 from __future__ import annotations
@@ -17,22 +17,13 @@ import numpy as np
 
 from trt_llm_cpu.console import BadInputError, UnsupportedError
 from trt_llm_cpu.dtypes import FLOAT_NAMES, cast, storage_type
+from trt_llm_cpu.gpt2 import UNIFIED_LAYER_NAMES
 from trt_llm_cpu.spec import DecoderSpec
 from trt_llm_cpu.weights import Weight
 
 _SPLIT_COLUMNS = ("mlp.dense_h_to_4h.weight", "mlp.dense_h_to_4h.bias")
 _SPLIT_ROWS = ("attention.dense.weight", "mlp.dense_4h_to_h.weight")
 _SPLIT_QKV = ("attention.query_key_value.weight", "attention.query_key_value.bias")
-
-# FT's name inside a layer to the unified name that the graph knows.
-_UNIFIED = {
-    "input_layernorm": "input_layernorm",
-    "attention.query_key_value": "attention.qkv",
-    "attention.dense": "attention.dense",
-    "post_attention_layernorm": "post_layernorm",
-    "mlp.dense_h_to_4h": "mlp.fc",
-    "mlp.dense_4h_to_h": "mlp.proj",
-}
 
 
 def is_split(name: str) -> bool:
@@ -76,7 +67,6 @@ class FtCheckpoint:
     Attributes:
         directory: where it lies.
         spec: the decoder that it holds.
-        multi_query: its `multi_query_mode`.
     """
 
     def __init__(self, directory: Path, spec: DecoderSpec) -> None:
@@ -84,7 +74,7 @@ class FtCheckpoint:
         self.spec = spec
 
     def weights(self) -> list[Weight]:
-        """Every weight of the engine, lazily read. Raises BadInputError when a file is missing or of another size."""
+        """Every weight of the engine, lazily read. Raises BadInputError for a missing or cut file."""
         spec = self.spec
         hidden, inter = spec.hidden_size, spec.inter_size
         found = [
@@ -101,7 +91,7 @@ class FtCheckpoint:
         }
         for layer in range(spec.num_layers):
             for ft, (rows, columns) in shapes.items():
-                unified = f"transformer.layers.{layer}.{_UNIFIED[ft]}"
+                unified = f"transformer.layers.{layer}.{UNIFIED_LAYER_NAMES[ft]}"
                 weight_shape = (rows, columns) if rows else (columns,)
                 found.append(
                     self._weight(f"{unified}.weight", f"model.layers.{layer}.{ft}.weight", weight_shape)
@@ -177,6 +167,6 @@ def open_ft_checkpoint(directory: Path) -> FtCheckpoint:
         raise UnsupportedError(f"{path}: storage_dtype {spec.dtype} is not one of {', '.join(FLOAT_NAMES)}.")
     if multi_query or rotary or not scaled or by_layer:
         raise UnsupportedError(
-            f"{path} is no plain GPT-2 (multi-query, rotary or rescaled attention); this toolchain builds GPT-2."
+            f"{path} has multi-query, rotary or rescaled attention; this toolchain builds plain GPT-2."
         )
     return FtCheckpoint(directory, spec)

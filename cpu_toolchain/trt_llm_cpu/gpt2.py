@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trt_llm_cpu.console import BadInputError, UnsupportedError
-from trt_llm_cpu.tensors import read_json
+from trt_llm_cpu.dtypes import cast
+from trt_llm_cpu.spec import DecoderSpec
+from trt_llm_cpu.tensors import ModelTensors, open_model, read_json
+from trt_llm_cpu.weights import Weight, is_matrix
 
 # What `transformers` assumes for a GPT-2 whose config.json leaves it out.
 _DEFAULTS: dict[str, Any] = {
@@ -53,6 +59,22 @@ GLOBAL_TENSORS = {
     "ln_f.weight": "final_layernorm.weight",
     "ln_f.bias": "final_layernorm.bias",
 }
+# FT's name inside a layer to the unified checkpoint's.
+UNIFIED_LAYER_NAMES = {
+    "input_layernorm": "input_layernorm",
+    "attention.query_key_value": "attention.qkv",
+    "attention.dense": "attention.dense",
+    "post_attention_layernorm": "post_layernorm",
+    "mlp.dense_h_to_4h": "mlp.fc",
+    "mlp.dense_4h_to_h": "mlp.proj",
+}
+_UNIFIED_GLOBAL_NAMES = {
+    "model.wte": "transformer.vocab_embedding.weight",
+    "model.wpe": "transformer.position_embedding.weight",
+    "model.final_layernorm.weight": "transformer.ln_f.weight",
+    "model.final_layernorm.bias": "transformer.ln_f.bias",
+    "model.lm_head.weight": "lm_head.weight",
+}
 _LAYER_NAME = re.compile(r"h\.(\d+)\.(.+)")
 
 
@@ -69,7 +91,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     model_type = found.get("model_type", "gpt2")
     if model_type != "gpt2":
         raise UnsupportedError(
-            f"{directory} holds a {model_type} model; this CPU toolchain's gpt example supports GPT-2 alone."
+            f"{directory} holds a {model_type} model; this CPU toolchain's gpt example supports gpt2."
         )
     config = {**_DEFAULTS, **found}
     for key in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
@@ -79,7 +101,8 @@ def read_config(directory: Path) -> dict[str, Any]:
             )
     if config["n_embd"] % config["n_head"]:
         raise BadInputError(
-            f"{directory / 'config.json'}: n_embd {config['n_embd']} is no multiple of n_head {config['n_head']}."
+            f"{directory / 'config.json'}: n_embd {config['n_embd']} is no multiple of "
+            f"n_head {config['n_head']}."
         )
     return config
 
@@ -101,7 +124,7 @@ def ft_name(name: str) -> str | None:
 
 
 def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The whole (unsplit) shape of every tensor of the model, by FT name; the head only where it is untied."""
+    """The unsplit shape of every tensor of the model, by FT name; the head only where it is untied."""
     hidden = config["n_embd"]
     inter = config["n_inner"] or 4 * hidden
     layer = {
@@ -129,3 +152,79 @@ def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     if not config["tie_word_embeddings"]:
         shapes["model.lm_head.weight"] = (config["vocab_size"], hidden)
     return shapes
+
+
+def find_tensors(model: ModelTensors, config: dict[str, Any], directory: Path) -> dict[str, str]:
+    """The model's name of every tensor that must be there, by FT name and in the model's order.
+
+    Raises:
+        BadInputError: one is missing, or has another shape than `config.json` asks for.
+    """
+    names = {ft_name(name): name for name in model}
+    found = {}
+    for wanted, shape in expected_shapes(config).items():
+        if wanted not in names:
+            raise BadInputError(f"{directory}: the weights have no tensor for {wanted}.")
+        if model.shape(names[wanted]) != shape:
+            raise BadInputError(
+                f"{directory}: {names[wanted]} has shape {list(model.shape(names[wanted]))}, "
+                f"but config.json asks for {list(shape)}."
+            )
+        found[wanted] = names[wanted]
+    return found
+
+
+def open_gpt2(directory: Path, dtype: str) -> tuple[DecoderSpec, list[Weight]]:
+    """A Hugging Face GPT-2 for the unified checkpoint.
+
+    Returns:
+        The decoder, and its weights: whole, lazily read, under unified names, matrices as [out, in].
+
+    Raises:
+        BadInputError, UnsupportedError: as `read_config` and `find_tensors` say.
+    """
+    config = read_config(directory)
+    if config["scale_attn_by_inverse_layer_idx"] or not config["scale_attn_weights"]:
+        raise UnsupportedError(f"{directory} rescales attention; this toolchain builds plain GPT-2.")
+    spec = DecoderSpec(
+        family="gpt",
+        dtype=dtype,
+        vocab_size=config["vocab_size"],
+        hidden_size=config["n_embd"],
+        num_layers=config["n_layer"],
+        num_heads=config["n_head"],
+        num_kv_heads=config["n_head"],
+        head_size=config["n_embd"] // config["n_head"],
+        inter_size=config["n_inner"] or 4 * config["n_embd"],
+        max_positions=config["n_positions"],
+        activation=config["activation_function"],
+        norm="layernorm",
+        norm_epsilon=config["layer_norm_epsilon"],
+        gated_mlp=False,
+    )
+    model = open_model(directory)
+    weights = []
+    for ft, name in find_tensors(model, config, directory).items():
+        unified = _unified_name(ft)
+        shape = model.shape(name)
+        turn = is_matrix(unified)
+        weights.append(
+            Weight(unified, dtype, shape[::-1] if turn else shape, _loader(model, name, dtype, turn))
+        )
+    return spec, weights
+
+
+def _unified_name(ft: str) -> str:
+    if ft in _UNIFIED_GLOBAL_NAMES:
+        return _UNIFIED_GLOBAL_NAMES[ft]
+    _, _, number, rest = ft.split(".", 3)
+    module, part = rest.rsplit(".", 1)
+    return f"transformer.layers.{number}.{UNIFIED_LAYER_NAMES[module]}.{part}"
+
+
+def _loader(model: ModelTensors, name: str, dtype: str, turn: bool) -> Callable[[], np.ndarray]:
+    def load() -> np.ndarray:
+        array = cast(model.get(name), dtype)
+        return np.ascontiguousarray(array.T) if turn else array
+
+    return load

@@ -10,9 +10,9 @@ Inputs (B batch, S new tokens, P cached tokens, T = P + S, N positions whose log
 
 Outputs: `logits` float [B, N, vocabulary], `present_key_L` and `present_value_L` with T in the place of P.
 
-Prefill is the same graph with P = 0. Weights are graph inputs here, so that whoever optimises the graph cannot fold
-them; `compiler` turns them into external initializers afterwards. Arithmetic is in float32; a weight in another
-storage type is cast where it is used.
+Prefill is the same graph with P = 0. Weights are graph inputs here, so that whoever optimises the graph
+cannot fold them; `compiler` turns them into external initializers afterwards. Arithmetic is in float32; a
+weight in another storage type is cast where it is used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 from trt_llm_cpu.console import UnsupportedError
 from trt_llm_cpu.dtypes import storage_type
 from trt_llm_cpu.rope import inverse_frequencies
-from trt_llm_cpu.spec import DecoderSpec
+from trt_llm_cpu.spec import DecoderSpec, RopeSpec
 from trt_llm_cpu.weights import Weight
 
 OPSET = 20
@@ -48,8 +48,8 @@ class DecoderGraph:
     """Builds the graph of one decoder.
 
     Args:
-        spec: its sizes and kinds.
-        weights: the weights that it has, in the unified checkpoint's names. Which biases exist, and whether the
+        spec: its sizes and kinds. weights: the weights that it has, in the unified checkpoint's names.
+        Which biases exist, and whether the
             head is its own matrix or the embedding, is seen from their names.
 
     Raises:
@@ -72,7 +72,7 @@ class DecoderGraph:
         spec = self.spec
         hidden = self.embed()
         bias = self.attention_bias()
-        rotation = self.rotation() if spec.rope else None
+        rotation = self.rotation(spec.rope) if spec.rope else None
         outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", "N", spec.vocab_size])]
         inputs = [
             helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["B", "S"]),
@@ -121,10 +121,9 @@ class DecoderGraph:
         bias = self.op("Where", [allowed, self.constant(np.float32(0)), lowest])
         return self._unsqueeze(bias, 1, 2)
 
-    def rotation(self) -> tuple[str, str]:
+    def rotation(self, rope: RopeSpec) -> tuple[str, str]:
         """Cosine and sine of each new token's rotary angles. Each [B, 1, S, head size / 2]"""
-        assert self.spec.rope is not None
-        frequencies = self.constant(inverse_frequencies(self.spec.rope, self.spec.head_size))
+        frequencies = self.constant(inverse_frequencies(rope, self.spec.head_size))
         positions = self.op("Cast", [self._unsqueeze("position_ids", 1, 3)], to=TensorProto.FLOAT)
         angles = self.op("Mul", [positions, frequencies])
         return self.op("Cos", [angles]), self.op("Sin", [angles])
@@ -153,7 +152,7 @@ class DecoderGraph:
             query, key = self.rotate(query, rotation), self.rotate(key, rotation)
         key = self._named("Concat", [f"past_key_{number}", key], f"present_key_{number}", axis=2)
         value = self._named("Concat", [f"past_value_{number}", value], f"present_value_{number}", axis=2)
-        # The queries that share a key/value head are stacked along S, so that keys and values are never repeated.
+        # Queries that share a key/value head are stacked along S, so that keys and values are not repeated.
         query = self.op("Mul", [query, self.constant(np.float32(size**-0.5))])
         query = self._reshape(query, 0, kv_heads, -1, size)
         scores = self.op("MatMul", [query, self.op("Transpose", [key], perm=[0, 1, 3, 2])])

@@ -1,4 +1,5 @@
-"""What the `build.py` scripts of 0.7.1 share: their options, what they refuse, and the engine directory they write.
+"""What the `build.py` scripts of 0.7.1 share: their options, what they refuse, and the engine directory
+they write.
 
 Imports nothing heavy, so that the arguments are checked at once.
 """
@@ -112,10 +113,7 @@ def refuse_unsupported(args: argparse.Namespace) -> None:
             raise UnsupportedError(
                 f"--{option} belongs to --use_smooth_quant, which needs a GPU; {_SUPPORTED}."
             )
-    if args.use_weight_only and args.weight_only_precision != "int8":
-        raise UnsupportedError(
-            f"--weight_only_precision {args.weight_only_precision} needs a GPU; {_SUPPORTED}."
-        )
+    check_weight_only(args.use_weight_only, args.weight_only_precision)
     if args.max_beam_width != 1:
         raise UnsupportedError(
             f"--max_beam_width {args.max_beam_width}: a CPU engine decodes greedily; 1 is supported."
@@ -127,6 +125,22 @@ def refuse_unsupported(args: argparse.Namespace) -> None:
             raise UnsupportedError(f"--{option} must be at least 1.")
     if args.model_dir is None:
         raise UnsupportedError("--model_dir is needed; this toolchain builds from real weights alone.")
+
+
+def check_weight_only(asked: bool, precision: str | None) -> None:
+    """Refuses a weight-only precision without `--use_weight_only`, and any but int8.
+
+    Args:
+        asked: whether `--use_weight_only` is given.
+        precision: `--weight_only_precision`, None where it is not given.
+    """
+    if precision is not None and not asked:
+        raise UnsupportedError(
+            "--weight_only_precision has no effect without --use_weight_only; "
+            "int8 weight-only takes both, or --use_weight_only alone."
+        )
+    if precision not in (None, "int8"):
+        raise UnsupportedError(f"--weight_only_precision {precision} needs a GPU; {_SUPPORTED}.")
 
 
 def plugin_config(args: argparse.Namespace, dtype: str) -> dict[str, Any]:
@@ -152,7 +166,6 @@ def builder_config(args: argparse.Namespace, spec: DecoderSpec) -> dict[str, Any
         "name": spec.family,
         "precision": spec.dtype,
         "tensor_parallel": 1,
-        "pipeline_parallel": 1,
         "parallel_build": args.parallel_build,
         "use_refit": False,
         "int8": spec.int8,

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from trt_llm_cpu.dtypes import cast, storage_type
-from trt_llm_cpu.weights import Weight
-
-_QUANTISED = (
-    "attention.qkv.weight",
-    "attention.dense.weight",
-    "mlp.fc.weight",
-    "mlp.gate.weight",
-    "mlp.proj.weight",
-)
+from trt_llm_cpu.dtypes import cast
+from trt_llm_cpu.weights import Weight, is_matrix
 
 
-def is_quantised(name: str) -> bool:
-    """Whether int8 weight-only quantises this weight. Embeddings, norms, biases and the head stay float."""
-    return name.endswith(_QUANTISED)
-
-
-def scale_name(name: str) -> str:
-    """The name of the scales of matrix `name`."""
-    return f"{name.removesuffix('.weight')}.per_channel_scale"
+def scale_name(matrix: str) -> str:
+    """The name of the scales of the matrix called `matrix`."""
+    return f"{matrix.removesuffix('.weight')}.per_channel_scale"
 
 
 def quantise(matrix: np.ndarray, dtype: str, axis: int) -> tuple[np.ndarray, np.ndarray]:
@@ -34,8 +22,8 @@ def quantise(matrix: np.ndarray, dtype: str, axis: int) -> tuple[np.ndarray, np.
 
     Args:
         matrix: of any float type.
-        dtype: storage type of the scales. They are rounded to it first, so that the int8 numbers fit the scales
-            that are stored.
+        dtype: storage type of the scales. They are rounded to it first, so that the int8 numbers fit the
+            scales that are stored.
         axis: the axis of the inputs; there is one scale for each index of the other axis.
 
     Returns:
@@ -48,20 +36,38 @@ def quantise(matrix: np.ndarray, dtype: str, axis: int) -> tuple[np.ndarray, np.
     return np.clip(numbers, -127, 127).astype(np.int8), scales
 
 
-def quantise_weights(weights: Sequence[Weight]) -> list[Weight]:
-    """The same weights with the matrices of attention and MLP as int8 and their scales beside them.
+def quantise_weights(weights: Sequence[Weight], *, axis: int) -> list[Weight]:
+    """The same weights with each matrix of attention and MLP as int8, its scales beside it.
 
-    Each is quantised when it is loaded, so that one matrix at a time is in memory.
+    Embeddings, norms, biases and the head stay float. Each matrix is quantised when it is loaded, so that one
+    at a time is in memory.
+
+    Args:
+        weights: float ones.
+        axis: the matrices' axis of inputs: 0 for an engine's, 1 for a unified checkpoint's.
     """
     found: list[Weight] = []
     for weight in weights:
-        if not is_quantised(weight.name):
+        if not is_matrix(weight.name):
             found.append(weight)
             continue
-        found.append(replace(weight, dtype="int8", load=_part(weight, 0)))
-        found.append(Weight(scale_name(weight.name), weight.dtype, weight.shape[1:], _part(weight, 1)))
+        matrix = _Matrix(weight, axis)
+        found.append(replace(weight, dtype="int8", load=partial(matrix.part, 0)))
+        scales = (weight.shape[1 - axis],)
+        found.append(Weight(scale_name(weight.name), weight.dtype, scales, partial(matrix.part, 1)))
     return found
 
 
-def _part(weight: Weight, which: int):
-    return lambda: quantise(weight.load(), storage_type(weight.dtype).name, axis=0)[which]
+class _Matrix:
+    """Quantises a matrix once for its two parts, which are asked for one after the other."""
+
+    def __init__(self, weight: Weight, axis: int) -> None:
+        self._weight = weight
+        self._axis = axis
+        self._scales: np.ndarray | None = None
+
+    def part(self, which: int) -> np.ndarray:
+        if which == 1 and self._scales is not None:
+            return self._scales
+        numbers, self._scales = quantise(self._weight.load(), self._weight.dtype, self._axis)
+        return numbers if which == 0 else self._scales

@@ -12,8 +12,9 @@ from trt_llm_cpu.spec import RopeSpec
 def inverse_frequencies(rope: RopeSpec, head_size: int) -> np.ndarray:
     """Radians per position of each pair of a head's elements, float32 [head size / 2].
 
-    `llama3` (the Llama 3.1 release's rule): wavelengths above original/low_freq_factor are stretched by `factor`,
-    those below original/high_freq_factor are kept, and those between are blended linearly in original/wavelength.
+    `llama3` (the Llama 3.1 release's rule): wavelengths above original/low_freq_factor are stretched by
+    `factor`, those below original/high_freq_factor are kept, and those between are blended linearly in
+    original/wavelength.
     """
     exponents = np.arange(0, head_size, 2, dtype=np.int64).astype(np.float32) / np.float32(head_size)
     plain = (np.float32(1) / np.power(np.float32(rope.theta), exponents)).astype(np.float32)

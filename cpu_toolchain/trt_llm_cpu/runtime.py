@@ -54,7 +54,7 @@ class Session:
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self.spec = DecoderSpec.from_json(engine.facts["spec"])
         self.limits = limits
-        # The arrays are views of the mapped file, which ONNX Runtime uses in place: they must outlive the session.
+        # The arrays are views of the mapped file, used in place: they must outlive the session.
         self._engine = engine
         self._session = _load(engine)
         self._outputs = [output.name for output in self._session.get_outputs()]
@@ -200,7 +200,7 @@ def _load(engine: Engine) -> onnxruntime.InferenceSession:
 
 
 def _expanded_bytes(engine: Engine) -> int:
-    # Loading folds the cast to float32 into the weights, which makes decoding fast where there is room for it.
+    # Loading folds the cast to float32 into the weights, which decodes faster where there is room for it.
     return sum(4 * array.size for dtype, array in engine.weights.values() if dtype != "float32")
 
 

@@ -99,7 +99,7 @@ def open_model(directory: Path) -> ModelTensors:
             opened: TensorFile = opener(directory / single)
             return ModelTensors(dict.fromkeys(opened, opened))
     raise BadInputError(
-        f"{directory} has no weights: neither model.safetensors nor pytorch_model.bin, whole or with an index."
+        f"{directory} has no weights: no model.safetensors, no pytorch_model.bin, no index of either."
     )
 
 

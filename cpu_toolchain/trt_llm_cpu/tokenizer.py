@@ -42,7 +42,7 @@ def load_tokenizer(directory: Path) -> TextCodec:
             f"{directory}: the tokenizer cannot be read: {str(error).splitlines()[0]}."
         ) from None
     raise BadInputError(
-        f"{directory} has no tokenizer: neither tokenizer.json, nor tokenizer.model, nor vocab.json with merges.txt."
+        f"{directory} has no tokenizer: no tokenizer.json, no tokenizer.model, no vocab.json with merges.txt."
     )
 
 

@@ -1,11 +1,12 @@
 """`pytorch_model.bin` without torch, and without running anything that a pickle asks for.
 
-torch writes two forms. The newer one (since 1.6) is a zip archive: `<name>/data.pkl` holds the structure and
-`<name>/data/<key>` the bytes of each storage. The older one is five pickles in a row (magic number, protocol,
-system facts, structure, list of storage keys) followed, for each key of the list, by an 8-byte count of elements
-and the storage's bytes. In both, the structure's pickle names storages by persistent id and rebuilds tensors by
-calling `torch._utils._rebuild_tensor_v2`. The unpickler here resolves those few names to functions of its own and
-refuses every other name, so that no pickle can reach a callable that does something.
+torch writes two forms. The newer one (since 1.6) is a zip archive: `<name>/data.pkl` holds the structure
+and `<name>/data/<key>` the bytes of each storage. The older one is five pickles in a row (magic number,
+protocol, system facts, structure, list of storage keys) followed, for each key of the list, by an 8-byte
+count of elements and the storage's bytes. In both, the structure's pickle names storages by persistent id
+and rebuilds tensors by calling `torch._utils._rebuild_tensor_v2`. The unpickler here resolves those few
+names to functions of its own and refuses every other name, so that no pickle can reach a callable that does
+something.
 """
 
 from __future__ import annotations
@@ -209,7 +210,6 @@ def _open_zip(path: Path) -> TorchFile:
 
 def _open_legacy(path: Path) -> TorchFile:
     with path.open("rb") as stream:
-        # The head is read unbuffered by the unpickler's own peeks: a BufferedReader gives its place back exactly.
         if _load_pickle(stream, path) != _LEGACY_MAGIC or _load_pickle(stream, path) != _LEGACY_PROTOCOL:
             raise BadInputError(f"{path} is not a torch checkpoint.")
         facts = _load_pickle(stream, path)

@@ -39,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--multi_query_mode", "-mq", action="store_true", help="not supported on a CPU")
     add("--random_seed", type=int, default=None, help="no effect: nothing is random")
     add("--use_embedding_sharing", action="store_true", help="no effect: a tied table is always stored once")
-    add("--weight_only_precision", const="int8", nargs="?", default="int8", choices=["int8", "int4"])
+    add("--weight_only_precision", const="int8", nargs="?", default=None, choices=["int8", "int4"])
     return parser.parse_args()
 
 
@@ -57,7 +57,7 @@ def main() -> None:
     checkpoint = open_ft_checkpoint(Path(args.model_dir))
     spec, weights = checkpoint.spec, checkpoint.weights()
     if args.use_weight_only:
-        spec, weights = replace(spec, int8=True), quantise_weights(weights)
+        spec, weights = replace(spec, int8=True), quantise_weights(weights, axis=0)
     legacy_build.build(args, spec, weights)
 
 

@@ -36,35 +36,26 @@ def main() -> None:
     refuse_unsupported(args)
 
     from trt_llm_cpu.ft_checkpoint import write_config, write_tensor
-    from trt_llm_cpu.gpt2 import expected_shapes, ft_name, read_config
+    from trt_llm_cpu.gpt2 import find_tensors, read_config
     from trt_llm_cpu.spec import check_parallelism
     from trt_llm_cpu.tensors import open_model
 
     source = Path(args.in_file)
     ranks = args.tensor_parallelism
     config = read_config(source)
-    shapes = expected_shapes(config)
     inter_size = config["n_inner"] or 4 * config["n_embd"]
     check_parallelism(config["n_head"], config["n_head"], {"MLP columns": inter_size}, ranks)
     model = open_model(source)
-    names = {ft_name(name): name for name in model}
-    for wanted, shape in shapes.items():
-        if wanted not in names:
-            raise console.BadInputError(f"{source}: the weights have no tensor for {wanted}.")
-        if model.shape(names[wanted]) != shape:
-            raise console.BadInputError(
-                f"{source}: {names[wanted]} has shape {list(model.shape(names[wanted]))}, "
-                f"but config.json asks for {list(shape)}."
-            )
+    tensors = find_tensors(model, config, source)
 
     out = Path(args.out_dir) / f"{ranks}-gpu"
     out.mkdir(parents=True, exist_ok=True)
-    for wanted in shapes:
-        write_tensor(out, wanted, model.get(names[wanted]), args.storage_type, ranks)
+    for ft_name, name in tensors.items():
+        write_tensor(out, ft_name, model.get(name), args.storage_type, ranks)
     # Last, so that its presence means that every tensor is there.
     settings = {"storage_dtype": args.storage_type, "multi_query_mode": False}
     write_config(out, {**vars(args), **config, **settings})
-    console.say(f"Wrote {len(shapes)} tensors as {args.storage_type} for {ranks} rank(s) to {out}")
+    console.say(f"Wrote {len(tensors)} tensors as {args.storage_type} for {ranks} rank(s) to {out}")
 
 
 def refuse_unsupported(args: argparse.Namespace) -> None:

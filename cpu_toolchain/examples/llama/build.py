@@ -1,0 +1,98 @@
+"""Builds a CPU engine from a Hugging Face Llama, with the options of TensorRT-LLM 0.7.1."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from trt_llm_cpu import console, legacy_build
+
+_PLUGINS = ("use_gpt_attention_plugin", "use_gemm_plugin", "use_rmsnorm_plugin", "use_lora_plugin")
+_PATHS_REFUSED = (
+    "bin_model_dir",
+    "meta_ckpt_dir",
+    "quant_ckpt_path",
+    "quantized_fp8_model_path",
+    "hf_lora_dir",
+)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    legacy_build.add_common_options(parser, _PLUGINS)
+    add = parser.add_argument
+    own = "no effect: the model's own is used"
+    add("--output_dir", default="engine_outputs", help="where the engine and config.json go")
+    add("--max_batch_size", type=int, default=8, help="sequences at once")
+    add("--max_input_len", type=int, default=2048, help="tokens of a prompt")
+    add("--max_output_len", type=int, default=512, help="tokens to generate")
+    add("--tp_size", type=int, default=1, help="1: a CPU engine has one rank")
+    add("--pp_size", type=int, default=1, help="1: a CPU engine has one rank")
+    for path in _PATHS_REFUSED:
+        add(f"--{path}", default=None, help="not supported on a CPU")
+    add("--n_kv_head", type=int, default=None, help=own)
+    add("--multiple_of", type=int, default=None, help=own)
+    add("--ffn_dim_multiplier", type=float, default=None, help=own)
+    add("--rms_norm_eps", type=float, default=None, help=own)
+    add(
+        "--weight_only_precision",
+        const="int8",
+        nargs="?",
+        default=None,
+        choices=["int8", "int4", "int4_awq", "int4_gptq"],
+        help="int8, with --use_weight_only",
+    )
+    add("--disable_weight_only_quant_plugin", action="store_true", help="no effect on a CPU")
+    add("--per_group", action="store_true", help="of int4 weights")
+    add("--group_size", type=int, default=128, help="of int4 weights")
+    add("--load_by_shard", action="store_true", help="always so: one tensor is in memory at a time")
+    add("--visualize", action="store_true", help="no effect on a CPU")
+    add("--enable_debug_output", action="store_true", help="no effect on a CPU")
+    add("--use_fused_mlp", action="store_true", help="no effect on a CPU")
+    add("--enable_pos_shift", action="store_true", help="not supported on a CPU")
+    add("--dense_context_fmha", action="store_true", help="no effect on a CPU")
+    for number in ("moe_num_experts", "moe_top_k", "moe_tp_mode", "moe_renorm_mode"):
+        add(f"--{number}", type=int, default=0, help="0: experts are not supported on a CPU")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    if (args.tp_size, args.pp_size) != (1, 1):
+        raise console.UnsupportedError(
+            f"--tp_size {args.tp_size} --pp_size {args.pp_size} is not supported; a CPU engine has one rank."
+        )
+    legacy_build.refuse_unsupported(args)
+    if args.per_group:
+        raise console.UnsupportedError(
+            "--per_group belongs to int4 weights, which need a GPU; int8 weight-only is supported."
+        )
+    if args.enable_pos_shift:
+        raise console.UnsupportedError(
+            "--enable_pos_shift needs a GPU; plain rotary positions are supported."
+        )
+    for option in _PATHS_REFUSED:
+        if getattr(args, option):
+            raise console.UnsupportedError(
+                f"--{option} is not supported by this CPU toolchain; it builds from --model_dir alone."
+            )
+    if args.moe_num_experts or args.moe_top_k:
+        raise console.UnsupportedError("experts are not supported by this CPU toolchain; plain Llama is.")
+
+    from trt_llm_cpu.llama import open_llama
+    from trt_llm_cpu.quantization import quantise_weights
+    from trt_llm_cpu.weights import engine_weights
+
+    model = open_llama(Path(args.model_dir), args.dtype)
+    spec, weights = model.spec, engine_weights(model.weights)
+    if args.use_weight_only:
+        spec, weights = replace(spec, int8=True), quantise_weights(weights, axis=0)
+    legacy_build.build(args, spec, weights)
+
+
+if __name__ == "__main__":
+    console.run(main)
