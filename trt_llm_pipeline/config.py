@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -32,13 +32,21 @@ from trt_llm_pipeline.yaml_source import Key, MappingNode, Node, Scalar, Sequenc
 
 STEP_NAMES = ("convert_to_ft", "quantize", "build")
 EXECUTABLES = ("python", "python3", "trtllm-build")
-_ALIASES = {"convert_checkpoint": "convert_to_ft"}
+#: Other names of a step, as later releases of TensorRT-LLM call it.
+STEP_ALIASES = {"convert_checkpoint": "convert_to_ft"}
 
 # The Hub's rule for names: https://huggingface.co/docs/hub (at most 96 characters, no "--" or "..").
 _MODEL_ID_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _OPTION = re.compile(r"-{0,2}[A-Za-z0-9][A-Za-z0-9_.-]*")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,254}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|)")
+
+# Where something that must be there is missing or wrong, these let the rest be checked.
+_STAND_INS: Mapping[str, Any] = {
+    "model_id": "model",
+    "example_name": "example",
+    "build": {"executable": "trtllm-build"},
+}
 
 #: What a key under `args` stands for: True is a bare flag, False leaves the flag out.
 ArgValue: TypeAlias = "bool | str | list[str]"
@@ -47,7 +55,7 @@ ArgValue: TypeAlias = "bool | str | list[str]"
 def _model_id(value: str) -> str:
     parts = value.split("/")
     good = len(parts) <= 2 and all(_MODEL_ID_PART.fullmatch(part) for part in parts)
-    if not good or "--" in value or ".." in value:
+    if not good or "--" in value or ".." in value or value.endswith(".git"):
         raise ValueError(f"{value!r} is no model id; write it as on the Hub: 'name' or 'owner/name'")
     return value
 
@@ -166,11 +174,17 @@ class BuildConfig(_Strict):
     """A token for gated models. Better given as the prediction's hf_token input."""
 
     _source: SourceMap = PrivateAttr(default_factory=SourceMap)
+    _wrong: frozenset[str] = PrivateAttr(default=frozenset())
 
     @property
     def source(self) -> SourceMap:
         """Where in the text each key is."""
         return self._source
+
+    @property
+    def wrong(self) -> frozenset[str]:
+        """Dotted paths of what the text has wrong, left out here or stood in for; see `examine`."""
+        return self._wrong
 
     def steps(self) -> Iterator[tuple[str, StepConfig]]:
         """The steps that the config has, in the order in which they run."""
@@ -188,7 +202,8 @@ class BuildConfig(_Strict):
 class Loaded:
     """What could be made of a config's text.
 
-    `config` leaves out what is wrong, so that the rest can be checked too; None where too little is left.
+    `config` leaves out what is wrong, or has a stand-in where something must be, so that the rest can be
+    checked too; `config.wrong` says what. None where too little is left.
     """
 
     config: BuildConfig | None
@@ -222,13 +237,14 @@ def examine(text: str, name: str = "config") -> Loaded:
     Raises:
         ConfigError: the text is no YAML mapping at all.
     """
-    root = parse(text, name)
-    lines: dict[tuple[Key, ...], int] = {}
     found: list[Mistake] = []
+    root = parse(text, name, found)
+    lines: dict[tuple[Key, ...], int] = {}
     data = _plain(root, (), lines, found)
     source = SourceMap(name, lines)
     config: BuildConfig | None = None
     dropped: list[tuple[Key, ...]] = []
+    stand_ins = dict(_STAND_INS)
     while config is None:
         try:
             config = BuildConfig.model_validate(data)
@@ -240,11 +256,16 @@ def examine(text: str, name: str = "config") -> Loaded:
             paths = [details["loc"] for details in wrong]
             # Without what is wrong, is there still a config whose other parts can be checked?
             left_out = [path for path in paths if _drop(data, path)]
-            dropped.extend(left_out)
-            if len(left_out) < len(paths):
+            filled = [
+                path for path in paths if len(path) == 1 and path[0] in stand_ins and path[0] not in data
+            ]
+            data.update({str(path[0]): stand_ins.pop(str(path[0])) for path in filled})
+            dropped.extend([*left_out, *filled])
+            if not left_out and not filled:
                 break
     if config is not None:
         config._source = source
+        config._wrong = frozenset(mistake.key for mistake in found if mistake.key)
     return Loaded(config, tuple(sorted(found, key=lambda mistake: mistake.line or 0)))
 
 
@@ -268,7 +289,7 @@ def _plain(node: Node, path: tuple[Key, ...], lines: dict[tuple[Key, ...], int],
     if isinstance(node, MappingNode):
         result = {}
         for written, value in node.items.items():
-            key = _ALIASES.get(written, written) if not path else written
+            key = STEP_ALIASES.get(written, written) if not path else written
             if key in result:
                 message = f"is another name for {key}, which is already there; keep one of the two"
                 found.append(Mistake(message, node.key_lines[written], written))
@@ -338,8 +359,10 @@ def _mistake(details: Any, source: SourceMap) -> Mistake:
         return Mistake(f"is missing; {_hint(str(path[-1]))}", source.line(*parent), key)
     if kind == "extra_forbidden":
         known = list((StepConfig if parent else BuildConfig).model_fields)
-        close = difflib.get_close_matches(str(path[-1]), [*known, *([] if parent else _ALIASES)], 1, 0.5)
+        close = difflib.get_close_matches(str(path[-1]), [*known, *([] if parent else STEP_ALIASES)], 1, 0.5)
         advice = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
+        if parent and not close:
+            advice += "; options of the script go under args"
         return Mistake(f"is not a known key; {advice}", source.line(*path), key)
     if kind == "value_error":
         message = str(details["ctx"]["error"])

@@ -1,26 +1,29 @@
 """Everything that can go wrong, split by whose fault it is.
 
-    TrtLlmPipelineError           base; its text is meant for the user as it stands
-    ├── ConfigError               the config's: names every mistake with its line
-    ├── ModelSourceError          the model source's: the Hub, a tar URL, a folder
-    │   ├── ModelNotFound         no such repository, revision or address
-    │   ├── ModelAccessDenied     gated or private, and the token is missing or refused
-    │   └── ModelUnavailable      the source failed, or went on failing when asked again
-    ├── StepFailed                the step's script: exit code, last lines, what it left behind
-    │   ├── StepTimeout           it ran longer than it was allowed to
-    │   └── StepOutputError       it exited 0 without what it promised
-    └── PipelineError             ours, or the machine's
-        ├── WorkspaceError        a directory that must not be touched, or is in use
-        ├── ToolchainError        no usable toolchain, or not the required release
-        ├── DiskFull              not enough room
-        ├── ArtifactError         an archive that cannot be written or read
-        └── DeliveryError         an archive that could not be sent to its destination
+TrtLlmPipelineError           base; its text is meant for the user as it stands
+├── ConfigError               the config's: names every mistake with its line
+├── ModelSourceError          the model source's: the Hub, a tar URL, a folder
+│   ├── ModelNotFound         no such repository, revision or address
+│   ├── ModelAccessDenied     gated or private, and the token is missing or refused
+│   └── ModelUnavailable      the source failed, or went on failing when asked again
+├── StepFailed                the step's script: exit code, last lines, what it left behind
+│   ├── StepTimeout           it ran longer than it was allowed to
+│   └── StepOutputError       it exited 0 without what it promised
+└── PipelineError             ours, or the machine's
+    ├── WorkspaceError        a directory that must not be touched, or is in use
+    ├── ToolchainError        no usable toolchain, or not the required release
+    ├── DiskFull              not enough room
+    ├── ArtifactError         an archive that cannot be written or read
+    └── DeliveryError         an archive that could not be sent to its destination
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+_MAX_SHOWN = 50
+_MAX_MESSAGE_CHARS = 2000
 
 
 class TrtLlmPipelineError(Exception):
@@ -44,7 +47,11 @@ class Mistake:
     def render(self, source: str) -> str:
         """`config.yaml:12: build.args.x: message`, leaving out what is unknown."""
         where = source if self.line is None else f"{source}:{self.line}"
-        return ": ".join(part for part in (where, self.key, self.message) if part)
+        return ": ".join(_shortened(part) for part in (where, self.key, self.message) if part)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_MESSAGE_CHARS else f"{text[:_MAX_MESSAGE_CHARS]}..."
 
 
 class ConfigError(TrtLlmPipelineError):
@@ -53,8 +60,10 @@ class ConfigError(TrtLlmPipelineError):
     def __init__(self, mistakes: Sequence[Mistake], source: str = "config") -> None:
         self.mistakes = tuple(mistakes)
         self.source = source
-        lines = [mistake.render(source) for mistake in self.mistakes]
-        head = "" if len(lines) == 1 else f"{len(lines)} mistakes in {source}:\n"
+        lines = [mistake.render(source) for mistake in self.mistakes[:_MAX_SHOWN]]
+        if len(self.mistakes) > _MAX_SHOWN:
+            lines.append(f"and {len(self.mistakes) - _MAX_SHOWN} more")
+        head = "" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes in {source}:\n"
         super().__init__(head + "\n".join(lines))
 
 

@@ -69,38 +69,59 @@ class Plan:
 
     def expected_dirs(self) -> dict[str, Path]:
         """Each step's output directory, with a stand-in where it is to be found."""
-        stand_in = self.workspace.root / UNKNOWN_DIR
-        return {step.name: step.output_dir or stand_in / step.name for step in self.steps}
+        known = {step.name: step.output_dir for step in self.steps}
+        return {name: known.get(name) or _stand_in(self.workspace, name) for name, _ in self.config.steps()}
 
 
 def plan(config: BuildConfig, toolchain: Toolchain, workspace: Workspace) -> tuple[Plan, list[Mistake]]:
     """Plans the build.
 
     Returns:
-        The plan, with the steps that can be planned, and every mistake, in the order of the steps.
+        The plan, with the steps that can be planned, and every mistake, in the order of the file.
     """
     mistakes: list[Mistake] = []
-    unknown = {name: str(workspace.root / UNKNOWN_DIR / name) for name, _ in config.steps()}
-    resolve = _resolver(config, workspace, unknown)
-    broken = references.check(config, resolve)
-    mistakes.extend(broken)
+    resolve = _resolver(config, workspace, {})
+    checked = references.check(config, resolve, _args_resolvers(config, workspace))
+    mistakes.extend(checked.mistakes)
     mistakes.extend(_release(config, toolchain))
     example = _example(config, toolchain, mistakes)
     steps = []
+    output_dirs: dict[str, Path] = {}
     for name, step in config.steps():
-        planned = _step(name, step, config, toolchain, workspace, example, resolve, mistakes)
-        if planned is not None and not any(_below(mistake, name) for mistake in broken):
-            steps.append(planned)
-    mistakes.extend(_overlaps(config, steps))
+        if name in config.wrong:
+            continue
+        program = _program(name, step, config, toolchain, example, resolve, mistakes)
+        output_dir = _output_dir(name, step, config, workspace, resolve, mistakes)
+        if output_dir is not None:
+            output_dirs[name] = output_dir
+        if program is None or example is None or name in checked.broken:
+            continue
+        if output_dir is not None or step.output_dir is None:
+            steps.append(PlannedStep(name, step, program, example, output_dir))
+    mistakes.extend(_overlaps(config, output_dirs))
+    mistakes.sort(key=lambda mistake: mistake.line or 0)
     return Plan(config, toolchain, workspace, tuple(steps)), mistakes
+
+
+def _stand_in(workspace: Workspace, step: str) -> Path:
+    return workspace.root / UNKNOWN_DIR / step
+
+
+def _args_resolvers(config: BuildConfig, workspace: Workspace) -> dict[str, Callable[[str], str]]:
+    """What resolves the args of each step, before anything has run: it may refer to what runs before it."""
+    earlier: dict[str, str] = {}
+    resolvers = {}
+    for name, _ in config.steps():
+        resolvers[name] = _resolver(config, workspace, dict(earlier))
+        earlier[name] = str(_stand_in(workspace, name))
+    return resolvers
 
 
 def _resolver(
     config: BuildConfig, workspace: Workspace, output_dirs: Mapping[str, str]
 ) -> Callable[[str], str]:
     model_dir = str(workspace.models / config.model_id)
-    resolver = Resolver(config, model_dir, output_dirs)
-    return lambda value: workspace.map(resolver.text(value))
+    return Resolver(config, model_dir, output_dirs, workspace.map).text
 
 
 def _release(config: BuildConfig, toolchain: Toolchain) -> list[Mistake]:
@@ -116,6 +137,8 @@ def _release(config: BuildConfig, toolchain: Toolchain) -> list[Mistake]:
 
 
 def _example(config: BuildConfig, toolchain: Toolchain, mistakes: list[Mistake]) -> Path | None:
+    if "example_name" in config.wrong:
+        return None
     try:
         return toolchain.example_dir(config.example_name)
     except ToolchainError as error:
@@ -123,60 +146,62 @@ def _example(config: BuildConfig, toolchain: Toolchain, mistakes: list[Mistake])
         return None
 
 
-def _step(
+def _program(
     name: str,
     step: StepConfig,
     config: BuildConfig,
     toolchain: Toolchain,
-    workspace: Workspace,
     example: Path | None,
     resolve: Callable[[str], str],
     mistakes: list[Mistake],
-) -> PlannedStep | None:
-    program: tuple[str, ...] | None = None
+) -> tuple[str, ...] | None:
     if step.script is None or not step.executable.startswith("python"):
-        program = toolchain.executable(step.executable, None)
         if step.script is not None:
             message = f"{step.executable} takes no script; leave one of the two out"
             mistakes.append(config.mistake(message, name, "script"))
-    elif example is not None:
-        try:
-            script = toolchain.script(example, resolve(step.script))
-            program = (*toolchain.executable(step.executable, None), str(script))
-        except UnresolvedReferenceError:
-            pass  # reported with the other references
-        except ToolchainError as error:
-            mistakes.append(config.mistake(str(error), name, "script"))
-    output_dir: Path | None = None
-    if step.output_dir is not None:
-        try:
-            output_dir = workspace.output_dir(resolve(step.output_dir))
-        except UnresolvedReferenceError:
-            return None
-        except (WorkspaceError, ValueError, OSError) as error:
-            mistakes.append(config.mistake(str(error), name, "output_dir"))
-            return None
-    if program is None or example is None:
+        return toolchain.executable(step.executable, None)
+    if example is None:
         return None
-    return PlannedStep(name, step, program, example, output_dir)
+    try:
+        script = toolchain.script(example, resolve(step.script))
+    except UnresolvedReferenceError:
+        return None  # reported with the other references
+    except ToolchainError as error:
+        mistakes.append(config.mistake(str(error), name, "script"))
+        return None
+    return (*toolchain.executable(step.executable, None), str(script))
 
 
-def _overlaps(config: BuildConfig, steps: list[PlannedStep]) -> list[Mistake]:
+def _output_dir(
+    name: str,
+    step: StepConfig,
+    config: BuildConfig,
+    workspace: Workspace,
+    resolve: Callable[[str], str],
+    mistakes: list[Mistake],
+) -> Path | None:
+    if step.output_dir is None:
+        return None
+    try:
+        return workspace.output_dir(resolve(step.output_dir))
+    except UnresolvedReferenceError:
+        return None  # reported with the other references
+    except WorkspaceError as error:
+        mistakes.append(config.mistake(str(error), name, "output_dir"))
+        return None
+
+
+def _overlaps(config: BuildConfig, output_dirs: Mapping[str, Path]) -> list[Mistake]:
     """A step empties its output directory, so no two steps may share one."""
     found = []
-    for at, later in enumerate(steps):
-        for earlier in steps[:at]:
-            mine, theirs = later.output_dir, earlier.output_dir
-            if mine is None or theirs is None:
-                continue
+    names = list(output_dirs)
+    for at, later in enumerate(names):
+        for earlier in names[:at]:
+            mine, theirs = output_dirs[later], output_dirs[earlier]
             if mine.is_relative_to(theirs) or theirs.is_relative_to(mine):
                 message = (
-                    f"overlaps with {earlier.name}.output_dir, and a step empties its own before it runs; "
+                    f"overlaps with {earlier}.output_dir, and a step empties its own before it runs; "
                     "choose another directory"
                 )
-                found.append(config.mistake(message, later.name, "output_dir"))
+                found.append(config.mistake(message, later, "output_dir"))
     return found
-
-
-def _below(mistake: Mistake, step: str) -> bool:
-    return mistake.key is not None and mistake.key.startswith(f"{step}.")

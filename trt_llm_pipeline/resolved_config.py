@@ -10,6 +10,7 @@ import yaml
 
 from trt_llm_pipeline.config import ArgValue
 from trt_llm_pipeline.planning import Plan
+from trt_llm_pipeline.workspace import IMAGE_WORKSPACE
 
 
 def resolved_yaml(plan: Plan, found: Mapping[str, Path]) -> str:
@@ -27,7 +28,8 @@ def resolved_yaml(plan: Plan, found: Mapping[str, Path]) -> str:
     root = str(plan.workspace.root)
 
     def portable(text: str) -> str:
-        return "/src" + text[len(root) :] if text == root or text.startswith(f"{root}/") else text
+        inside = text == root or text.startswith(f"{root}/")
+        return (IMAGE_WORKSPACE + text[len(root) :] if inside else text).replace("${", "$${")
 
     resolve = plan.resolver(found)
 
@@ -46,5 +48,5 @@ def resolved_yaml(plan: Plan, found: Mapping[str, Path]) -> str:
             "args": {key: value(given) for key, given in step.args.items()},
         }
         if step.script is not None:
-            result[name]["script"] = resolve(step.script)
+            result[name]["script"] = resolve(step.script).replace("${", "$${")
     return str(yaml.safe_dump(result, sort_keys=False, allow_unicode=True, width=1000))

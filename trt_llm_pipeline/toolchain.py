@@ -7,6 +7,7 @@ embedded CPU one are found and used in the same way; only the directory differs.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import shutil
 import sys
@@ -27,8 +28,8 @@ _EXAMPLE_ROOTS = ("", "models/core", "models/contrib")
 _VERSION = re.compile(r"""__version__\s*=\s*["']([^"']+)["']""")
 _ASK_S = 60.0
 _ASK_PACKAGE = (
-    "import importlib.util, importlib.metadata as m\n"
-    "assert importlib.util.find_spec('tensorrt_llm')\n"
+    "import importlib.util, importlib.metadata as m, sys\n"
+    "if importlib.util.find_spec('tensorrt_llm') is None: sys.exit(1)\n"
     "try: print(m.version('tensorrt_llm'))\n"
     "except m.PackageNotFoundError: print('')\n"
 )
@@ -84,10 +85,12 @@ class Toolchain:
         Raises:
             ToolchainError: there is none; names the closest.
         """
-        for prefix in _EXAMPLE_ROOTS:
-            path = (self.examples / prefix / name).resolve()
-            if path.is_dir() and self._inside(path):
-                return path
+        roots = [(self.examples / prefix).resolve() for prefix in _EXAMPLE_ROOTS]
+        with suppress(OSError, ValueError, RuntimeError):  # no name for a file, or a circle of links
+            for root in roots:
+                path = (root / name).resolve()
+                if path.is_dir() and self._inside(path) and path not in roots:
+                    return path
         known = self.example_names()
         close = difflib.get_close_matches(Path(name).name, known, 3, 0.4)
         advice = f"the closest are {', '.join(close)}" if close else f"it has {', '.join(known) or 'none'}"
@@ -99,11 +102,12 @@ class Toolchain:
         Raises:
             ToolchainError: there is none, or it lies outside `examples/`.
         """
-        path = (example / script).resolve()
-        if not self._inside(path):
-            raise ToolchainError(f"{script!r} leads outside the toolchain's examples/ directory")
-        if path.is_file():
-            return path
+        with suppress(OSError, ValueError, RuntimeError):  # no name for a file, or a circle of links
+            path = (example / script).resolve()
+            if not self._inside(path):
+                raise ToolchainError(f"{script!r} leads outside the toolchain's examples/ directory")
+            if path.is_file():
+                return path
         scripts = sorted(p.name for p in example.glob("*.py"))
         close = difflib.get_close_matches(script, scripts, 3, 0.4) or scripts
         advice = f"it has {', '.join(close)}" if close else "it has no scripts"
@@ -146,9 +150,12 @@ def find(env: Mapping[str, str], project_root: Path = PROJECT_ROOT) -> Toolchain
         ToolchainError: `$TRTLLM_DIR` is no toolchain, or a tree was found whose `tensorrt_llm` cannot be
             imported: nobody who wanted a GPU engine gets a CPU one.
     """
-    python = env.get("TRTLLM_PYTHON") or sys.executable
-    if shutil.which(python) is None:
-        raise ToolchainError(f"TRTLLM_PYTHON is {python!r}, which is no program; name a Python interpreter")
+    wanted = env.get("TRTLLM_PYTHON") or sys.executable
+    program = shutil.which(wanted, path=env.get("PATH"))
+    if program is None:
+        raise ToolchainError(f"TRTLLM_PYTHON is {wanted!r}, which is no program; name a Python interpreter")
+    # Absolute, because steps run in another directory; links stay, because they make a virtual environment.
+    python = os.path.abspath(program)  # noqa: PTH100
     if chosen := env.get("TRTLLM_DIR"):
         root = Path(chosen).expanduser().resolve()
         if not (root / "examples").is_dir():

@@ -16,6 +16,8 @@ from trt_llm_pipeline.errors import WorkspaceError
 
 STATE_DIR = ".trt-llm-pipeline"
 IMAGE_WORKSPACE = "/src"
+NEWEST_ARCHIVE = "engine.tar.gz"
+_NAME_MAX = 255  # bytes, on every common file system
 _OURS = ("models", "builds", STATE_DIR)
 
 
@@ -75,10 +77,22 @@ class Workspace:
     def output_dir(self, text: str) -> Path:
         """The directory that a step's `output_dir` names, with every link in it followed.
 
+        Args:
+            text: an absolute path, or one relative to the workspace; `/src` has been replaced.
+
         Raises:
             WorkspaceError: outside the workspace, the workspace itself, or one of the service's own.
         """
-        path = Path(os.path.realpath(self.root / self.map(text)))
+        try:
+            path = Path(os.path.realpath(self.root / text))
+            if any(len(os.fsencode(part)) > _NAME_MAX for part in path.parts):
+                raise ValueError
+            is_file = path.exists() and not path.is_dir()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "no valid name"
+            shown = text if len(text) < 80 else f"{text[:80]}..."
+            message = f"{shown!r} cannot be an output directory: {reason}; choose another"
+            raise WorkspaceError(message) from None
         if not path.is_relative_to(self.root):
             raise WorkspaceError(
                 f"{text!r} is outside the workspace {self.root}; choose a directory inside it"
@@ -90,7 +104,9 @@ class Workspace:
             raise WorkspaceError(
                 f"{text!r} is in {relative.parts[0]}/, which the service keeps for itself; choose another"
             )
-        if path.exists() and not path.is_dir():
+        if relative.parts == (NEWEST_ARCHIVE,):
+            raise WorkspaceError(f"{text!r} is where the newest archive is put; choose another directory")
+        if is_file:
             raise WorkspaceError(f"{text!r} is a file; choose a directory")
         return path
 

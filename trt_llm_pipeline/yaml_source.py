@@ -108,18 +108,26 @@ def decode(data: bytes, name: str) -> str:
         raise ConfigError([Mistake(message)], name) from None
 
 
-def parse(text: str, name: str) -> MappingNode:
+def parse(text: str, name: str, found: list[Mistake] | None = None) -> MappingNode:
     """The mapping that `text` holds.
+
+    Args:
+        text: the YAML text.
+        name: what to call it in messages.
+        found: takes the duplicate keys, of which the first one counts; None to refuse them at once.
 
     Raises:
         ConfigError: no YAML, no single mapping, a duplicate key, a tag, or beyond the limits.
     """
     if len(text) > MAX_BYTES:
         raise ConfigError([Mistake(f"is larger than {MAX_BYTES // 1024} KiB")], name)
+    reader = _Reader(text)
     try:
-        node = _Reader(text).document()
+        node = reader.document()
     except _RefusedError as refused:
-        raise ConfigError([refused.mistake], name) from None
+        raise ConfigError([*reader.duplicates, refused.mistake], name) from None
+    except UnicodeEncodeError:
+        raise ConfigError([Mistake("holds half of a surrogate pair, which is no character")], name) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
@@ -131,6 +139,10 @@ def parse(text: str, name: str) -> MappingNode:
         kind = "a list" if isinstance(node, Sequence) else "a single value"
         message = f"is {kind}; a build config is a mapping with model_id, example_name and build"
         raise ConfigError([Mistake(message, node.line)], name)
+    if found is not None:
+        found.extend(reader.duplicates)
+    elif reader.duplicates:
+        raise ConfigError(reader.duplicates, name)
     return node
 
 
@@ -139,7 +151,10 @@ class _Reader:
         self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=_Loader)
         self._anchors: dict[str, Node] = {}
         self._sizes: dict[str, int] = {}
+        self._heights: dict[str, int] = {}
         self._nodes = 0
+        self._deepest = 0
+        self.duplicates: list[Mistake] = []
 
     def document(self) -> Node | None:
         root: Node | None = None
@@ -156,19 +171,21 @@ class _Reader:
 
     def _node(self, event: yaml.Event, depth: int) -> Node:
         line = _line(event)
-        if depth > MAX_DEPTH:
-            raise _RefusedError(f"is nested more than {MAX_DEPTH} levels deep", line)
+        self._reach(depth, line)
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchors:
                 raise _RefusedError(f"the alias *{event.anchor} has no complete anchor before it", line)
             self._count(self._sizes[event.anchor], line)
+            # Aliases of aliases would otherwise nest deeper than the text does.
+            self._reach(depth + self._heights[event.anchor], line)
             return self._anchors[event.anchor]
         if not isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)):
             raise _RefusedError("is not valid YAML here", line)
         tag: str | None = event.tag
         if tag not in _PLAIN_TAGS:
-            raise _RefusedError(f"the tag {tag} is not allowed; write plain values", line)
-        before = self._nodes
+            shown = str(tag).replace("tag:yaml.org,2002:", "!!")
+            raise _RefusedError(f"the tag {shown} is not allowed; write plain values", line)
+        before, outer_deepest, self._deepest = self._nodes, self._deepest, depth
         self._count(1, line)
         node: Node
         if isinstance(event, yaml.ScalarEvent):
@@ -181,7 +198,14 @@ class _Reader:
         if event.anchor is not None:
             self._anchors[event.anchor] = node
             self._sizes[event.anchor] = self._nodes - before
+            self._heights[event.anchor] = self._deepest - depth
+        self._deepest = max(outer_deepest, self._deepest)
         return node
+
+    def _reach(self, depth: int, line: int) -> None:
+        self._deepest = max(self._deepest, depth)
+        if depth > MAX_DEPTH:
+            raise _RefusedError(f"is nested more than {MAX_DEPTH} levels deep", line)
 
     def _count(self, nodes: int, line: int) -> None:
         self._nodes += nodes
@@ -209,7 +233,7 @@ class _Reader:
                 message = (
                     f"the key {key.text!r} is already on line {key_lines[key.text]}; keep one of the two"
                 )
-                raise _RefusedError(message, key.line)
+                self.duplicates.append(Mistake(message, key.line))
             else:
                 items[key.text], key_lines[key.text] = value, key.line
         for other in merged:

@@ -1,0 +1,38 @@
+"""What tests of every kind share: a workspace, and a toolchain in miniature."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from trt_llm_pipeline.toolchain import Toolchain
+from trt_llm_pipeline.workspace import Workspace
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+_MINIATURE = {
+    "examples/gpt": ("build.py", "hf_gpt_convert.py"),
+    "examples/llama": ("build.py", "convert_checkpoint.py"),
+    "examples/models/core/qwen": ("convert_checkpoint.py",),
+    "examples/models/contrib/dbrx": ("convert_checkpoint.py",),
+}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty workspace that has not been prepared."""
+    return Workspace.at(tmp_path / "workspace")
+
+
+@pytest.fixture
+def miniature(tmp_path: Path) -> Toolchain:
+    """A toolchain whose examples have the names of TensorRT-LLM's and whose scripts do nothing."""
+    root = tmp_path / "toolchain"
+    for folder, scripts in _MINIATURE.items():
+        (root / folder).mkdir(parents=True)
+        for script in scripts:
+            (root / folder / script).write_text("")
+    (root / "secret.py").write_text("")
+    return Toolchain(root, "miniature", "1.0", ("1.0",), sys.executable, "for a test")
