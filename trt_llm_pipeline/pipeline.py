@@ -263,7 +263,7 @@ class _Build:
             "build_id": self._id,
             "service_version": trt_llm_pipeline.__version__,
             "archive": {"path": str(packed.path), "size": packed.size, "sha256": packed.sha256},
-            "files": [{"name": f.name, "size": f.size, "sha256": f.sha256} for f in packed.files],
+            "files": {file.name: {"size": file.size, "sha256": file.sha256} for file in packed.files},
             "seconds": {name: round(value, 3) for name, value in self._clock.seconds.items()},
             "steps": [
                 {
