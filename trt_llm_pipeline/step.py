@@ -268,7 +268,7 @@ def _results(
             facts = engine_layout.check_engine(output_dir)
         else:
             engine_layout.check_checkpoint(output_dir)
-    except engine_layout.LayoutProblem as error:
+    except engine_layout.LayoutError as error:
         raise StepOutputError(step.name, f"exited 0, but {error}", exit_code=0) from None
     for warning in getattr(facts, "warnings", ()):
         context.log(f"warning: {warning}")
