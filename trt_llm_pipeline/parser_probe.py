@@ -27,6 +27,7 @@ import types  # noqa: E402
 from typing import Any, NoReturn  # noqa: E402
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import probe_attempt  # type: ignore[import-not-found,unused-ignore]  # noqa: E402
 import probe_guard  # type: ignore[import-not-found,unused-ignore]  # noqa: E402
 import probe_watch  # type: ignore[import-not-found,unused-ignore]  # noqa: E402
 
@@ -68,7 +69,7 @@ def main() -> NoReturn:
     if not probe_guard.mentions_parser(source, folders):
         not_parsed("no_parser")
 
-    args = [probe_watch.Arg(text) for text in request["args"]]
+    args = [probe_attempt.Arg(text) for text in request["args"]]
     for place, arg in enumerate(args):
         arg.place = place
     sys.argv = [target, *args]
@@ -84,7 +85,7 @@ def main() -> NoReturn:
             runpy.run_module(target, run_name="__main__", alter_sys=True)
     except SystemExit as error:
         code = 0 if error.code is None else error.code
-        not_parsed("exited", str(code) if isinstance(code, int) else "1")
+        not_parsed("exited" if isinstance(code, int) else "gave_up", str(code))
     except SyntaxError as error:
         not_parsed("syntax", f"line {error.lineno}: {error.msg}")
     except BaseException as error:  # noqa: BLE001

@@ -232,6 +232,8 @@ def _after_interpreter(interpreter: str, words: Sequence[str]) -> _Program | Not
     if not rest or rest[0].startswith("-"):
         return NotChecked("the command names no script, so no options can be asked for")
     script = os.path.abspath(rest[0])  # noqa: PTH100 (resolving a link would change the script's own folder)
+    if not Path(script).is_file():
+        return NotChecked(f"{script} does not exist, so its options cannot be asked for")
     return _Program((interpreter, *flags), "script", script, tuple(rest[1:]), Path(script).name)
 
 

@@ -14,6 +14,7 @@ _NOT_PARSED = {
     "syntax": "{name} is not valid Python for the interpreter that runs it: {detail}",
     "raised": "{name} stopped before it read its options: {detail}",
     "exited": "{name} exited with code {detail} before it read its options",
+    "gave_up": "{name} exited with code 1 before it read its options: {detail}",
     "ended": "{name} ended without reading its options",
     "refused": "{name} tried to {detail} before it read its options, which a check does not allow",
     "other_tool": "{name} reads its options with {detail}, which cannot be asked",

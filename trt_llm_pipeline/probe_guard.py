@@ -24,13 +24,8 @@ from typing import Any
 _MARKS = (b"argparse", b"ArgumentParser")
 _MOST_FILES = 200
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-# Command lines that are read without argparse: module -> its function or the classes' method to stop in.
-_OTHER_TOOLS = {
-    "click.core": ("click", ("BaseCommand.make_context", "Command.make_context")),
-    "fire.core": ("fire", ("Fire",)),
-    "docopt": ("docopt", ("docopt",)),
-    "absl.app": ("absl", ("run",)),
-}
+# Libraries that read a command line without argparse: module -> name, and the methods to stop in.
+_OTHER_TOOLS = {"click.core": ("click", ("BaseCommand.make_context", "Command.make_context"))}
 
 
 def find_source(module: str, *, as_program: bool) -> str | None:
