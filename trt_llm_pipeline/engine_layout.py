@@ -337,7 +337,7 @@ def _check_safetensors(path: Path) -> None:
         try:
             header = json.loads(file.read(length))
             ends = [value["data_offsets"][1] for name, value in header.items() if name != "__metadata__"]
-            expected = 8 + length + max(ends, default=0)
+            expected = 8 + length + min(max(ends, default=0), 1 << 62)
         except (ValueError, RecursionError, TypeError, KeyError, IndexError, AttributeError):
             raise LayoutError(
                 f"{path} has no readable safetensors header; run the conversion again"
