@@ -28,7 +28,7 @@ _POLL_SECONDS = 0.1
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-class Stopped(Exception):  # noqa: N818  a request that was obeyed, not an error
+class Stopped(Exception):
     """The stop switch was thrown."""
 
 

@@ -194,7 +194,10 @@ class Hub:
                 f"branches and tags at {page}/tree/main"
             )
         if code == "EntryNotFound":
-            return ModelUnavailable(f"{about} is listed but not there (HTTP {status}); run the build again")
+            return ModelUnavailable(
+                f"{self.endpoint} has nothing at the address of {about} (HTTP {status}): check HF_ENDPOINT, "
+                "or run the build again if the repository is just being changed"
+            )
         if code == "RepoNotFound" or status == 404:
             hint = (
                 "if it is private, give a token with access as hf_token"

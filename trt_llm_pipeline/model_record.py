@@ -100,7 +100,7 @@ def read_record(folder: Path) -> Record | None:
         return _empty_record()
     try:
         return _record_from(value)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, ModelSourceError):
         return _empty_record()
 
 
@@ -141,7 +141,9 @@ def write_record(folder: Path, record: Record) -> None:
     path = record_path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps({"schema": _SCHEMA, **asdict(record)}, indent=1), encoding="utf-8")
+    unfinished.unlink(missing_ok=True)
+    with unfinished.open("x", encoding="utf-8") as output:
+        json.dump({"schema": _SCHEMA, **asdict(record)}, output, indent=1)
     unfinished.replace(path)
 
 

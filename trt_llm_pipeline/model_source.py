@@ -164,8 +164,7 @@ def _download(
     listing: Listing,
     progress: Progress | None,
 ) -> Snapshot:
-    books = model_record.books_of(folder)
-    model_record.check_no_links(folder, f"{books.relative_to(folder).as_posix()}/x")
+    model_record.check_no_links(folder, f"{model_record.partial_folder(folder).relative_to(folder)}/x")
     found = {file.path: model_record.matches(folder, _known(record, file)) for file in files}
     missing = [file for file in files if found[file.path] is None]
     earlier = () if record is None else (*(file.path for file in record.files), *record.stale)

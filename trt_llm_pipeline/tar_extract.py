@@ -213,7 +213,7 @@ class _Unpacker:
             )
         target = self._clear(path)
         mode = 0o755 if member.mode & stat.S_IXUSR else 0o644
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         left = member.size
         descriptor = os.open(target, flags, mode)
         with os.fdopen(descriptor, "wb", buffering=0) as output:

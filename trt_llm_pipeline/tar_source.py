@@ -93,7 +93,7 @@ def fetch_tar(
         size = "of unknown size" if fetcher.length is None else human_bytes(fetcher.length)
         log(f"model {request.model_id}: {size} to download and unpack from {shown}")
         books = model_record.books_of(folder)
-        model_record.check_no_links(folder, f"{CACHE_FOLDER}/{books.name}/{_UNPACKED}/x")
+        model_record.check_no_links(folder, f"{(books / _UNPACKED).relative_to(folder)}/x")
         fresh = not folder.exists()
         staging = books / _UNPACKED
         shutil.rmtree(staging, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import queue
 import threading
 import time
@@ -156,6 +157,10 @@ class Transfer:
             events.put(error)
 
 
+class _OtherContent(Exception):
+    """What came is not the announced file, so that nothing of it can be used."""
+
+
 @dataclass
 class _Download:
     """One file, in a worker's thread. Content is hashed as it comes."""
@@ -167,6 +172,7 @@ class _Download:
     say: Callable[[str], None]
     hasher: hashlib._Hash | None = None
     hashed: int = 0
+    furthest: int = 0
 
     def run(self) -> RecordedFile:
         file = self.wanted.file
@@ -176,24 +182,22 @@ class _Download:
         while True:
             try:
                 problem = self._attempt(part, patience)
+                if problem is None:
+                    if file.digest and self._digest() != file.digest:
+                        raise _OtherContent
+                    return self._put_in_place(part)
+            except _OtherContent as error:
+                part.unlink(missing_ok=True)
+                mismatches += 1
+                if mismatches > self.transfer.limits.mismatches:
+                    raise self._never_right(mismatches) from error
+                self.say(f"{file.path}: not the content announced; fetched again from the start")
+                continue
             except (Stopped, TrtLlmPipelineError):
                 raise
             except Exception as error:  # noqa: BLE001  sorted out by the one table
                 self.stop.check()
                 problem = self._transient(error)
-            if problem is None:
-                if file.digest and self._digest() != file.digest:
-                    part.unlink()
-                    mismatches += 1
-                    if mismatches > self.transfer.limits.mismatches:
-                        raise ModelUnavailable(
-                            f"{file.path} arrived {mismatches} times with another content than announced "
-                            f"({file.digest}); nothing of it was kept. Something between here and "
-                            f"{self._host()} changes files, or the repository is damaged; try again later."
-                        )
-                    self.say(f"{file.path}: not the content announced; fetched again from the start")
-                    continue
-                return self._put_in_place(part)
             wait = patience.next_wait(problem)
             have = part.stat().st_size if part.exists() else 0
             if wait is None:
@@ -207,6 +211,14 @@ class _Download:
                 f"attempt {patience.failures + 1} of {self.transfer.limits.attempts} in {wait:.0f} s"
             )
             self.stop.wait(wait)
+
+    def _never_right(self, times: int) -> ModelUnavailable:
+        file = self.wanted.file
+        return ModelUnavailable(
+            f"{file.path} arrived {times} times with another content than announced ({file.size} bytes, "
+            f"{file.digest}); nothing of it was kept. Something between here and {self._host()} changes files, "
+            "or the repository is damaged; try again later"
+        )
 
     def _attempt(self, part: Path, patience: Patience) -> Transient | None:
         """Asks once, for what is missing. None when the file has its size, else what went wrong."""
@@ -229,8 +241,7 @@ class _Download:
         except HttpStatusError as failure:
             if failure.status != 416:
                 raise
-            part.unlink(missing_ok=True)
-            return Transient("the server has fewer bytes than announced")
+            raise _OtherContent from None
         with stream:
             if have and not _continues(stream, have):
                 have = 0
@@ -240,23 +251,25 @@ class _Download:
 
     def _receive(self, stream: ResponseStream, part: Path, have: int, patience: Patience) -> Transient | None:
         file = self.wanted.file
-        with part.open("ab" if have else "wb", buffering=0) as output:
+        # A link that a step left in this place is not followed.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_APPEND if have else os.O_TRUNC)
+        with os.fdopen(os.open(part, flags, 0o644), "wb", buffering=0) as output:
             while have < file.size:
                 chunk = stream.read(_CHUNK)
                 self.stop.check()
                 if not chunk:
                     return Transient("the server ended too early")
                 if have + len(chunk) > file.size:
-                    part.unlink()
-                    return Transient("the server sent more than announced")
+                    raise _OtherContent
                 _write_all(output, chunk)
                 have += len(chunk)
                 self._hash(chunk)
                 self.account.add(file.path, len(chunk))
-                patience.progressed()
+                if have > self.furthest:
+                    self.furthest = have
+                    patience.progressed()
             if stream.read(1):
-                part.unlink()
-                return Transient("the server sent more than announced")
+                raise _OtherContent
         return None
 
     def _hash_prefix(self, part: Path, have: int) -> None:

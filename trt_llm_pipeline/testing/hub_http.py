@@ -42,7 +42,7 @@ _ETAG_OF_PLAIN = '"{size:x}-{stamp:x}"'
 _CHUNK = 1 << 20
 
 
-class _Refused(Exception):  # noqa: N818  not an error of the program: an answer
+class _Refused(Exception):
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
@@ -258,11 +258,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault is not None and fault.kind == "short":
             end = min(end, max(start, fault.after))
+        extra = fault.after if fault is not None and fault.kind == "longer" else 0
         head = {
             **headers,
             "Accept-Ranges": "bytes",
             "Content-Type": "application/octet-stream",
-            "Content-Length": str(end - start),
+            "Content-Length": str(end - start + extra),
         }
         if status == 206:
             head["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
@@ -271,6 +272,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as stream:
             self._send_body(cast(BinaryIO, stream), start, end, fault)
+        self.wfile.write(bytes(extra))
 
     def _range(self, size: int, etag: str, fault: Fault | None) -> tuple[int, int, int]:
         match = _RANGE.match(self.headers.get("Range") or "")
@@ -284,7 +286,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_body(self, stream: BinaryIO, start: int, end: int, fault: Fault | None) -> None:
         self.wfile.flush()
         kind = None if fault is None else fault.kind
-        if fault is None or kind in ("short", "ignore_range"):
+        if fault is None or kind in ("short", "longer", "ignore_range"):
             self.connection.sendfile(stream, start, end - start)
             return
         if kind in ("reset", "stall"):
