@@ -86,8 +86,11 @@ def partial_folder(folder: Path) -> Path:
 
 
 def partial_name(file: RecordedFile) -> str:
-    """Named by content, so that nothing is ever gone on with that has become another file."""
-    return file.digest.partition(":")[2] or hashlib.sha256(f"{file.path} {file.size}".encode()).hexdigest()
+    """Named by content, so that nothing is ever gone on with that has become another file.
+
+    And by path: a repository may hold the same content twice, downloaded at the same time.
+    """
+    return hashlib.sha256(f"{file.path}\0{file.size}\0{file.digest}".encode()).hexdigest()
 
 
 def read_record(folder: Path) -> Record | None:

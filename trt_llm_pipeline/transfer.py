@@ -216,8 +216,8 @@ class _Download:
         file = self.wanted.file
         return ModelUnavailable(
             f"{file.path} arrived {times} times with another content than announced ({file.size} bytes, "
-            f"{file.digest}); nothing of it was kept. Something between here and {self._host()} changes files, "
-            "or the repository is damaged; try again later"
+            f"{file.digest}); nothing of it was kept. Something between here and {self._host()} changes "
+            "files, or the repository is damaged; try again later"
         )
 
     def _attempt(self, part: Path, patience: Patience) -> Transient | None:

@@ -123,6 +123,11 @@ class TestWhatIsFetched:
         assert "pytorch_model.bin" in contents(snapshot.path)
         assert not [path for path in contents(snapshot.path) if "safetensors" in path]
 
+    def test_files_of_the_same_content_do_not_meet(self, hub: HubServer, caller: Caller) -> None:
+        files = {"model.safetensors": b"w", **{f"{number}.json": b"{}" for number in range(40)}}
+        hub.add_repository("owner/twins", files)
+        assert contents(caller.fetch("owner/twins").path) == files
+
     def test_a_format_that_is_not_there_names_those_that_are(self, caller: Caller) -> None:
         with pytest.raises(ModelSourceError, match=r"has no pt weights; it has safetensors and bin"):
             caller.fetch(weight_format="pt")
