@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import PurePosixPath
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from isal import isal_zlib
 
@@ -48,6 +48,14 @@ class Sink(Protocol):
 
     def write(self, data: bytes | memoryview, /) -> object:
         """Take all of `data` or raise. `data` is not valid after the call."""
+
+
+@runtime_checkable
+class AbortableSink(Sink, Protocol):
+    """A sink whose `write` may wait for long, as one that goes over a network does."""
+
+    def abort(self) -> None:
+        """Make a `write` that is under way in another thread, and every later one, raise soon."""
 
 
 class Source(Protocol):
@@ -220,6 +228,8 @@ class _Pipeline:
         """End the threads: at once after a failure, else when all that was handed over is written."""
         if failure is not None:
             self._fail(failure)
+            if isinstance(self._sink, AbortableSink):
+                self._sink.abort()
         for jobs in [self._to_hash, self._to_write] + [self._to_compress] * self._compressors:
             jobs.put(None)
         for thread in self._threads:

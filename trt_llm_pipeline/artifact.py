@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +19,13 @@ from trt_llm_pipeline.archive_writer import (
     WrittenArchive,
     write_archive,
 )
+from trt_llm_pipeline.atomic_file import PARTIAL_SUFFIX, appearing
 from trt_llm_pipeline.engine_files import engine_entries, extra_entry
-from trt_llm_pipeline.errors import ArtifactError, DiskFull, PipelineError
-
-PARTIAL_SUFFIX = ".partial"
+from trt_llm_pipeline.errors import ArtifactError
 
 __all__ = [
     "MANIFEST_NAME",
+    "PARTIAL_SUFFIX",
     "ArchiveContents",
     "ArchivedFile",
     "Compression",
@@ -81,7 +77,7 @@ def pack(
         ArtifactError: something in the directory cannot be archived, or the archive cannot be written.
         DiskFull: there is no room for the archive.
     """
-    with _appearing(archive) as sink:
+    with appearing(archive) as sink:
         written = write_artifact(
             engine_dir, sink, extra=extra, manifest=manifest, compression=compression, progress=progress
         )
@@ -118,50 +114,3 @@ def write_artifact(
         return write_archive(
             entries, sink, compression=compression, last=complete, progress=progress, threads=threads
         )
-
-
-class _FileSink:
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def write(self, data: bytes | memoryview, /) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[_FileSink]:
-    """A sink whose content is at `path` after the block, whole and on the disk; or nothing, if it raises."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            try:
-                yield _FileSink(descriptor)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
-    except OSError as problem:
-        raise _translated(problem, path) from problem
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _translated(problem: OSError, path: Path) -> PipelineError:
-    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(
-            f"no room on the disk for {path}; nothing was kept of it: free some space, then build again"
-        )
-    return ArtifactError(f"cannot write {path}: {problem.strerror or problem}")
