@@ -1,0 +1,162 @@
+"""A prediction server on the toolchain of faults, and the means to see what is left of it."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import io
+import os
+import secrets
+import tarfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.integration.conftest import MODEL_ID
+from trt_llm_pipeline.testing.hub import HubServer
+from trt_llm_pipeline.testing.servers import CogServer
+
+TOOLCHAIN = Path(__file__).with_name("toolchain")
+MARK = "RELIABILITY_MARK"
+_POLL_S = 0.02
+
+
+@dataclass
+class House:
+    """Everything that a server needs to build with the scripts of `toolchain/examples/faults`.
+
+    Attributes:
+        hub: where models come from.
+        folder: for configs and the workspace.
+        extra: more of the server's environment.
+        mark: a value of an environment variable that only what this server starts has.
+    """
+
+    hub: HubServer
+    folder: Path
+    extra: Mapping[str, str] = field(default_factory=dict)
+    mark: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @property
+    def workspace(self) -> Path:
+        return self.folder / "workspace"
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "HF_ENDPOINT": self.hub.url,
+            "TRTLLM_DIR": str(TOOLCHAIN),
+            "TRT_LLM_WORKSPACE": str(self.workspace),
+            "TRT_LLM_KEEP_BUILDS": "1000",
+            MARK: self.mark,
+            **self.extra,
+        }
+
+    def server(self) -> CogServer:
+        """A prediction server; to be entered as a context manager."""
+        return CogServer(self.env)
+
+    def config(self, script: str = "behaves.py", args: str = "", *, first: str = "", **keys: str) -> str:
+        """Writes a config; its path.
+
+        Args:
+            script: of the build step.
+            args: more options, as YAML lines without indentation.
+            first: script of a step before it.
+            keys: more keys of the config.
+        """
+        lines = [f"model_id: {MODEL_ID}", "example_name: faults"]
+        lines += [f"{key}: {value}" for key, value in keys.items()]
+        if first:
+            lines += ["convert_to_ft:", f"  script: {first}", "  output_dir: ./checkpoint"]
+            lines += ["  args:", "    output_dir: ./checkpoint"]
+        lines += ["build:", f"  script: {script}", "  output_dir: ./engine", "  args:"]
+        lines += ["    output_dir: ./engine", *(f"    {line}" for line in args.splitlines())]
+        return self.text("\n".join(lines) + "\n")
+
+    def text(self, text: str) -> str:
+        """Writes a config of any text; its path."""
+        path = self.folder / f"config-{secrets.token_hex(4)}.yaml"
+        path.write_text(text)
+        return str(path)
+
+    def alive(self) -> dict[int, str]:
+        """Every living process that carries the mark: its command line by its number."""
+        found = {}
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == self.mark:
+                    found[process.pid] = " ".join(process.cmdline())
+        return found
+
+    def alive_below(self, server: CogServer) -> dict[int, str]:
+        """Those of them that are neither the server nor its worker."""
+        cog = {server.process.pid, worker_of(server).pid}
+        return {pid: line for pid, line in self.alive().items() if pid not in cog}
+
+    def archives(self) -> list[Path]:
+        """Whatever looks like an archive or a part of one."""
+        if not self.workspace.exists():
+            return []
+        return sorted(p for p in self.workspace.rglob("*") if "engine.tar.gz" in p.name)
+
+    def partial_files(self) -> list[Path]:
+        """Temporary files and parts of archives."""
+        return sorted(
+            p
+            for p in self.workspace.rglob("*")
+            if p.name.endswith((".tmp", ".part", ".partial")) and p.is_file()
+        )
+
+
+def worker_of(server: CogServer) -> psutil.Process:
+    """The process that runs predict()."""
+    (worker,) = psutil.Process(server.process.pid).children()
+    return worker
+
+
+def wait_for(happens: Callable[[], Any], what: str, within_s: float) -> Any:
+    """Polls until `happens` returns something true; returns that.
+
+    Raises:
+        AssertionError: it did not happen within `within_s` seconds.
+    """
+    deadline = time.monotonic() + within_s
+    while not (value := happens()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within_s} s: {what}")
+        time.sleep(_POLL_S)
+    return value
+
+
+def start_until(server: CogServer, config: str, line: str, **inputs: Any) -> str:
+    """Starts a prediction and waits until it has logged `line`; the prediction's id."""
+    prediction_id = f"p{secrets.token_hex(6)}"
+    seen = len(server.output())  # the server prints what a prediction logs
+    server.start(prediction_id, config=config, **inputs)
+    wait_for(lambda: line in server.output()[seen:], f"the log says {line!r}", 30)
+    return prediction_id
+
+
+def members(prediction: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files in the archive that a prediction returned."""
+    data = base64.b64decode(prediction["output"].partition(",")[2])
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
+
+
+def lock_is_free(workspace: Path) -> bool:
+    """Whether nobody holds the workspace's lock."""
+    descriptor = os.open(workspace / ".trt-llm-pipeline" / "lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

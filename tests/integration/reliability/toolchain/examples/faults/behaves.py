@@ -1,0 +1,15 @@
+"""Does what it should; takes as long and writes as much as it is told to."""
+
+import time
+
+from engine import parser, write_engine
+
+options = parser()
+options.add_argument("--size", type=int, default=64)
+options.add_argument("--seconds", type=float, default=0)
+options.add_argument("--note", nargs="*")
+args = options.parse_args()
+
+write_engine(args.output_dir, args.size)
+print("half of the work is done", flush=True)
+time.sleep(args.seconds)

@@ -1,0 +1,22 @@
+"""What every script here shares: options, and an engine that passes for one."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+
+def parser():
+    made = argparse.ArgumentParser(allow_abbrev=False)
+    made.add_argument("--output_dir", type=Path, required=True)
+    return made
+
+
+def write_engine(directory, size=64):
+    """An engine directory: `size` random bytes, so that packing them takes its time."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "rank0.engine").open("wb") as file:
+        for start in range(0, size, 1 << 20):
+            file.write(os.urandom(min(1 << 20, size - start)))
+    config = {"pretrained_config": {"architecture": "FaultForCausalLM", "dtype": "float16"}}
+    (directory / "config.json").write_text(json.dumps(config))
