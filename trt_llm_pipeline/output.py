@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 import codecs
+import json
+import re
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 MAX_LINE_CHARS = 8192
 PROGRESS_EVERY_S = 2.0
 PARTIAL_AFTER_S = 0.3
 TAIL_LINES = 40
 
+MIN_SECRET_CHARS = 4
+
 _MASK = b"[secret]"
+_LINE_END = re.compile(r"[\r\n]")
 
 
 class Redactor:
-    """Replaces secrets. One instance knows a build's secrets and is used on everything it says."""
+    """Replaces secrets. One instance knows a build's secrets and is used on everything it says.
+
+    What is shorter than `MIN_SECRET_CHARS` is no secret: no token is that short, and replacing it would
+    blank ordinary words. Space around a secret, such as the newline after it in a file, does not count.
+    """
 
     def __init__(self, secrets: Iterable[str | None] = ()) -> None:
-        # A secret shorter than this would blank ordinary words.
-        self._secrets = sorted({s for s in secrets if s and len(s) >= 4}, key=len, reverse=True)
+        texts = {secret.strip() for secret in secrets if secret}
+        known = {text.encode("utf-8", "surrogateescape") for text in texts if len(text) >= MIN_SECRET_CHARS}
+        # The longest first: of two secrets that begin alike the longer one is replaced.
+        self._secrets = sorted(known, key=lambda secret: (-len(secret), secret))
+        self._pattern = re.compile(b"|".join(map(re.escape, self._secrets)))
 
     def __call__(self, text: str) -> str:
         """`text` with every secret replaced."""
-        for secret in self._secrets:
-            text = text.replace(secret, _MASK.decode())
-        return text
+        if not self._secrets:
+            return text
+        data = text.encode("utf-8", "surrogatepass")
+        return self._pattern.sub(_MASK, data).decode("utf-8", "surrogatepass")
+
+    def values(self, value: Any) -> Any:
+        """A JSON value with every secret in it replaced."""
+        return json.loads(self(json.dumps(value, ensure_ascii=False)))
 
     def bytes(self, data: bytes, *, final: bool) -> tuple[bytes, bytes]:
         """Cleans a piece of a stream.
@@ -34,26 +52,39 @@ class Redactor:
             The cleaned bytes, and the end of `data` that may be the beginning of a secret: it is to be put
             before the next piece. With `final` nothing is held back.
         """
-        for secret in self._secrets:
-            data = data.replace(secret.encode(), _MASK)
-        if final:
+        if not self._secrets:
             return data, b""
-        held = 0
-        for secret in self._secrets:
-            encoded = secret.encode()
-            for length in range(min(len(encoded) - 1, len(data)), held, -1):
-                if data.endswith(encoded[:length]):
-                    held = length
-                    break
-        return (data[:-held], data[-held:]) if held else (data, b"")
+        if final:
+            return self._pattern.sub(_MASK, data), b""
+        pieces = []
+        at = 0
+        held = _start_of_secret(self._secrets, data, 0)
+        for match in self._pattern.finditer(data):
+            if held <= match.start():
+                break  # it may be the beginning of a longer secret
+            pieces += [data[at : match.start()], _MASK]
+            at = match.end()
+            if held < at:
+                held = _start_of_secret(self._secrets, data, at)
+        return b"".join([*pieces, data[at:held]]), data[held:]
+
+
+def _start_of_secret(secrets: Sequence[bytes], data: bytes, start: int) -> int:
+    """Where, from `start`, the end of `data` may be the beginning of a secret; its length if nowhere."""
+    longest = len(secrets[0]) - 1 if secrets else 0
+    for at in range(max(start, len(data) - longest), len(data)):
+        end = data[at:]
+        if any(len(secret) > len(end) and secret.startswith(end) for secret in secrets):
+            return at
+    return len(data)
 
 
 class LineAssembler:
     """Cuts a byte stream into lines for people.
 
     A line ends at a newline. A carriage return makes a progress bar: of its many states one is shown every
-    `PROGRESS_EVERY_S` seconds. A line without an end is shown after `PARTIAL_AFTER_S` seconds. Anything
-    longer than `MAX_LINE_CHARS` is cut, and says so. Invalid UTF-8 becomes U+FFFD.
+    `PROGRESS_EVERY_S` seconds, and the last. A line without an end is shown after `PARTIAL_AFTER_S` seconds.
+    Anything longer than `MAX_LINE_CHARS` is cut, and says so. Invalid UTF-8 becomes U+FFFD.
     """
 
     def __init__(self, emit: Callable[[str], None], redactor: Redactor, clock: Callable[[], float]) -> None:
@@ -65,6 +96,8 @@ class LineAssembler:
         self._line = ""
         self._dropped = 0
         self._pending_return = False
+        self._in_bar = False
+        self._shown_without_end = False
         self._last_progress = float("-inf")
         self._last_byte = float("-inf")
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -77,9 +110,15 @@ class LineAssembler:
 
     def tick(self) -> None:
         """To be called several times a second: shows a line that has been waiting for its end."""
-        waiting = self._line and not self._pending_return
-        if waiting and self._clock() - self._last_byte >= PARTIAL_AFTER_S:
-            self._show()
+        now = self._clock()
+        if not self._line or now - self._last_byte < PARTIAL_AFTER_S:
+            return
+        if self._in_bar or self._pending_return:
+            if now - self._last_progress < PROGRESS_EVERY_S:
+                return
+            self._last_progress = now
+        self._show()
+        self._shown_without_end = True
 
     def close(self) -> None:
         """The stream has ended: shows what is left."""
@@ -94,32 +133,43 @@ class LineAssembler:
             if self._pending_return:
                 self._pending_return = False
                 if text[start] == "\n":  # "\r\n" ends a line like any other
-                    self._show()
+                    self._end_line()
                     start += 1
                     continue
                 self._show_progress()
-            stops = [at for at in (text.find("\n", start), text.find("\r", start)) if at >= 0]
-            stop = min(stops, default=len(text))
-            self._append(text[start:stop])
-            if stop == len(text):
+            end = _LINE_END.search(text, start)
+            if end is None:
+                self._append(text[start:])
                 return
-            if text[stop] == "\n":
-                self._show()
+            self._append(text[start : end.start()])
+            start = end.end()
+            if end[0] == "\n":
+                self._end_line()
             else:
                 self._pending_return = True
-            start = stop + 1
+                while text.startswith("\r", start):
+                    start += 1
 
     def _append(self, text: str) -> None:
+        if text:
+            self._shown_without_end = False
         room = MAX_LINE_CHARS - len(self._line)
         self._line += text[:room]
         self._dropped += max(0, len(text) - room)
 
+    def _end_line(self) -> None:
+        # The end of a line that has been shown without one is not a line of its own.
+        if self._line or not (self._shown_without_end or self._in_bar):
+            self._show()
+        self._in_bar = self._shown_without_end = False
+
     def _show_progress(self) -> None:
+        """A carriage return, and more after it: the line so far was one state of a progress bar."""
+        self._in_bar = True
         now = self._clock()
-        if now - self._last_progress >= PROGRESS_EVERY_S:
+        if self._line and now - self._last_progress >= PROGRESS_EVERY_S:
             self._last_progress = now
-            if self._line:
-                self._show()
+            self._show()
         self._line, self._dropped = "", 0
 
     def _show(self) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import selectors
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from trt_llm_pipeline.errors import PipelineError
 from trt_llm_pipeline.output import LineAssembler, Redactor
@@ -75,21 +76,33 @@ class _Supervised:
         self._request = json.dumps({"argv": self._argv, "cwd": str(cwd), "env": dict(env)}).encode() + b"\n"
         self._merge = merge
         self._report = b""
+        self._life = -1
+        self._process: subprocess.Popen[bytes] | None = None
+        self._selector = selectors.DefaultSelector()
+        self._reporting = True
         self.usage = Usage()
         self.final: dict[str, Any] | None = None
 
     def __enter__(self) -> _Supervised:
-        life_read, self._life = os.pipe()
-        report_read, report_write = os.pipe()
-        out_read, out_write = os.pipe()
-        readers = {report_read: "report", out_read: "out"}
-        theirs = [life_read, report_write, out_write]
-        err_write = out_write
-        if not self._merge:
-            err_read, err_write = os.pipe()
-            readers[err_read] = "err"
-            theirs.append(err_write)
         try:
+            self._start()
+        except OSError as error:
+            self.__exit__()
+            message = f"no process could be started for {self._argv[0]}: {error.strerror or error}"
+            raise PipelineError(message) from None
+        except BaseException:  # a cancellation, while the supervisor may run already
+            self.__exit__()
+            raise
+        return self
+
+    def _start(self) -> None:
+        theirs: list[int] = []
+        try:
+            life_read, self._life = os.pipe()
+            theirs.append(life_read)
+            report_write = self._pipe("report", theirs)
+            out_write = self._pipe("out", theirs)
+            err_write = out_write if self._merge else self._pipe("err", theirs)
             self._process = subprocess.Popen(
                 [sys.executable, "-I", str(_SUPERVISOR), str(report_write)],
                 stdin=life_read,
@@ -101,29 +114,37 @@ class _Supervised:
         finally:
             for fd in theirs:
                 os.close(fd)
-        self._selector = selectors.DefaultSelector()
-        for fd, name in readers.items():
-            self._selector.register(fd, selectors.EVENT_READ, name)
         with contextlib.suppress(BrokenPipeError):
             view = memoryview(self._request)
             while view:
                 view = view[os.write(self._life, view) :]
-        return self
+
+    def _pipe(self, name: str, theirs: list[int]) -> int:
+        """Makes a pipe that is read here; returns its other end."""
+        read, write = os.pipe()
+        theirs.append(write)
+        self._selector.register(read, selectors.EVENT_READ, name)
+        return write
 
     def __exit__(self, *_: object) -> None:
         try:
             self._end()
         finally:
-            for key in list(self._selector.get_map().values()):
-                os.close(key.fd)
+            self._close_readers()
             self._selector.close()
 
     def read(self, timeout_s: float) -> list[tuple[str, bytes]]:
         """What came within `timeout_s` seconds: ("out" | "err", bytes). Reports are taken in on the way."""
         pieces = []
-        for key, _ in self._selector.select(timeout_s):
+        ready = self._selector.select(timeout_s)
+        if not ready and not self._reporting:
+            # The supervisor has ended, so all that its tree has printed is read; whoever holds the pipe's
+            # other end is no part of the tree.
+            self._close_readers()
+        for key, _ in ready:
             data = os.read(key.fd, _READ_BYTES)
             if not data:
+                self._reporting = self._reporting and key.data != "report"
                 self._selector.unregister(key.fd)
                 os.close(key.fd)
             elif key.data == "report":
@@ -152,8 +173,15 @@ class _Supervised:
             else:
                 self.final = fields
 
+    def _close_readers(self) -> None:
+        for key in list(self._selector.get_map().values()):
+            self._selector.unregister(key.fd)
+            os.close(key.fd)
+
     def _end(self) -> None:
         self.ask_to_end()
+        if self._process is None:
+            return
         deadline = time.monotonic() + _END_WITHIN_S
         # Keep reading, or a tree blocked on a full pipe could not be told from one that does not end.
         while self.open and time.monotonic() < deadline:
@@ -161,8 +189,7 @@ class _Supervised:
         try:
             self._process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            _kill_tree(self._process.pid)
             self._process.wait()
 
     def outcome(self) -> dict[str, Any]:
@@ -172,14 +199,23 @@ class _Supervised:
             PipelineError: the program could not be started, or the supervisor was killed.
         """
         if self.final is None:
-            self._process.wait()
+            code = None if self._process is None else self._process.wait()
             raise PipelineError(
-                f"the supervisor of {self._argv[0]} ended with code {self._process.returncode} before it "
-                "could report; something outside the service killed it. Run the build again."
+                f"the supervisor of {self._argv[0]} ended with code {code} before it could report; "
+                "something outside the service killed it. Run the build again."
             )
         if "start_error" in self.final:
             raise PipelineError(f"{self._argv[0]} could not be started: {self.final['start_error']}")
         return self.final
+
+
+def _kill_tree(pid: int) -> None:
+    """Kills a process that does not end by itself, and everything below it."""
+    with contextlib.suppress(psutil.Error):
+        top = psutil.Process(pid)
+        for process in [*top.children(recursive=True), top]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def run(

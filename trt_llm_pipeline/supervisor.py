@@ -30,6 +30,7 @@ import psutil
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _SAMPLE_EVERY_S = 0.5
+_LOOK_EVERY_MS = 20
 _GRACE_S = 0.4  # between SIGTERM and SIGKILL, when the end was asked for
 
 
@@ -38,32 +39,69 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
-def _die_with_parent() -> None:
+def _prepare_step() -> None:
+    """In the step's process, before its program is run: as if this process had never been between."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _descendants() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+def _below() -> list[int]:
+    """The ids of all processes below this one, zombies included.
 
-
-def _living() -> list[psutil.Process]:
-    with contextlib.suppress(psutil.Error):
-        return _descendants()
-    return []
+    On Linux from one quick look at /proc: the slower the look, the more a tree that is still forking has
+    changed by its end. See proc(5) for the format of /proc/<pid>/stat.
+    """
+    if sys.platform != "linux":
+        return [process.pid for process in psutil.Process().children(recursive=True)]
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        if name.isdecimal():
+            with (
+                contextlib.suppress(OSError, ValueError, IndexError),
+                open(f"/proc/{name}/stat", "rb") as file,  # noqa: PTH123  runs thousands of times a second
+            ):
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+                children.setdefault(parent, []).append(int(name))
+    found: list[int] = []
+    pending = [os.getpid()]
+    while pending:
+        for child in children.pop(pending.pop(), ()):
+            found.append(child)
+            pending.append(child)
+    return found
 
 
 def _resident_bytes() -> int:
     total = 0
-    for process in _living():
+    for pid in _below():
         with contextlib.suppress(psutil.Error):
-            total += process.memory_info().rss
+            total += psutil.Process(pid).memory_info().rss
     return total
 
 
 def _signal_all(number: int) -> None:
-    for process in _living():
-        with contextlib.suppress(psutil.Error):
-            process.send_signal(number)
+    for pid in _below():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _kill_all() -> None:
+    """Kills everything below this process, once.
+
+    Process groups first: the kernel kills all of a group at once and lets none of it fork meanwhile, so a
+    chain of processes that each fork their successor and end is caught.
+    """
+    own = os.getpgrp()
+    groups = set()
+    for pid in _below():
+        with contextlib.suppress(ProcessLookupError):
+            groups.add(os.getpgid(pid))
+    for group in groups - {own, 0, 1}:
+        # The step's groups begin below this process, in the session of the step or in one of its own.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+    _signal_all(signal.SIGKILL)
 
 
 def _reap(main: int, statuses: dict[int, int]) -> bool:
@@ -80,22 +118,24 @@ def _reap(main: int, statuses: dict[int, int]) -> bool:
 
 
 def _end_tree(main: int, statuses: dict[int, int], grace_s: float) -> None:
-    """Ends everything below this process; a tree that forks faster than it dies is stopped first."""
+    """Ends everything below this process, also a tree that goes on forking."""
     if grace_s:
         _signal_all(signal.SIGTERM)
         deadline = time.monotonic() + grace_s
         while _reap(main, statuses) and time.monotonic() < deadline:
             time.sleep(0.02)
     while _reap(main, statuses):
-        _signal_all(signal.SIGSTOP)
-        _signal_all(signal.SIGKILL)
-        time.sleep(0.01)
+        _kill_all()
+        time.sleep(0.002)
 
 
 def main() -> int:
     """Runs one step; the exit code of this process is 0 whenever a report was written."""
     report_fd = int(sys.argv[1])
     os.set_inheritable(report_fd, False)
+    parent = os.getppid()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     request_line = b""
     while not request_line.endswith(b"\n"):
         piece = os.read(0, 65536)
@@ -116,10 +156,15 @@ def main() -> int:
             cwd=request["cwd"],
             env=request["env"],
             stdin=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent,
+            start_new_session=True,  # a step that signals its own group must not reach this process
+            preexec_fn=_prepare_step,
         )
     except OSError as error:
-        report(start_error=error.strerror or str(error), errno=error.errno)
+        where = f": {error.filename}" if error.filename else ""
+        report(start_error=f"{error.strerror or error}{where}")
+        return 0
+    except (ValueError, subprocess.SubprocessError) as error:
+        report(start_error=str(error))
         return 0
     # From here only the step holds the output open, so the reader sees its end.
     quiet = os.open(os.devnull, os.O_WRONLY)
@@ -139,7 +184,8 @@ def main() -> int:
             peak = max(peak, resident)
             report(rss=resident, peak_rss=peak)
             next_sample = time.monotonic() + _SAMPLE_EVERY_S
-        if line_of_life.poll(20):
+        # The parent's id tells of its death even where some other process still holds the line's other end.
+        if line_of_life.poll(_LOOK_EVERY_MS) or os.getppid() != parent:
             ended = True
             break
         _reap(step.pid, statuses)
