@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -92,6 +93,33 @@ def plan(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: Jso
 
 
 @app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove every entry.")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what is cached of earlier builds' steps, or clear it."""
+    with _failures(as_json):
+        from trt_llm_pipeline.cache import StepCache
+        from trt_llm_pipeline.resources import in_words
+        from trt_llm_pipeline.settings import Settings
+
+        place = Settings.from_env(workspace=workspace).workspace
+        cached = StepCache(place, 0)
+        if clear:
+            place.prepare()
+            with place.lock("trt-llm-pipeline cache --clear"):
+                removed = cached.clear()
+            _print_json({"removed_bytes": removed}) if as_json else typer.echo(f"{in_words(removed)} removed")
+        elif as_json:
+            _print_json([asdict(entry) for entry in cached.entries()])
+        else:
+            for entry in cached.entries():
+                key, size = entry.key[:12], in_words(entry.size)
+                typer.echo(f"{key}  {size:>10}  {entry.step:13}  {entry.model_id}  {entry.output_dir}")
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of the config, for editors."""
     from trt_llm_pipeline.config_schema import json_schema
@@ -131,10 +159,7 @@ def _error_fields(error: TrtLlmPipelineError) -> dict[str, Any]:
     fields: dict[str, Any] = {"error": str(error), "kind": type(error).__name__}
     if isinstance(error, ConfigError):
         fields["valid"] = False
-        fields["mistakes"] = [
-            {"line": mistake.line, "key": mistake.key, "message": mistake.message}
-            for mistake in error.mistakes
-        ]
+        fields["mistakes"] = [asdict(mistake) for mistake in error.mistakes]
     if isinstance(error, StepFailed):
         fields["step"] = error.step
         fields["exit_code"] = error.exit_code

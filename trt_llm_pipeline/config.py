@@ -170,6 +170,10 @@ class BuildConfig(_Strict):
     """A .tar or .tar.gz with the model's files, used instead of the Hub."""
     requires_trt_llm: Annotated[Text, AfterValidator(_requirement)] | None = None
     """The TensorRT-LLM releases that this config is for, such as `>=0.9,<0.13`."""
+    compression: Literal["gzip", "none"] = "gzip"
+    """Whether the archive is `engine.tar.gz` or, with `none`, `engine.tar`."""
+    cache: bool = True
+    """Whether results of unchanged steps are used again, and kept."""
     hf_token: SecretStr | None = Field(default=None, json_schema_extra={"writeOnly": True})
     """A token for gated models. Better given as the prediction's hf_token input."""
 

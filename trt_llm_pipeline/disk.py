@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trt_llm_pipeline.errors import DiskFull
 from trt_llm_pipeline.resources import in_words
+from trt_llm_pipeline.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,14 @@ class DiskNeed:
         """All of it together."""
         return self.download + self.steps + self.archive
 
+    @property
+    def short(self) -> int:
+        """How much too little is free; 0 where it is enough."""
+        return max(0, self.needed - self.free)
+
     def check(self, workspace: Path) -> None:
         """Raises `DiskFull`, with both numbers, where less is free than needed."""
-        if self.free >= self.needed:
+        if not self.short:
             return
         raise DiskFull(
             f"{workspace} has {in_words(self.free)} free, but the build needs about {in_words(self.needed)}: "
@@ -55,3 +61,10 @@ def need(workspace: Path, missing_bytes: int, model_bytes: int, steps: int) -> D
     there = next(path for path in (workspace, *workspace.parents) if path.exists())
     free = shutil.disk_usage(there).free
     return DiskNeed(missing_bytes, model_bytes * steps, model_bytes, free)
+
+
+def cache_limit(settings: Settings) -> int:
+    """How many bytes cached steps may take: what the settings say, or a quarter of the disk."""
+    if settings.cache_limit is not None:
+        return settings.cache_limit
+    return shutil.disk_usage(settings.workspace.root).total // 4

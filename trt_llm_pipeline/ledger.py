@@ -39,13 +39,13 @@ class Ledger:
         """Says that the step is still running; to be called every second or so."""
         self._heartbeat.touch()
 
-    def finish(self, made: Mapping[str, FileMark]) -> None:
+    def finish(self, step: str, made: Mapping[str, FileMark]) -> None:
         """Notes which files a step has made or changed."""
         record = self._read()
         record.pop("running", None)
         files = record.setdefault("files", {})
         for name, mark in made.items():
-            files[name] = [mark.size, mark.mtime_ns]
+            files[name] = [mark.size, mark.mtime_ns, step]
         write_json(self._path, record)
 
     def recover(self) -> tuple[str, ...]:
@@ -70,13 +70,18 @@ class Ledger:
                 changed = (self._workspace.root / name).lstat().st_ctime
                 if changed <= last_sign_of_life + _HEARTBEAT_SLACK_S:
                     left[name] = mark
-        self.finish(left)
+        self.finish(str(running.get("step")), left)
         return tuple(sorted(left))
 
     def ours(self, files: Mapping[str, FileMark]) -> dict[str, FileMark]:
         """Those of `files` that a build left just as they are now."""
         made = self._files()
-        return {name: mark for name, mark in files.items() if made.get(name) == [mark.size, mark.mtime_ns]}
+        return {name: mark for name, mark in files.items() if _is_mark(made.get(name), mark)}
+
+    def made_by(self, step: str, files: Mapping[str, FileMark]) -> set[str]:
+        """Those of `files` that the step `step` of some build left just as they are now."""
+        made = self._files()
+        return {name for name in self.ours(files) if made[name][2:] == [step]}
 
     def remove(self, names: Iterable[str]) -> None:
         """Removes files that builds have made, and the directories that are empty then."""
@@ -171,6 +176,10 @@ class Ledger:
         except (OSError, ValueError):
             return {}
         return record if isinstance(record, dict) else {}
+
+
+def _is_mark(recorded: object, mark: FileMark) -> bool:
+    return isinstance(recorded, list) and recorded[:2] == [mark.size, mark.mtime_ns]
 
 
 def _named(names: list[str]) -> str:

@@ -16,17 +16,19 @@ def changed(before: Mapping[str, FileMark], after: Mapping[str, FileMark]) -> di
     return {name: mark for name, mark in after.items() if before.get(name) != mark}
 
 
-def argument_dirs(workspace: Workspace, argv: Sequence[str]) -> list[Path]:
-    """The paths inside the workspace that a step's arguments name, links followed."""
+def argument_paths(workspace: Workspace, argv: Sequence[str]) -> list[Path]:
+    """What a step's arguments name if they are read as paths, links followed; most of it does not exist."""
     found = []
     for argument in argv:
-        for text in {argument, argument.partition("=")[2]}:
-            if not text or "\0" in text or len(text) > 4096:
-                continue
-            path = Path(os.path.realpath(workspace.root / text))
-            if path.is_relative_to(workspace.root) and path != workspace.root:
-                found.append(path)
-    return found
+        for text in (argument, argument.partition("=")[2]):
+            if text and "\0" not in text and len(text) <= 4096:
+                found.append(Path(os.path.realpath(workspace.root / text)))
+    return [path for path in found if path != workspace.root and path not in workspace.root.parents]
+
+
+def argument_dirs(workspace: Workspace, argv: Sequence[str]) -> list[Path]:
+    """The paths inside the workspace that a step's arguments name, links followed."""
+    return [path for path in argument_paths(workspace, argv) if path.is_relative_to(workspace.root)]
 
 
 def find(workspace: Workspace, made: Iterable[str], named: Sequence[Path]) -> Path | None:

@@ -5,10 +5,6 @@ Whatever happens, a failed build returns nothing, leaves the last good archive a
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,20 +12,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import trt_llm_pipeline
-from trt_llm_pipeline import artifact, disk, model_source, preview, step, tokenizer_files
+from trt_llm_pipeline import (
+    artifact,
+    builds,
+    disk,
+    model_source,
+    preview,
+    provenance,
+    step,
+    tokenizer_files,
+    verified_copy,
+)
+from trt_llm_pipeline.builds import ARCHIVE_NAMES, RECORD_NAME, Builds
+from trt_llm_pipeline.cache import StepCache
+from trt_llm_pipeline.fingerprint import FileHashes
 from trt_llm_pipeline.ledger import Ledger
 from trt_llm_pipeline.model_source import Snapshot
 from trt_llm_pipeline.output import Redactor
 from trt_llm_pipeline.planning import Plan
 from trt_llm_pipeline.resolved_config import resolved_yaml
-from trt_llm_pipeline.resources import Gpu, GpuMonitor, in_words
+from trt_llm_pipeline.resources import GpuMonitor, in_words
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.step import StepContext, StepReport
+from trt_llm_pipeline.step_keys import StepKeys, model_identity
 from trt_llm_pipeline.validation import Validated
-from trt_llm_pipeline.workspace import Workspace, write_json
+from trt_llm_pipeline.workspace import write_json
 
-MANIFEST_SCHEMA = 1
 CONFIG_NAME = "cog-trt-llm-config.yaml"
 
 Stage = Literal["download", "package"]
@@ -106,7 +114,7 @@ def build(
         voice.log(f"note: {note}")
     workspace = settings.workspace
     workspace.prepare()
-    build_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
+    build_id = builds.new_id()
     holder = f"build {build_id} of {planned.config.model_id}"
     with workspace.lock(holder), GpuMonitor() as gpus:
         return _Build(planned, settings, voice, redactor, token, build_id, gpus).run()
@@ -146,36 +154,57 @@ class _Build:
         self._id = build_id
         self._gpus = gpus
         self._clock = _Clock()
+        self._warnings: list[str] = []
+        self._builds = Builds(settings.workspace)
+        self._ledger = Ledger(settings.workspace)
+        self._cache = StepCache(settings.workspace, disk.cache_limit(settings))
         self._directory = settings.workspace.builds / build_id
 
     def run(self) -> BuildResult:
-        workspace = self._settings.workspace
-        ledger = Ledger(workspace)
-        left = ledger.recover()
+        left = self._ledger.recover()
         if left:
             self._voice.log(f"an earlier build was killed; taking over the {len(left)} files it left")
-        _remove_unfinished(workspace)
-        logs = self._directory / "logs"
-        logs.mkdir(parents=True)
+        self._builds.remove_unfinished()
+        self._cache.clean()
+        (self._directory / "logs").mkdir(parents=True)
         try:
-            snapshot = self._download()
-            reports = self._run_steps(ledger, logs)
-            return self._package(snapshot, reports)
+            return self._run()
         except BaseException:
-            _settle_failed(self._directory)
+            self._builds.settle_failed(self._directory)
             raise
         finally:
-            _keep_newest(workspace, self._settings.keep_builds)
+            self._builds.keep_newest(self._settings.keep_builds)
 
-    def _download(self) -> Snapshot:
+    def _run(self) -> BuildResult:
+        snapshot, was_complete = self._download()
+        keys: StepKeys | None = None
+        if self._plan.config.cache:
+            memo = self._settings.workspace.state / "hashes.json"
+            hashes = FileHashes.load(memo)
+            model = model_identity(self._plan, snapshot.source, snapshot.revision, hashes)
+            keys = StepKeys(self._plan, model, self._ledger, self._gpus.gpus, hashes)
+            cached = self._answer_from_cache(keys)
+            write_json(memo, hashes.known)
+            if cached is not None:
+                return cached
+        if was_complete:
+            self._check_room(0, _size(snapshot))
+        reports, step_keys = self._run_steps(keys)
+        build_key = keys.build(step_keys) if keys else None
+        return self._package(snapshot, reports, build_key)
+
+    def _warn(self, text: str) -> None:
+        self._warnings.append(self._redactor(text))
+        self._voice.log(f"warning: {text}")
+
+    def _download(self) -> tuple[Snapshot, bool]:
+        """The model, and whether it was complete before."""
         wanted = preview.request(self._plan)
         models, env = self._settings.workspace.models, self._settings.env
         with self._clock.measure("download", self._voice.metric):
-            if self._settings.disk_check:
-                to_come = model_source.plan(wanted, models, token=self._token, env=env)
-                missing, whole = to_come.missing_bytes, to_come.total_bytes
-                root = self._settings.workspace.root
-                disk.need(root, missing, whole, len(self._plan.steps)).check(root)
+            to_come = model_source.plan(wanted, models, token=self._token, env=env)
+            if to_come.missing_bytes:
+                self._check_room(to_come.missing_bytes, to_come.total_bytes)
             snapshot = model_source.fetch(
                 wanted,
                 models,
@@ -185,140 +214,129 @@ class _Build:
                 env=env,
             )
         for warning in snapshot.warnings:
-            self._voice.log(f"warning: {warning}")
-        return snapshot
+            self._warn(warning)
+        return snapshot, not to_come.missing_bytes
 
-    def _run_steps(self, ledger: Ledger, logs: Path) -> list[StepReport]:
+    def _check_room(self, missing_bytes: int, model_bytes: int) -> None:
+        """Makes room if need be: cached steps go first, then old archives, never the newest good one."""
+        if not self._settings.disk_check:
+            return
+        root = self._settings.workspace.root
+        need = disk.need(root, missing_bytes, model_bytes, len(self._plan.steps))
+        if need.short and self._cache.give_way(need.short):
+            self._voice.log("removed cached steps, because the disk is short of space")
+            need = disk.need(root, missing_bytes, model_bytes, len(self._plan.steps))
+        if need.short and self._builds.give_way(need.short):
+            self._voice.log("removed old archives, because the disk is short of space")
+            need = disk.need(root, missing_bytes, model_bytes, len(self._plan.steps))
+        need.check(root)
+
+    def _answer_from_cache(self, keys: StepKeys) -> BuildResult | None:
+        """The same build's archive, copied from where an earlier one left it; None without a good one."""
+        step_keys, found = keys.foresee(self._cache)
+        if len(found) < len(self._plan.steps):
+            return None
+        earlier = self._builds.find(keys.build(step_keys))
+        if earlier is None:
+            return None
+        source, old = earlier
+        target = self._directory / source.name
+        with self._clock.measure("package", self._voice.metric):
+            size, sha256 = verified_copy.copy(
+                source, target, lambda done, total: self._voice.progress("package", done, total)
+            )
+        if sha256 != old["archive"]["sha256"]:
+            self._voice.log(f"the archive {source} is damaged; building again")
+            target.unlink()
+            return None
+        files = tuple(artifact.ArchivedFile(name, **facts) for name, facts in old["files"].items())
+        packed = artifact.PackedArchive(target, size, sha256, files)
+        record = {
+            **old,
+            "build_id": self._id,
+            "answered_from": old["build_id"],
+            "archive": {**old["archive"], "path": str(target)},
+            "seconds": {name: round(value, 3) for name, value in self._clock.seconds.items()},
+        }
+        self._voice.log(f"nothing has changed since build {old['build_id']}; its archive is used again")
+        self._voice.metric("cached.archive", 1)
+        return self._finish(packed, record)
+
+    def _run_steps(self, keys: StepKeys | None) -> tuple[list[StepReport], dict[str, str]]:
         step.prepare_imports(self._plan)
         context = StepContext(
             plan=self._plan,
-            ledger=ledger,
+            ledger=self._ledger,
             env=step.environment(self._plan, self._settings.env, self._token),
             redactor=self._redactor,
             log=self._voice.log,
-            logs=logs,
+            logs=self._directory / "logs",
             gpus=self._gpus,
             default_timeout=self._settings.step_timeout,
         )
         reports: list[StepReport] = []
         found: dict[str, Path] = {}
+        step_keys: dict[str, str] = {}
         for planned in self._plan.steps:
+            report: StepReport | None = None
             with self._clock.measure(planned.name, self._voice.metric):
-                report = step.run(context, planned, found)
+                if keys is not None:
+                    key = keys.step(planned, found, step_keys)
+                    report = step.restore(context, planned, self._cache, key, found)
+                if report is None:
+                    report = step.run(context, planned, found)
+                    if keys is not None and report.output_dir is not None:
+                        self._cache.store(key, planned.name, self._plan.config.model_id, report.output_dir)
+                        self._cache.accept(keys.preflight(planned))
+            if keys is not None:
+                step_keys[planned.name] = key
             if report.output_dir is not None:
                 found[planned.name] = report.output_dir
-            self._voice.metric(f"cpu.{planned.name}", round(report.cpu_s, 3))
-            self._voice.metric(f"peak_memory.{planned.name}", report.peak_memory_bytes)
-            for index, used in enumerate(report.peak_gpu_memory_bytes):
-                self._voice.metric(f"peak_gpu_memory.{planned.name}.{index}", used)
+            self._measure(report)
             reports.append(report)
-        return reports
+        return reports, step_keys
 
-    def _package(self, snapshot: Snapshot, reports: list[StepReport]) -> BuildResult:
-        engine_dir = reports[-1].output_dir
-        if engine_dir is None:
-            raise AssertionError("the last step of a successful build has an output directory")
+    def _measure(self, report: StepReport) -> None:
+        if report.cached:
+            self._voice.metric(f"cached.{report.name}", 1)
+            return
+        self._voice.metric(f"cpu.{report.name}", round(report.cpu_s, 3))
+        self._voice.metric(f"peak_memory.{report.name}", report.peak_memory_bytes)
+        for index, used in enumerate(report.peak_gpu_memory_bytes):
+            self._voice.metric(f"peak_gpu_memory.{report.name}.{index}", used)
+
+    def _package(self, snapshot: Snapshot, reports: list[StepReport], key: str | None) -> BuildResult:
+        found = {report.name: report.output_dir for report in reports if report.output_dir}
         tokenizer = tokenizer_files.tokenizer_files(snapshot.path)
         for warning in tokenizer.warnings:
-            self._voice.log(f"warning: {warning}")
-        found = {report.name: report.output_dir for report in reports if report.output_dir}
+            self._warn(warning)
         config_text = self._redactor(resolved_yaml(self._plan, found)).encode()
-        manifest = json.loads(self._redactor(json.dumps(self._manifest(snapshot, reports))))
+        facts = provenance.manifest(self._plan, snapshot, reports, self._gpus.gpus)
+        facts = self._redactor.values(facts)
+        compression = self._plan.config.compression
         with self._clock.measure("package", self._voice.metric):
             packed = artifact.pack(
-                engine_dir,
-                self._directory / "engine.tar.gz",
+                found["build"],
+                self._directory / ARCHIVE_NAMES[compression],
                 extra={**tokenizer.files, CONFIG_NAME: config_text},
-                manifest=manifest,
+                manifest=facts,
+                compression=compression,
                 progress=lambda done, total: self._voice.progress("package", done, total),
             )
+        seconds = self._clock.seconds
+        record = provenance.build_record(self._id, key, packed, facts, reports, seconds, self._warnings)
+        return self._finish(packed, self._redactor.values(record))
+
+    def _finish(self, packed: artifact.PackedArchive, record: Mapping[str, Any]) -> BuildResult:
         self._voice.metric("archive_bytes", packed.size)
-        record = self._record(packed, manifest, reports)
-        write_json(self._directory / "build.json", record)
-        newest = _publish(packed.path, self._settings.workspace)
+        write_json(self._directory / RECORD_NAME, record)
+        newest = self._builds.publish(packed.path)
         self._voice.log(
             f"packaged {len(packed.files)} files, {in_words(packed.size)}, sha256 {packed.sha256}, "
             f"in {self._clock.seconds['package']:.1f} s: {packed.path}"
         )
         return BuildResult(self._id, self._directory, packed, newest, record)
 
-    def _manifest(self, snapshot: Snapshot, reports: list[StepReport]) -> dict[str, Any]:
-        """Facts that do not vary between identical builds."""
-        tools = self._plan.toolchain
-        return {
-            "schema": MANIFEST_SCHEMA,
-            "model_id": snapshot.model_id,
-            "revision": snapshot.revision,
-            "source": snapshot.source,
-            "toolchain": {"name": tools.name, "version": tools.version, "follows": list(tools.follows)},
-            "gpus": [_gpu(gpu) for gpu in self._gpus.gpus] or "cpu",
-            "steps": [{"name": report.name, "argv": list(report.argv)} for report in reports],
-        }
 
-    def _record(
-        self, packed: artifact.PackedArchive, manifest: Mapping[str, Any], reports: list[StepReport]
-    ) -> dict[str, Any]:
-        """Measurements, and where things are: everything that a manifest must not hold."""
-        return {
-            "build_id": self._id,
-            "service_version": trt_llm_pipeline.__version__,
-            "archive": {"path": str(packed.path), "size": packed.size, "sha256": packed.sha256},
-            "files": {file.name: {"size": file.size, "sha256": file.sha256} for file in packed.files},
-            "seconds": {name: round(value, 3) for name, value in self._clock.seconds.items()},
-            "steps": [
-                {
-                    "name": report.name,
-                    "output_dir": str(report.output_dir),
-                    "wall_s": round(report.wall_s, 3),
-                    "cpu_s": round(report.cpu_s, 3),
-                    "peak_memory_bytes": report.peak_memory_bytes,
-                    "peak_gpu_memory_bytes": list(report.peak_gpu_memory_bytes),
-                }
-                for report in reports
-            ],
-            "manifest": manifest,
-        }
-
-
-def _gpu(gpu: Gpu) -> dict[str, str]:
-    return {"name": gpu.name, "compute_capability": gpu.compute_capability}
-
-
-def _publish(archive: Path, workspace: Workspace) -> Path:
-    """Puts the archive at the workspace's top, in one go, as a hard link."""
-    newest = workspace.root / archive.name
-    temporary = workspace.root / f".{archive.name}.{os.getpid()}.tmp"
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(archive, temporary)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(archive, temporary)
-    temporary.replace(newest)
-    return newest
-
-
-def _settle_failed(directory: Path) -> None:
-    """Leaves of a failed build only its logs, for whoever wants to know why."""
-    for path in directory.iterdir():
-        if path.is_file():
-            path.unlink()
-    logs = directory / "logs"
-    if logs.is_dir() and not any(logs.iterdir()):
-        shutil.rmtree(directory)
-
-
-def _remove_unfinished(workspace: Workspace) -> None:
-    """Removes what a build that was killed left of its archive."""
-    for path in workspace.builds.glob(f"*/*{artifact.PARTIAL_SUFFIX}"):
-        path.unlink(missing_ok=True)
-
-
-def _keep_newest(workspace: Workspace, count: int) -> None:
-    """Removes the oldest build directories; the newest with an archive always stays."""
-    builds = sorted(
-        (p for p in workspace.builds.iterdir() if p.is_dir() and not p.is_symlink()), reverse=True
-    )
-    good = next((path for path in builds if (path / "build.json").is_file()), None)
-    for path in builds[count:]:
-        if path != good:
-            shutil.rmtree(path, ignore_errors=True)
+def _size(snapshot: Snapshot) -> int:
+    return sum((snapshot.path / name).stat().st_size for name in model_source.model_files(snapshot.path))

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from trt_llm_pipeline import disk, model_source
+from trt_llm_pipeline.cache import StepCache
 from trt_llm_pipeline.command import shell_line
 from trt_llm_pipeline.disk import DiskNeed
+from trt_llm_pipeline.fingerprint import FileHashes
+from trt_llm_pipeline.ledger import Ledger
 from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest
 from trt_llm_pipeline.planning import Plan
-from trt_llm_pipeline.resources import in_words
+from trt_llm_pipeline.resources import GpuMonitor, in_words
 from trt_llm_pipeline.settings import Settings
+from trt_llm_pipeline.step_keys import StepKeys, model_identity
 from trt_llm_pipeline.validation import Validated
 
 
 @dataclass(frozen=True)
 class StepPreview:
-    """One step: the command as it would run, and its output directory or None where that is to be found."""
+    """One step.
+
+    Attributes:
+        name: the step's.
+        argv: the command as it would run.
+        output_dir: where its results will be; None where that is to be found.
+        cached: an earlier build's results will be used instead.
+    """
 
     name: str
     argv: tuple[str, ...]
     output_dir: str | None
+    cached: bool
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,12 @@ class Preview:
                 "files": [{"path": file.path, "size": file.size} for file in self.download.files],
             },
             "steps": [
-                {"name": step.name, "argv": list(step.argv), "output_dir": step.output_dir}
+                {
+                    "name": step.name,
+                    "argv": list(step.argv),
+                    "output_dir": step.output_dir,
+                    "cached": step.cached,
+                }
                 for step in self.steps
             ],
             "disk": {"free_bytes": self.disk.free, "needed_bytes": self.disk.needed},
@@ -74,7 +92,11 @@ class Preview:
         else:
             lines.append("  nothing to download")
         for step in self.steps:
-            lines += ["", f"step {step.name}", f"  {shell_line(step.argv)}"]
+            lines += [
+                "",
+                f"step {step.name}{' (cached)' if step.cached else ''}",
+                f"  {shell_line(step.argv)}",
+            ]
             lines.append(f"  output in {step.output_dir or 'the directory where its new files will be'}")
         lines += ["", f"disk: {in_words(self.disk.free)} free, about {in_words(self.disk.needed)} needed"]
         lines += [f"note: {note}" for note in self.validated.notes]
@@ -97,14 +119,32 @@ def preview(validated: Validated, settings: Settings, token: str | None = None) 
     secret = plan.config.hf_token
     token = token or (secret.get_secret_value() if secret else None) or settings.token
     download = model_source.plan(request(plan), plan.workspace.models, token=token, env=settings.env)
-    expected = plan.expected_dirs()
+    cached = _cached(validated, download, settings)
+    expected = {**plan.expected_dirs(), **cached}
     steps = tuple(
         StepPreview(
             name=step.name,
             argv=(*step.program, *plan.render(step, expected).argv),
-            output_dir=str(step.output_dir) if step.output_dir else None,
+            output_dir=str(step.output_dir or cached.get(step.name) or "") or None,
+            cached=step.name in cached,
         )
         for step in plan.steps
     )
-    room = disk.need(plan.workspace.root, download.missing_bytes, download.total_bytes, len(steps))
+    room = disk.need(
+        plan.workspace.root, download.missing_bytes, download.total_bytes, len(steps) - len(cached)
+    )
     return Preview(validated, steps, download, room)
+
+
+def _cached(validated: Validated, download: DownloadPlan, settings: Settings) -> dict[str, Path]:
+    """The output directories of the steps whose results are cached."""
+    plan = validated.plan
+    if not plan.config.cache or download.source == "tar" or not settings.workspace.state.is_dir():
+        return {}
+    hashes = FileHashes.load(settings.workspace.state / "hashes.json")
+    cache = StepCache(settings.workspace, 0)
+    with GpuMonitor() as gpus:
+        model = model_identity(plan, download.source, download.revision, hashes)
+        keys = StepKeys(plan, model, Ledger(settings.workspace), gpus.gpus, hashes)
+        by_step, found = keys.foresee(cache)
+    return {name: found[name] for name, key in by_step.items() if name in found and cache.has(key)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from trt_llm_pipeline.errors import PipelineError
 from trt_llm_pipeline.workspace import Workspace
 
 KEEP_BUILDS = 5
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|[kmgt]b)", re.IGNORECASE)
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 
 
@@ -25,6 +28,7 @@ class Settings:
         step_timeout: seconds a step may take where the config does not say ($TRT_LLM_STEP_TIMEOUT).
         keep_builds: how many directories below `builds/` are kept ($TRT_LLM_KEEP_BUILDS).
         disk_check: whether a build is refused where its disk looks too small ($TRT_LLM_DISK_CHECK=off).
+        cache_limit: bytes that cached steps may take ($TRT_LLM_CACHE_LIMIT); None for a quarter of the disk.
     """
 
     workspace: Workspace
@@ -33,6 +37,7 @@ class Settings:
     step_timeout: float | None = None
     keep_builds: int = KEEP_BUILDS
     disk_check: bool = True
+    cache_limit: int | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ, workspace: Path | None = None) -> Settings:
@@ -54,6 +59,7 @@ class Settings:
             step_timeout=_number(env, "TRT_LLM_STEP_TIMEOUT", None),
             keep_builds=max(1, int(_number(env, "TRT_LLM_KEEP_BUILDS", KEEP_BUILDS) or KEEP_BUILDS)),
             disk_check=env.get("TRT_LLM_DISK_CHECK", "on") != "off",
+            cache_limit=_bytes(env, "TRT_LLM_CACHE_LIMIT"),
         )
 
 
@@ -68,3 +74,13 @@ def _number(env: Mapping[str, str], name: str, default: float | None) -> float |
     if not 0 < value < float("inf"):
         raise PipelineError(f"{name} is {text!r}; set it to a number above 0, or unset it")
     return value
+
+
+def _bytes(env: Mapping[str, str], name: str) -> int | None:
+    text = env.get(name)
+    if not text:
+        return None
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise PipelineError(f"{name} is {text!r}; write a number of bytes, or one with MB, GB or TB")
+    return int(float(match[1]) * _UNITS[match[2].upper()])

@@ -7,11 +7,12 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
 from trt_llm_pipeline import engine_layout, outputs, process, resources
+from trt_llm_pipeline.cache import StepCache
 from trt_llm_pipeline.command import shell_line
 from trt_llm_pipeline.errors import StepFailed, StepOutputError, StepTimeout
 from trt_llm_pipeline.ledger import Ledger
@@ -21,9 +22,13 @@ from trt_llm_pipeline.resources import GpuMonitor, in_words
 from trt_llm_pipeline.workspace import FileMark
 
 _SILENCE_S = 60.0
+_MOST_SAMPLES = 600
 _LOG_FILE_BYTES = 256 * 1024 * 1024
 _SHOWN_BYTES = 4 * 1024 * 1024
 _SHOWN_TAIL = 20
+
+
+Sample = tuple[float, int, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class StepReport:
         wall_s, cpu_s: seconds.
         peak_memory_bytes: of its whole process tree.
         peak_gpu_memory_bytes: in use on each GPU while it ran.
+        cached: its results are those of an earlier build.
+        samples: memory over time: seconds since it began, bytes of its tree, bytes in use on each GPU.
     """
 
     name: str
@@ -46,6 +53,8 @@ class StepReport:
     cpu_s: float
     peak_memory_bytes: int
     peak_gpu_memory_bytes: tuple[int, ...] = ()
+    cached: bool = False
+    samples: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,10 +129,10 @@ def run(context: StepContext, step: PlannedStep, found: Mapping[str, Path]) -> S
     kills = resources.oom_kills()
     made: dict[str, FileMark] = {}
     try:
-        result, gpu_peak = _supervise(context, step, argv)
+        result, samples = _supervise(context, step, argv)
     finally:
         made = outputs.changed(before, workspace.files())
-        ledger.finish(made)
+        ledger.finish(step.name, made)
     report = StepReport(
         name=step.name,
         argv=argv,
@@ -131,7 +140,8 @@ def run(context: StepContext, step: PlannedStep, found: Mapping[str, Path]) -> S
         wall_s=result.wall_s,
         cpu_s=result.cpu_s,
         peak_memory_bytes=result.peak_rss_bytes,
-        peak_gpu_memory_bytes=gpu_peak,
+        peak_gpu_memory_bytes=_gpu_peak(samples),
+        samples=tuple(samples),
     )
     if result.timed_out:
         raise StepTimeout(
@@ -151,7 +161,38 @@ def run(context: StepContext, step: PlannedStep, found: Mapping[str, Path]) -> S
     output_dir = _results(context, step, made, named)
     ledger.found(step.name, output_dir)
     context.log(f"step {step.name}: done in {result.wall_s:.1f} s, {_cost(report)}, output in {output_dir}")
-    return StepReport(**{**report.__dict__, "output_dir": output_dir})
+    return replace(report, output_dir=output_dir)
+
+
+def restore(
+    context: StepContext, step: PlannedStep, cache: StepCache, key: str, found: Mapping[str, Path]
+) -> StepReport | None:
+    """Puts the results that are cached under `key` in their place, instead of running the step.
+
+    Returns:
+        None where nothing usable is cached.
+
+    Raises:
+        WorkspaceError: the step's directory holds files that no build made.
+    """
+    plan, ledger, workspace = context.plan, context.ledger, context.plan.workspace
+    output_dir = cache.has(key)
+    if output_dir is None:
+        return None
+    argv = plan.render(step, found).argv
+    if step.output_dir is not None:
+        ledger.empty(output_dir, step.config.output_dir or str(output_dir))
+    else:
+        ledger.empty_found(step.name, outputs.argument_dirs(workspace, argv), keep=found.values())
+        if workspace.files_in(output_dir):
+            return None
+    if not cache.restore(key, output_dir):
+        context.log(f"step {step.name}: its cached results are damaged; running it again")
+        return None
+    ledger.finish(step.name, workspace.files_in(output_dir))
+    ledger.found(step.name, output_dir)
+    context.log(f"step {step.name}: unchanged, its cached results are in {output_dir}")
+    return StepReport(step.name, (*step.program, *argv), output_dir, 0.0, 0.0, 0, cached=True)
 
 
 def _limit(context: StepContext, step: PlannedStep) -> float | None:
@@ -160,22 +201,24 @@ def _limit(context: StepContext, step: PlannedStep) -> float | None:
 
 def _supervise(
     context: StepContext, step: PlannedStep, argv: tuple[str, ...]
-) -> tuple[process.ProcessResult, tuple[int, ...]]:
+) -> tuple[process.ProcessResult, list[Sample]]:
     started = time.monotonic()
     with (context.logs / f"{step.name}.log").open("w", encoding="utf-8") as file:
         voice = _Voice(context, step.name, file)
-        gpu_peak: tuple[int, ...] = ()
+        samples: list[Sample] = []
         next_look = started
 
         def on_turn(usage: process.Usage) -> None:
-            nonlocal gpu_peak, next_look
+            nonlocal next_look
             now = time.monotonic()
             if now < next_look:
                 return
             next_look = now + 1.0
             context.ledger.heartbeat()
             used = context.gpus.used_bytes()
-            gpu_peak = resources.peak(gpu_peak, used)
+            samples.append((round(now - started, 1), usage.rss_bytes, used))
+            if len(samples) > _MOST_SAMPLES:
+                _thin_out(samples)
             voice.break_silence(now - started, usage, used)
 
         result = process.run(
@@ -188,7 +231,20 @@ def _supervise(
             on_turn=on_turn,
         )
         voice.close()
-    return result, gpu_peak
+    return result, samples
+
+
+def _thin_out(samples: list[Sample]) -> None:
+    """Halves the number of samples: of each two the one with more memory stays."""
+    pairs = zip(samples[::2], samples[1::2], strict=False)
+    samples[:] = [max(pair, key=lambda sample: (sample[1], sample[2])) for pair in pairs]
+
+
+def _gpu_peak(samples: list[Sample]) -> tuple[int, ...]:
+    peak: tuple[int, ...] = ()
+    for _, _, used in samples:
+        peak = resources.peak(peak, used)
+    return peak
 
 
 class _Voice:

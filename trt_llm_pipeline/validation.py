@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trt_llm_pipeline import config, preflight, toolchain
+from trt_llm_pipeline import config, fingerprint, preflight, toolchain
+from trt_llm_pipeline.cache import StepCache
 from trt_llm_pipeline.config import BuildConfig
 from trt_llm_pipeline.errors import ConfigError, Mistake
+from trt_llm_pipeline.fingerprint import FileHashes
 from trt_llm_pipeline.planning import Plan, PlannedStep, plan
 from trt_llm_pipeline.settings import Settings
 
@@ -44,7 +46,10 @@ def validate(text: str, name: str, settings: Settings) -> Validated:
         tools = toolchain.find(settings.env)
         planned, wrong = plan(loaded.config, tools, settings.workspace)
         found.extend(wrong)
+        known = _Accepted(planned)
         for step in planned.steps:
+            if known.accepts(step):
+                continue
             wrong, step_notes = _preflight(planned, step, settings)
             found.extend(wrong)
             notes.extend(step_notes)
@@ -52,6 +57,26 @@ def validate(text: str, name: str, settings: Settings) -> Validated:
         found.sort(key=lambda mistake: mistake.line or 0)
         raise ConfigError(found, name)
     return Validated(planned, tuple(notes))
+
+
+class _Accepted:
+    """Knows which steps have run before, successfully and with the same scripts and arguments."""
+
+    def __init__(self, planned: Plan) -> None:
+        self._plan = planned
+        self._cache = StepCache(planned.workspace, 0)
+        self._toolchain: str | None = None
+
+    def accepts(self, step: PlannedStep) -> bool:
+        if not self._plan.config.cache or not self._cache.knows_accepted():
+            return False
+        try:
+            if self._toolchain is None:
+                self._toolchain = fingerprint.toolchain_identity(self._plan.toolchain, FileHashes())
+            argv = self._plan.render(step, self._plan.expected_dirs()).argv
+            return self._cache.accepted(fingerprint.preflight_key(self._toolchain, step.program, argv))
+        except OSError:
+            return False
 
 
 def _preflight(planned: Plan, step: PlannedStep, settings: Settings) -> tuple[list[Mistake], list[str]]:

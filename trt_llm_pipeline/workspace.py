@@ -116,7 +116,9 @@ class Workspace:
         return {str(path.relative_to(self.root)): mark for path, mark in _walk(self.root, skip)}
 
     def files_in(self, directory: Path) -> dict[str, FileMark]:
-        """Every file below `directory`, by path relative to the workspace."""
+        """Every file at or below `directory`, by path relative to the workspace."""
+        if not directory.is_dir():
+            return _mark_of(directory, self.root)
         return {str(path.relative_to(self.root)): mark for path, mark in _walk(directory, set())}
 
     @contextmanager
@@ -163,6 +165,14 @@ def _walk(top: Path, skip: set[Path]) -> Iterator[tuple[Path, FileMark]]:
             except FileNotFoundError:
                 continue
             yield path, FileMark(status.st_size, status.st_mtime_ns)
+
+
+def _mark_of(path: Path, root: Path) -> dict[str, FileMark]:
+    try:
+        status = path.lstat()
+    except OSError:
+        return {}
+    return {str(path.relative_to(root)): FileMark(status.st_size, status.st_mtime_ns)}
 
 
 def _holder(note: Path) -> str:

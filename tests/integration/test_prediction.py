@@ -16,6 +16,7 @@ from trt_llm_pipeline.testing import models
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT
 
 QUICK_START = PROJECT_ROOT / "examples" / "gpt" / "config.yaml"
+UNCACHED = QUICK_START.read_text() + "\ncache: false\n"
 
 
 def generate(engine: Path) -> str:
@@ -62,14 +63,14 @@ class TestArchive:
         assert manifest["toolchain"]["name"] == "cpu"
         assert [step["name"] for step in manifest["steps"]] == ["convert_to_ft", "build"]
 
-    def test_the_same_config_gives_the_same_bytes(self, service: Service) -> None:
-        first = service.cog.predict(config="./examples/gpt/config.yaml")
-        second = service.cog.predict(config="./examples/gpt/config.yaml")
+    def test_the_same_build_gives_the_same_bytes(self, service: Service) -> None:
+        first = service.cog.predict(config=service.config("uncached.yaml", UNCACHED))
+        second = service.cog.predict(config=service.config("uncached.yaml", UNCACHED))
         assert first["status"] == second["status"] == "succeeded"
         assert first["output"] == second["output"]
 
     def test_metrics_and_record_tell_what_each_step_took(self, service: Service) -> None:
-        prediction = service.cog.predict(config="./examples/gpt/config.yaml")
+        prediction = service.cog.predict(config=service.config("uncached.yaml", UNCACHED))
         assert prediction["metrics"]["timing"]["build"] > 0
         assert prediction["metrics"]["peak_memory"]["build"] > 1_000_000
         newest = max((service.workspace / "builds").iterdir())
@@ -79,7 +80,7 @@ class TestArchive:
         assert record["archive"]["sha256"] == hashlib.sha256(archive).hexdigest()
 
     def test_log_has_the_toolchain_first_and_each_command(self, service: Service) -> None:
-        prediction = service.cog.predict(config="./examples/gpt/config.yaml")
+        prediction = service.cog.predict(config=service.config("uncached.yaml", UNCACHED))
         lines = prediction["logs"].splitlines()
         assert lines[0].startswith("toolchain cpu")
         assert any("hf_gpt_convert.py --in-file" in line for line in lines)

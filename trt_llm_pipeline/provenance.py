@@ -1,0 +1,94 @@
+"""Where an engine comes from: `manifest.json` in the archive, and `build.json` beside it.
+
+The manifest holds only what does not vary between identical builds, so that the same inputs give the same
+bytes. Measurements and places are in `build.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import trt_llm_pipeline
+from trt_llm_pipeline.artifact import PackedArchive
+from trt_llm_pipeline.model_source import Snapshot
+from trt_llm_pipeline.planning import Plan
+from trt_llm_pipeline.resources import Gpu
+from trt_llm_pipeline.step import StepReport
+
+MANIFEST_SCHEMA = 1
+
+
+def manifest(
+    plan: Plan, snapshot: Snapshot, reports: Sequence[StepReport], gpus: Sequence[Gpu]
+) -> dict[str, Any]:
+    """The facts of `manifest.json`; the archive adds every file's size and SHA-256."""
+    tools = plan.toolchain
+    return {
+        "schema": MANIFEST_SCHEMA,
+        "model_id": snapshot.model_id,
+        "revision": snapshot.revision,
+        "source": snapshot.source,
+        "toolchain": {"name": tools.name, "version": tools.version, "follows": list(tools.follows)},
+        "gpus": [{"name": gpu.name, "compute_capability": gpu.compute_capability} for gpu in gpus] or "cpu",
+        "steps": [{"name": report.name, "argv": _portable(plan, report.argv)} for report in reports],
+    }
+
+
+def build_record(
+    build_id: str,
+    key: str | None,
+    packed: PackedArchive,
+    facts: Mapping[str, Any],
+    reports: Sequence[StepReport],
+    seconds: Mapping[str, float],
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """What `build.json` says: sizes in bytes, times in seconds."""
+    return {
+        "build_id": build_id,
+        "key": key,
+        "service_version": trt_llm_pipeline.__version__,
+        "archive": {
+            "name": packed.path.name,
+            "path": str(packed.path),
+            "size": packed.size,
+            "sha256": packed.sha256,
+        },
+        "files": {file.name: {"size": file.size, "sha256": file.sha256} for file in packed.files},
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "steps": [_step(report) for report in reports],
+        "warnings": list(warnings),
+        "manifest": facts,
+    }
+
+
+def _step(report: StepReport) -> dict[str, Any]:
+    return {
+        "name": report.name,
+        "argv": list(report.argv),
+        "output_dir": str(report.output_dir),
+        "cached": report.cached,
+        "wall_s": round(report.wall_s, 3),
+        "cpu_s": round(report.cpu_s, 3),
+        "peak_memory_bytes": report.peak_memory_bytes,
+        "peak_gpu_memory_bytes": list(report.peak_gpu_memory_bytes),
+        "samples": [[seconds, memory, list(gpus)] for seconds, memory, gpus in report.samples],
+    }
+
+
+def _portable(plan: Plan, argv: Sequence[str]) -> list[str]:
+    """A command without the paths of this machine: they differ between builds that are otherwise the same."""
+    replaced = {
+        plan.toolchain.python: "python",
+        str(plan.toolchain.root): "$TRTLLM_DIR",
+        str(plan.workspace.root): "/src",
+    }
+    portable = []
+    for argument in argv:
+        for path, name in replaced.items():
+            if argument == path or argument.startswith(f"{path}/"):
+                argument = name + argument[len(path) :]
+                break
+        portable.append(argument)
+    return portable
