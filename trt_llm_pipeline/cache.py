@@ -77,7 +77,7 @@ class StepCache:
         return True
 
     def store(self, key: str, step: str, model_id: str, output_dir: Path) -> None:
-        """Keeps the files of `output_dir` under `key`; older entries give way, a too large one is not kept."""
+        """Keeps the files of `output_dir` under `key`; older entries give way, too large ones stay out."""
         entry = self._folder / key
         names = [str(path.relative_to(output_dir)) for path in output_dir.rglob("*") if path.is_file()]
         size = sum((output_dir / name).stat().st_size for name in names)
