@@ -23,6 +23,7 @@ def write_engine_dir(
     from trt_llm_cpu.compiler import compile_engine
 
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").unlink(missing_ok=True)
     size = sum(weight.size for weight in weights)
     kind = f"{spec.dtype} with int8 weights" if spec.int8 else spec.dtype
     say(f"Compiling a {spec.num_layers}-layer {spec.family} ({kind}, {size / 1e6:.1f} MB) with ONNX Runtime")

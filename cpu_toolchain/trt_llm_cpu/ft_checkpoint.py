@@ -67,11 +67,13 @@ class FtCheckpoint:
     Attributes:
         directory: where it lies.
         spec: the decoder that it holds.
+        tied: whether its head is the embedding.
     """
 
-    def __init__(self, directory: Path, spec: DecoderSpec) -> None:
+    def __init__(self, directory: Path, spec: DecoderSpec, tied: bool) -> None:
         self.directory = directory
         self.spec = spec
+        self.tied = tied
 
     def weights(self) -> list[Weight]:
         """Every weight of the engine, lazily read. Raises BadInputError for a missing or cut file."""
@@ -99,7 +101,7 @@ class FtCheckpoint:
                 found.append(self._weight(f"{unified}.bias", f"model.layers.{layer}.{ft}.bias", (columns,)))
         for part in ("weight", "bias"):
             found.append(self._weight(f"transformer.ln_f.{part}", f"model.final_layernorm.{part}", (hidden,)))
-        if (self.directory / "model.lm_head.weight.bin").exists():
+        if not self.tied:
             found.append(self._weight("lm_head.weight", "model.lm_head.weight", (spec.vocab_size, hidden)))
         return found
 
@@ -153,6 +155,7 @@ def open_ft_checkpoint(directory: Path) -> FtCheckpoint:
         )
         ranks = section.getint("tensor_parallelism", 1)
         multi_query = section.getboolean("multi_query_mode", False)
+        tied = section.getboolean("tie_word_embeddings", True)
         rotary = section.getfloat("rotary_pct", 0.0)
         scaled = section.getboolean("scale_attn_weights", True)
         by_layer = section.getboolean("scale_attn_by_inverse_layer_idx", False)
@@ -169,4 +172,4 @@ def open_ft_checkpoint(directory: Path) -> FtCheckpoint:
         raise UnsupportedError(
             f"{path} has multi-query, rotary or rescaled attention; this toolchain builds plain GPT-2."
         )
-    return FtCheckpoint(directory, spec)
+    return FtCheckpoint(directory, spec, tied)

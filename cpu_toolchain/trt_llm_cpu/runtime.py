@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,11 +81,10 @@ class Session:
             Logits, float32 [B, S or 1, vocabulary], and the cache with the new tokens in it.
         """
         seen = np.concatenate([cache.mask, np.ones_like(ids) if mask is None else mask], axis=1)
-        positions = np.maximum(np.cumsum(seen, axis=1) - 1, 0)[:, cache.mask.shape[1] :]
         last = ids.shape[1] - 1
         feeds = {
             "input_ids": _value(ids),
-            "position_ids": _value(positions),
+            "position_ids": _value(self.positions(seen, ids.shape[1])),
             "attention_mask": _value(seen),
             "logit_positions": _value(np.arange(0 if every else last, last + 1)),
             **cache.values,
@@ -95,6 +94,11 @@ class Session:
         logits = by_name.pop("logits").numpy()
         values = {name.replace("present_", "past_", 1): value for name, value in by_name.items()}
         return logits, Cache(values, seen)
+
+    @staticmethod
+    def positions(seen: np.ndarray, new: int) -> np.ndarray:
+        """The position of each of the last `new` columns in its own sequence, padding not counted."""
+        return np.maximum(np.cumsum(seen, axis=1) - 1, 0)[:, seen.shape[1] - new :]
 
     def generate(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, end_id: int | None = None
@@ -205,7 +209,14 @@ def _expanded_bytes(engine: Engine) -> int:
 
 
 def _available_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") if hasattr(os, "sysconf") else 0
+    """Bytes that this machine can give without swapping; where nothing says, all that one may hope for."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return sys.maxsize
+    return next(
+        (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), sys.maxsize
+    )
 
 
 def _typed_value(dtype: str, array: np.ndarray) -> onnxruntime.OrtValue:

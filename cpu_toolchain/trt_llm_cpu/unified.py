@@ -57,6 +57,7 @@ def write_checkpoint(
     if tied and not share_embedding:
         table["lm_head.weight"] = replace(table["transformer.vocab_embedding.weight"], name="lm_head.weight")
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").unlink(missing_ok=True)
     for rank in range(tp_size):
         parts = [_part(weight, spec, rank, tp_size, embedding_axis) for weight in table.values()]
         if spec.int8:
@@ -239,10 +240,9 @@ def expected_shapes(spec: DecoderSpec, present: set[str], shared: bool) -> dict[
         "attention.qkv": (query + 2 * spec.num_kv_heads * size, hidden),
         "attention.dense": (hidden, query),
         "mlp.fc": (inter, hidden),
+        **({"mlp.gate": (inter, hidden)} if spec.gated_mlp else {}),
         "mlp.proj": (hidden, inter),
     }
-    if spec.gated_mlp:
-        matrices["mlp.gate"] = (inter, hidden)
     norm_parts = ("weight", "bias") if spec.norm == "layernorm" else ("weight",)
     shapes: dict[str, tuple[int, ...]] = {"transformer.vocab_embedding.weight": (spec.vocab_size, hidden)}
     if spec.rope is None:

@@ -50,6 +50,7 @@ def main() -> None:
 
     out = Path(args.out_dir) / f"{ranks}-gpu"
     out.mkdir(parents=True, exist_ok=True)
+    (out / "config.ini").unlink(missing_ok=True)
     for ft_name, name in tensors.items():
         write_tensor(out, ft_name, model.get(name), args.storage_type, ranks)
     # Last, so that its presence means that every tensor is there.

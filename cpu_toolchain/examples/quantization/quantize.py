@@ -1,0 +1,49 @@
+"""Takes the options of TensorRT-LLM's quantize.py (0.7.1 to 0.9) and says why a CPU cannot do it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from trt_llm_cpu import console
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--model_dir", required=True)
+    add("--output_dir", "--export_path", default="exported_model")
+    add("--dtype", default="float16", choices=["float32", "bfloat16", "float16"])
+    add("--device", default="cuda")
+    add("--qformat", default="full_prec")
+    add("--kv_cache_dtype", default=None, choices=["int8", "fp8"])
+    add("--calib_dataset", default=None)
+    add("--model_type", default=None)
+    for size in (
+        "seed",
+        "batch_size",
+        "calib_size",
+        "calib_max_seq_length",
+        "max_seq_length",
+        "tokenizer_max_seq_length",
+        "awq_block_size",
+        "tp_size",
+        "pp_size",
+    ):
+        add(f"--{size}", type=int, default=None)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    raise console.UnsupportedError(
+        f"--qformat {args.qformat} is calibrated on a GPU; this CPU toolchain supports float32, float16, "
+        "bfloat16 and int8 weight-only (--use_weight_only of build.py and convert_checkpoint.py)."
+    )
+
+
+if __name__ == "__main__":
+    console.run(main)

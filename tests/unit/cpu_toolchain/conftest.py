@@ -1,0 +1,12 @@
+"""The CPU toolchain's scripts put their own root on sys.path; so do their tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "cpu_toolchain"))
+
+# torch is installed for one of the interpreters alone; elsewhere there is no reference to compare with.
+collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_torch_*.py"]
