@@ -168,6 +168,8 @@ def _translated(problem: BaseException, destination: Destination) -> DeliveryErr
         reason = (
             f"the store knows no such bucket or container ({said or name}): create it, or correct its name"
         )
+    elif said.startswith("4"):
+        reason = f"the store refuses it ({said}): {remedy}"
     elif said:
         reason = f"the store went on failing ({said}): try again later"
     else:

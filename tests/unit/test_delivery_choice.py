@@ -133,8 +133,10 @@ def test_mistyped_variables_are_refused_before_a_build() -> None:
 
 def test_the_servers_command_line_is_found_above_the_worker() -> None:
     """Through real processes: a server by name, its worker, and the worker asking."""
+    ask = (
         "from trt_llm_pipeline.delivery_choice import server_argv, upload_url\n"
         "print(upload_url(server_argv()))"
+    )
     worker = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ask!r}], check=True)"
     done = subprocess.run(
         [sys.executable, "-c", worker, "cog.server.http", "--upload-url", "http://127.0.0.1:1/"],
