@@ -76,7 +76,7 @@ def choose_files(paths: Iterable[str], weight_format: WeightFormat | None, model
     everything = sorted(paths)
     found = {path: weight_format_of(path) for path in everything}
     chosen = weight_format or _best(found)
-    if chosen not in found.values() and not _has_other_weights(everything, weight_format):
+    if (chosen is None or chosen not in found.values()) and not _has_other_weights(everything, weight_format):
         raise ModelSourceError(_no_weights(everything, found, weight_format, model_id))
     wanted = [
         path

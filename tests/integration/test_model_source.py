@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -437,6 +439,35 @@ class TestInterruption:
         hub.clear_requests()
         assert contents(caller.fetch().path) == SAFETENSORS
         assert next(r.headers["range"] for r in hub.requests if "range" in r.headers) == "bytes=2000000-"
+
+    @pytest.mark.timeout(30)
+    @pytest.mark.parametrize("where", ["/api/*", DOWNLOAD], ids=["listing", "download"])
+    def test_an_exception_set_from_another_thread_arrives_although_nothing_comes(
+        self, hub: HubServer, caller: Caller, where: str
+    ) -> None:
+        """How a prediction is cancelled: between byte codes, so a blocking call would hold it back."""
+        hub.faults.add(Fault("stall", where, after=1_000_000, seconds=30))
+        ended: list[BaseException] = []
+
+        class Cancelled(BaseException):
+            pass
+
+        def build() -> None:
+            try:
+                caller.fetch(limits=RetryLimits())
+            except BaseException as error:  # noqa: BLE001  looked at below
+                ended.append(error)
+
+        thread = threading.Thread(target=build)
+        thread.start()
+        while not any(fnmatchcase(request.path, where) for request in hub.requests):
+            time.sleep(0.01)
+        time.sleep(0.3)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Cancelled))
+        thread.join(3)
+        assert not thread.is_alive()
+        assert isinstance(ended[0], Cancelled)
+        assert not [thread for thread in threading.enumerate() if thread.name == "model-download"]
 
     def test_a_killed_process_loses_nothing_but_the_time(
         self, hub: HubServer, caller: Caller, tmp_path: Path

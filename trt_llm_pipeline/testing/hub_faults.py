@@ -16,10 +16,10 @@ class Fault:
 
     Attributes:
         kind: `status` answers with `status`; `reset` sends `after` bytes of the body and resets the
-            connection; `stall` sends them, then nothing for `seconds`, then closes; `short` announces only
-            `after` bytes and ends properly; `longer` announces and sends `after` zeros more; `corrupt` turns
-            over one bit of byte `after` of the file; `slow` sends `after` bytes a second; `ignore_range`
-            sends the whole file for a Range request.
+            connection; `stall` sends them, then nothing for `seconds`, then closes (metadata is late by as
+            much); `short` announces only `after` bytes and ends properly; `longer` announces and sends
+            `after` zeros more; `corrupt` turns over one bit of byte `after`; `slow` sends `after` bytes a
+            second; `ignore_range` sends the whole file for a Range request.
         match: pattern for the request's path (`*/resolve/*model.safetensors`).
         times: how many requests it spoils before all is well again.
         method: the only method that it applies to.

@@ -115,6 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
             if fault is not None and fault.kind == "status":
                 return self._fail(fault)
             if match := _API.match(parts.path):
+                if fault is not None and fault.kind == "stall":
+                    self._wait(fault.seconds)
                 return self._api(match, parse_qs(parts.query), body)
             if match := _RESOLVE.match(parts.path):
                 return self._resolve(match, fault)

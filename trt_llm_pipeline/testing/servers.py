@@ -154,12 +154,17 @@ class CogServer(ServerProcess):
         return str(body["status"])
 
     def predict(self, timeout: float = 120, **inputs: Any) -> dict[str, Any]:
-        """POSTs a prediction and waits for its end; the response's JSON."""
+        """POSTs a prediction and waits for its end; the response's JSON.
+
+        Cog frees its slot a moment after it has answered, so the server is waited for first.
+        """
+        self.wait_until_ready()
         _, body = self.request("POST", "/predictions", {"input": inputs}, timeout=timeout)
         return body
 
     def start(self, prediction_id: str, **inputs: Any) -> None:
-        """Starts a prediction and returns at once."""
+        """Starts a prediction, once the server is READY, and returns at once."""
+        self.wait_until_ready()
         headers = {"Prefer": "respond-async"}
         self.request("PUT", f"/predictions/{prediction_id}", {"input": inputs}, headers=headers)
 
