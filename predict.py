@@ -9,6 +9,7 @@ from cog import BasePredictor, Input, Path, Secret
 
 from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.config_source import read
+from trt_llm_pipeline.delivery_choice import check_variables, decide_delivery, server_argv
 from trt_llm_pipeline.orphan import exit_when_orphaned
 from trt_llm_pipeline.progress import throttled
 from trt_llm_pipeline.settings import Settings
@@ -30,14 +31,24 @@ class Predictor(BasePredictor):
         hf_token: Optional[Secret] = Input(  # noqa: UP045  Cog reads this annotation
             description="A Hugging Face token, for models that are gated or private.", default=None
         ),
+        destination: Optional[str] = Input(  # noqa: UP045
+            description="Where to send the archive, with build.json returned instead: s3://, gs:// or az:// with "
+            "bucket and key, an https:// address to PUT to, or a file:// path in the workspace.",
+            default=None,
+        ),
     ) -> Path:
         """Downloads the model, runs the config's steps, and returns the engine directory as an archive."""
-        token = hf_token.get_secret_value() if hf_token else None
+        log = _Log(self)
         settings = Settings.from_env()
-        name, text = read(str(config))
-        validated = validate(text, name, settings)
-        result = pipeline.build(validated, settings, _Log(self), token)
-        return Path(result.archive.path)
+        check_variables(settings.env)
+        validated = validate(*read(str(config)), settings)
+        token = hf_token.get_secret_value() if hf_token else None
+        result = pipeline.build(validated, settings, log, token=token, destination=destination)
+        if result.archive is None:
+            return Path(result.record_path)
+        decision = decide_delivery(result.size, server_argv(), settings.env)
+        log.log(decision.reason)
+        return Path(result.archive if decision.returns == "archive" else result.record_path)
 
 
 class _Log:

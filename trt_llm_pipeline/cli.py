@@ -40,7 +40,15 @@ _TERMINATED = 143
 
 
 @app.command()
-def build(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def build(
+    config: ConfigArgument,
+    workspace: WorkspaceOption = None,
+    destination: Annotated[
+        str | None,
+        typer.Option(help="Send the archive there instead: s3://, gs://, az://, https://, file://."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Build an engine. A token for gated models is taken from $HF_TOKEN."""
     with _failures(as_json):
         from trt_llm_pipeline import config_source, pipeline, validation
@@ -48,14 +56,14 @@ def build(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: Js
         from trt_llm_pipeline.terminal import JsonLines, Terminal
 
         settings = Settings.from_env(workspace=workspace)
-        name, text = config_source.read(config)
+        text, name = config_source.read(config)
         validated = validation.validate(text, name, settings)
         with JsonLines(sys.stderr) if as_json else Terminal() as observer:
-            result = pipeline.build(validated, settings, observer)
+            result = pipeline.build(validated, settings, observer, destination=destination)
         if as_json:
-            _print_json({**result.record, "newest": str(result.newest)})
+            _print_json({**result.record, "newest": str(result.newest) if result.newest else None})
         else:
-            typer.echo(result.newest)
+            typer.echo(result.newest or result.record["archive"]["address"])
 
 
 @app.command()
@@ -66,7 +74,7 @@ def validate(config: ConfigArgument, workspace: WorkspaceOption = None, as_json:
         from trt_llm_pipeline.settings import Settings
 
         settings = Settings.from_env(workspace=workspace)
-        name, text = config_source.read(config)
+        text, name = config_source.read(config)
         validated = validation.validate(text, name, settings)
         if as_json:
             _print_json({"valid": True, "mistakes": [], "notes": list(validated.notes)})
@@ -84,7 +92,7 @@ def plan(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: Jso
         from trt_llm_pipeline.settings import Settings
 
         settings = Settings.from_env(workspace=workspace)
-        name, text = config_source.read(config)
+        text, name = config_source.read(config)
         shown = preview.preview(validation.validate(text, name, settings), settings)
         if as_json:
             _print_json(shown.as_json())

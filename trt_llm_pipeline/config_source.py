@@ -20,7 +20,7 @@ def read(source: str) -> tuple[str, str]:
         source: a path, an http:// or https:// address, or a data: URI.
 
     Returns:
-        What to call it in messages, and its text.
+        Its text, and what to call it in messages.
 
     Raises:
         ConfigError: it cannot be read.
@@ -29,16 +29,16 @@ def read(source: str) -> tuple[str, str]:
     if scheme in ("http", "https"):
         return _fetch(source)
     if scheme == "data":
-        return "config", decode(_open(source, "config"), "config")
+        return decode(_open(source, "config"), "config"), "config"
     path = Path(source)
-    return path.name or source, read_text(path)
+    return read_text(path), path.name or source
 
 
 def _fetch(address: str) -> tuple[str, str]:
     parts = urlsplit(address)
     shown = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
     name = unquote(PurePosixPath(parts.path).name) or shown
-    return name, decode(_open(address, shown), name)
+    return decode(_open(address, shown), name), name
 
 
 def _open(address: str, shown: str) -> bytes:

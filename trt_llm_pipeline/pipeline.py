@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 from trt_llm_pipeline import (
     artifact,
     builds,
+    delivery,
     disk,
     model_source,
     preview,
@@ -25,6 +26,7 @@ from trt_llm_pipeline import (
 )
 from trt_llm_pipeline.builds import ARCHIVE_NAMES, RECORD_NAME, Builds
 from trt_llm_pipeline.cache import StepCache
+from trt_llm_pipeline.destination import Destination, parse_destination
 from trt_llm_pipeline.fingerprint import FileHashes
 from trt_llm_pipeline.ledger import Ledger
 from trt_llm_pipeline.model_source import Snapshot
@@ -63,15 +65,20 @@ class BuildResult:
     Attributes:
         build_id: its name below `builds/`.
         directory: `<workspace>/builds/<build_id>`.
-        archive: the packed engine there.
-        newest: the same archive at the workspace's top, where the next build will replace it.
-        record: what `build.json` says.
+        archive: the packed engine there; None where it was sent to a destination instead.
+        newest: the same archive at the workspace's top, where the next build will replace it; or None.
+        size, sha256: the archive's, in bytes and hexadecimal.
+        record_path: `build.json`.
+        record: what it says.
     """
 
     build_id: str
     directory: Path
-    archive: artifact.PackedArchive
-    newest: Path
+    archive: Path | None
+    newest: Path | None
+    size: int
+    sha256: str
+    record_path: Path
     record: Mapping[str, Any]
 
 
@@ -90,7 +97,12 @@ class _Clock:
 
 
 def build(
-    validated: Validated, settings: Settings, observer: Observer, token: str | None = None
+    validated: Validated,
+    settings: Settings,
+    observer: Observer,
+    *,
+    token: str | None = None,
+    destination: str | None = None,
 ) -> BuildResult:
     """Builds an engine and packages it.
 
@@ -99,6 +111,7 @@ def build(
         settings: where, and with what environment.
         observer: is told what happens.
         token: for the Hub; wins over the config's and the environment's.
+        destination: where to send the archive instead of keeping it; see `destination.parse_destination`.
 
     Raises:
         TrtLlmPipelineError: see `errors.py`; its text says what was wrong, where, and what to do.
@@ -109,6 +122,10 @@ def build(
     redactor = Redactor([token, in_config, settings.token])
     token = token or in_config or settings.token
     voice = _Redacted(observer, redactor)
+    name = ARCHIVE_NAMES[planned.config.compression]
+    target = None
+    if destination:
+        target = parse_destination(destination, settings.workspace.root, archive_name=name)
     voice.log(planned.toolchain.describe())
     for note in validated.notes:
         voice.log(f"note: {note}")
@@ -117,7 +134,7 @@ def build(
     build_id = builds.new_id()
     holder = f"build {build_id} of {planned.config.model_id}"
     with workspace.lock(holder), GpuMonitor() as gpus:
-        return _Build(planned, settings, voice, redactor, token, build_id, gpus).run()
+        return _Build(planned, settings, voice, redactor, token, target, build_id, gpus).run()
 
 
 class _Redacted:
@@ -143,6 +160,7 @@ class _Build:
         voice: _Redacted,
         redactor: Redactor,
         token: str | None,
+        destination: Destination | None,
         build_id: str,
         gpus: GpuMonitor,
     ) -> None:
@@ -151,6 +169,7 @@ class _Build:
         self._voice = voice
         self._redactor = redactor
         self._token = token
+        self._destination = destination
         self._id = build_id
         self._gpus = gpus
         self._clock = _Clock()
@@ -240,27 +259,31 @@ class _Build:
         if earlier is None:
             return None
         source, old = earlier
-        target = self._directory / source.name
+        wanted = old["archive"]["sha256"]
         with self._clock.measure("package", self._voice.metric):
-            size, sha256 = verified_copy.copy(
-                source, target, lambda done, total: self._voice.progress("package", done, total)
-            )
-        if sha256 != old["archive"]["sha256"]:
+            if self._destination is not None:
+                sent = delivery.deliver_file(source, self._destination, progress=self._packing)
+                place, size, sha256 = {"address": sent.address}, sent.size, sent.sha256
+            else:
+                target = self._directory / source.name
+                size, sha256 = verified_copy.copy(source, target, self._packing)
+                place = {"path": str(target)}
+        if sha256 != wanted:
             self._voice.log(f"the archive {source} is damaged; building again")
-            target.unlink()
+            source.unlink()
+            (self._directory / source.name).unlink(missing_ok=True)
             return None
-        files = tuple(artifact.ArchivedFile(name, **facts) for name, facts in old["files"].items())
-        packed = artifact.PackedArchive(target, size, sha256, files)
-        record = {
-            **old,
-            "build_id": self._id,
-            "answered_from": old["build_id"],
-            "archive": {**old["archive"], "path": str(target)},
-            "seconds": {name: round(value, 3) for name, value in self._clock.seconds.items()},
-        }
         self._voice.log(f"nothing has changed since build {old['build_id']}; its archive is used again")
         self._voice.metric("cached.archive", 1)
-        return self._finish(packed, record)
+        archive = {"name": source.name, **place, "size": size, "sha256": sha256}
+        seconds = {name: round(value, 3) for name, value in self._clock.seconds.items()}
+        again = {
+            "build_id": self._id,
+            "answered_from": old["build_id"],
+            "archive": archive,
+            "seconds": seconds,
+        }
+        return self._finish({**old, **again})
 
     def _run_steps(self, keys: StepKeys | None) -> tuple[list[StepReport], dict[str, str]]:
         step.prepare_imports(self._plan)
@@ -313,29 +336,64 @@ class _Build:
         config_text = self._redactor(resolved_yaml(self._plan, found)).encode()
         facts = provenance.manifest(self._plan, snapshot, reports, self._gpus.gpus)
         facts = self._redactor.values(facts)
+        archive = self._send(found["build"], {**tokenizer.files, CONFIG_NAME: config_text}, facts)
+        seconds = self._clock.seconds
+        record = provenance.build_record(self._id, key, archive, facts, reports, seconds, self._warnings)
+        return self._finish(self._redactor.values(record))
+
+    def _send(
+        self, engine_dir: Path, extra: Mapping[str, Path | bytes], facts: Mapping[str, Any]
+    ) -> provenance.Archive:
+        """Packs the archive, to the build's directory or straight to the destination."""
         compression = self._plan.config.compression
+        name = ARCHIVE_NAMES[compression]
         with self._clock.measure("package", self._voice.metric):
+            if self._destination is not None:
+                sent = delivery.deliver(
+                    engine_dir,
+                    self._destination,
+                    extra=extra,
+                    manifest=facts,
+                    compression=compression,
+                    progress=self._packing,
+                )
+                place = {"address": sent.address}
+                return provenance.Archive(name, place, sent.size, sent.sha256, sent.files)
             packed = artifact.pack(
-                found["build"],
-                self._directory / ARCHIVE_NAMES[compression],
-                extra={**tokenizer.files, CONFIG_NAME: config_text},
+                engine_dir,
+                self._directory / name,
+                extra=extra,
                 manifest=facts,
                 compression=compression,
-                progress=lambda done, total: self._voice.progress("package", done, total),
+                progress=self._packing,
             )
-        seconds = self._clock.seconds
-        record = provenance.build_record(self._id, key, packed, facts, reports, seconds, self._warnings)
-        return self._finish(packed, self._redactor.values(record))
+            place = {"path": str(packed.path)}
+            return provenance.Archive(name, place, packed.size, packed.sha256, packed.files)
 
-    def _finish(self, packed: artifact.PackedArchive, record: Mapping[str, Any]) -> BuildResult:
-        self._voice.metric("archive_bytes", packed.size)
-        write_json(self._directory / RECORD_NAME, record)
-        newest = self._builds.publish(packed.path)
+    def _packing(self, done_bytes: int, total_bytes: int) -> None:
+        self._voice.progress("package", done_bytes, total_bytes)
+
+    def _finish(self, record: Mapping[str, Any]) -> BuildResult:
+        archive = record["archive"]
+        self._voice.metric("archive_bytes", archive["size"])
+        record_path = self._directory / RECORD_NAME
+        write_json(record_path, record)
+        path = Path(archive["path"]) if "path" in archive else None
+        newest = self._builds.publish(path) if path else None
         self._voice.log(
-            f"packaged {len(packed.files)} files, {in_words(packed.size)}, sha256 {packed.sha256}, "
-            f"in {self._clock.seconds['package']:.1f} s: {packed.path}"
+            f"packaged {len(record['files'])} files in {self._clock.seconds['package']:.1f} s: "
+            f"{in_words(archive['size'])}, sha256 {archive['sha256']}, {path or archive['address']}"
         )
-        return BuildResult(self._id, self._directory, packed, newest, record)
+        return BuildResult(
+            build_id=self._id,
+            directory=self._directory,
+            archive=path,
+            newest=newest,
+            size=archive["size"],
+            sha256=archive["sha256"],
+            record_path=record_path,
+            record=record,
+        )
 
 
 def _size(snapshot: Snapshot) -> int:

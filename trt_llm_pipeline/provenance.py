@@ -7,16 +7,28 @@ bytes. Measurements and places are in `build.json`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import trt_llm_pipeline
-from trt_llm_pipeline.artifact import PackedArchive
+from trt_llm_pipeline.archive_writer import ArchivedFile
 from trt_llm_pipeline.model_source import Snapshot
 from trt_llm_pipeline.planning import Plan
 from trt_llm_pipeline.resources import Gpu
 from trt_llm_pipeline.step import StepReport
 
 MANIFEST_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A finished archive: `place` is its `path` in the workspace or its `address` elsewhere."""
+
+    name: str
+    place: Mapping[str, str]
+    size: int
+    sha256: str
+    files: Sequence[ArchivedFile]
 
 
 def manifest(
@@ -38,7 +50,7 @@ def manifest(
 def build_record(
     build_id: str,
     key: str | None,
-    packed: PackedArchive,
+    archive: Archive,
     facts: Mapping[str, Any],
     reports: Sequence[StepReport],
     seconds: Mapping[str, float],
@@ -50,12 +62,12 @@ def build_record(
         "key": key,
         "service_version": trt_llm_pipeline.__version__,
         "archive": {
-            "name": packed.path.name,
-            "path": str(packed.path),
-            "size": packed.size,
-            "sha256": packed.sha256,
+            "name": archive.name,
+            **archive.place,
+            "size": archive.size,
+            "sha256": archive.sha256,
         },
-        "files": {file.name: {"size": file.size, "sha256": file.sha256} for file in packed.files},
+        "files": {file.name: {"size": file.size, "sha256": file.sha256} for file in archive.files},
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "steps": [_step(report) for report in reports],
         "warnings": list(warnings),
