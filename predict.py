@@ -32,8 +32,8 @@ class Predictor(BasePredictor):
             description="A Hugging Face token, for models that are gated or private.", default=None
         ),
         destination: Optional[str] = Input(  # noqa: UP045
-            description="Where to send the archive, with build.json returned instead: s3://, gs:// or az:// with "
-            "bucket and key, an https:// address to PUT to, or a file:// path in the workspace.",
+            description="Where to send the archive, with build.json returned instead: s3://, gs:// or az:// "
+            "with bucket and key, an https:// address to PUT to, or a file:// path in the workspace.",
             default=None,
         ),
     ) -> Path:
