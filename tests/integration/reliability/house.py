@@ -9,8 +9,8 @@ import os
 import secrets
 import tarfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,16 @@ class House:
         """A prediction server; to be entered as a context manager."""
         return CogServer(self.env)
 
-    def config(self, script: str = "behaves.py", args: str = "", *, first: str = "", **keys: str) -> str:
+    def config(
+        self, script: str = "behaves.py", args: str = "", *, first: str = "", timeout: str = "", **keys: str
+    ) -> str:
         """Writes a config; its path.
 
         Args:
             script: of the build step.
             args: more options, as YAML lines without indentation.
             first: script of a step before it.
+            timeout: of the build step.
             keys: more keys of the config.
         """
         lines = [f"model_id: {MODEL_ID}", "example_name: faults"]
@@ -75,7 +78,8 @@ class House:
         if first:
             lines += ["convert_to_ft:", f"  script: {first}", "  output_dir: ./checkpoint"]
             lines += ["  args:", "    output_dir: ./checkpoint"]
-        lines += ["build:", f"  script: {script}", "  output_dir: ./engine", "  args:"]
+        lines += ["build:", *([f"  timeout: {timeout}"] if timeout else [])]
+        lines += [f"  script: {script}", "  output_dir: ./engine", "  args:"]
         lines += ["    output_dir: ./engine", *(f"    {line}" for line in args.splitlines())]
         return self.text("\n".join(lines) + "\n")
 
@@ -160,3 +164,25 @@ def lock_is_free(workspace: Path) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+@contextmanager
+def memory_group(limit: int) -> Iterator[Callable[[int], object]]:
+    """A control group whose processes may use `limit` bytes together; yields what adds a process to it.
+
+    Raises:
+        OSError: this machine lets nobody make one.
+    """
+    mount, setting = Path("/sys/fs/cgroup"), "memory.max"
+    if not (mount / "cgroup.controllers").exists():
+        mount, setting = mount / "memory", "memory.limit_in_bytes"
+    group = mount / f"reliability-{secrets.token_hex(4)}"
+    group.mkdir()
+    try:
+        (group / setting).write_text(str(limit))
+        yield lambda pid: (group / "cgroup.procs").write_text(str(pid))
+    finally:
+        for pid in (group / "cgroup.procs").read_text().split():
+            with suppress(OSError):
+                (mount / "cgroup.procs").write_text(pid)
+        group.rmdir()
