@@ -1,17 +1,17 @@
 """Which files of a workspace builds have made, so that nothing else is ever removed.
 
-The workspace may be somebody's checkout. A file counts as ours only while it is just as a build left it. What
-a step is about to do is noted before it starts, so that a build that was killed leaves no files of unknown
-origin.
+The workspace may be somebody's checkout. A file counts as ours only while it is just as a build left it, and
+never if it was somebody's before; a directory only if a step made it. What is there is noted before a step
+starts, so that a build that was killed leaves nothing of unknown origin.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from trt_llm_pipeline.errors import StepOutputError, WorkspaceError
@@ -28,50 +28,81 @@ class Ledger:
         self._path = workspace.state / "made.json"
         self._heartbeat = workspace.state / "running"
 
-    def begin(self, step: str, baseline: Iterable[str]) -> None:
-        """Notes, before a step starts, which files were there: whatever else appears is the step's."""
+    def begin(self, step: str, before: Mapping[str, FileMark]) -> None:
+        """Notes what is there before a step starts: whatever else appears is the step's.
+
+        Args:
+            step: the step's name.
+            before: every file of the workspace.
+        """
         record = self._read()
-        record["running"] = {"step": step, "baseline": sorted(baseline)}
+        record["running"] = {
+            "step": step,
+            "foreign": sorted(set(before) - set(self.ours(before))),
+            "directories": sorted(self._workspace.directories()),
+        }
         write_json(self._path, record)
+        self._heartbeat.unlink(missing_ok=True)
         self.heartbeat()
 
     def heartbeat(self) -> None:
         """Says that the step is still running; to be called every second or so."""
-        self._heartbeat.touch()
+        with suppress(OSError):  # without it less is taken for a killed build's, and nothing worse
+            descriptor = os.open(self._heartbeat, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            try:
+                os.utime(descriptor)
+            finally:
+                os.close(descriptor)
 
     def finish(self, step: str, made: Mapping[str, FileMark]) -> None:
-        """Notes which files a step has made or changed."""
+        """Notes which files a step has made or changed. Those that were somebody's before stay theirs."""
         record = self._read()
-        record.pop("running", None)
+        running = record.pop("running", None)
+        known = running if isinstance(running, dict) else {}
+        foreign = set(known.get("foreign", ()))
         files = record.setdefault("files", {})
         for name, mark in made.items():
-            files[name] = [mark.size, mark.mtime_ns, step]
+            if name not in foreign:
+                files[name] = [mark.size, mark.mtime_ns, step]
+        if known:
+            self._note_directories(record, set(self._workspace.directories()) - set(known["directories"]))
         write_json(self._path, record)
 
     def recover(self) -> tuple[str, ...]:
         """Takes in what a build that was killed has left; returns those files.
 
-        A file counts as that build's if it was not there when the step began and has not been touched since
-        the last sign of life.
+        A file counts as that build's if it was not somebody's when the step began and has not been touched
+        since the last sign of life.
         """
-        running = self._read().get("running")
+        record = self._read()
+        running = record.pop("running", None)
         if not isinstance(running, dict):
             return ()
+        before = self._workspace.files()
+        left = self._left(running, set(before) - set(self.ours(before)))
+        for name in left:
+            record.setdefault("files", {})[name] = [before[name].size, before[name].mtime_ns, running["step"]]
+        appeared = set(self._workspace.directories()) - set(running.get("directories", ()))
+        self._note_directories(record, self._left({}, appeared))
+        write_json(self._path, record)
+        return tuple(sorted(left))
+
+    def _left(self, running: Mapping[str, Any], names: Iterable[str]) -> set[str]:
+        """Those of `names` that a killed build has left; `running` is its note of what was there before."""
         try:
-            last_sign_of_life = self._heartbeat.stat().st_mtime
+            last_sign_of_life = self._heartbeat.lstat().st_mtime
         except FileNotFoundError:
-            last_sign_of_life = 0.0
-        known = set(running.get("baseline", ()))
-        left = {}
-        for name, mark in self._workspace.files().items():
-            if name in known:
-                continue
+            return set()
+        left = set()
+        for name in set(names) - set(running.get("foreign", ())):
             with suppress(FileNotFoundError):
                 changed = (self._workspace.root / name).lstat().st_ctime
                 if changed <= last_sign_of_life + _HEARTBEAT_SLACK_S:
-                    left[name] = mark
-        self.finish(str(running.get("step")), left)
-        return tuple(sorted(left))
+                    left.add(name)
+        return left
+
+    def _note_directories(self, record: dict[str, Any], made: Iterable[str]) -> None:
+        record["directories"] = sorted({*record.get("directories", ()), *made})
 
     def ours(self, files: Mapping[str, FileMark]) -> dict[str, FileMark]:
         """Those of `files` that a build left just as they are now."""
@@ -84,19 +115,33 @@ class Ledger:
         return {name for name in self.ours(files) if made[name][2:] == [step]}
 
     def remove(self, names: Iterable[str]) -> None:
-        """Removes files that builds have made, and the directories that are empty then."""
+        """Removes files that builds have made, and those directories that builds have made and are empty."""
         record = self._read()
         files = record.get("files", {})
-        parents: set[Path] = set()
+        above: set[str] = set()
         for name in names:
             path = self._workspace.root / name
+            if self._leads_elsewhere(path.parent):
+                continue
             path.unlink(missing_ok=True)
             files.pop(name, None)
-            parents.update(parent for parent in path.parents if parent.is_relative_to(self._workspace.root))
-        for parent in sorted(parents - {self._workspace.root}, key=lambda path: -len(path.parts)):
-            if parent.is_dir() and not parent.is_symlink() and not any(parent.iterdir()):
-                parent.rmdir()
+            above.update(map(str, PurePath(name).parents))
+        self._remove_directories(record, above)
         write_json(self._path, record)
+
+    def _remove_directories(self, record: dict[str, Any], names: Iterable[str]) -> None:
+        made = set(record.get("directories", ()))
+        for name in sorted(made.intersection(names), reverse=True):  # what is deeper first
+            path = self._workspace.root / name
+            with suppress(OSError):  # not empty, not there, a link
+                if not self._leads_elsewhere(path):
+                    path.rmdir()
+                    made.discard(name)
+        record["directories"] = sorted(made)
+
+    def _leads_elsewhere(self, directory: Path) -> bool:
+        """True where a link has been put in the way since the directory was resolved."""
+        return os.path.realpath(directory) != str(directory)
 
     def empty(self, directory: Path, shown: str) -> None:
         """Empties a step's output directory of what earlier builds left there.
@@ -108,20 +153,32 @@ class Ledger:
         Raises:
             WorkspaceError: it holds files that no build made; nothing has been removed.
         """
-        if not directory.exists():
-            return
+        self.refuse_foreign(directory, shown)
+        self.remove(self._workspace.files_in(directory))
+        record = self._read()
+        inside = str(directory.relative_to(self._workspace.root))
+        made = record.get("directories", ())
+        self._remove_directories(record, [n for n in made if PurePath(n).is_relative_to(inside)])
+        write_json(self._path, record)
+
+    def refuse_foreign(self, directory: Path, shown: str) -> None:
+        """Checks that a step's output directory can be emptied; `directory` and `shown` as for `empty`.
+
+        Raises:
+            WorkspaceError: it holds files that no build made, or has become a link to another place.
+        """
+        if self._leads_elsewhere(directory):
+            raise WorkspaceError(f"{shown!r} now leads to {os.path.realpath(directory)}; remove that link")
         there = self._workspace.files_in(directory)
-        ours = self.ours(there)
-        foreign = sorted(set(there) - set(ours))
+        foreign = set(there) - set(self.ours(there))
+        running = self._read().get("running")
+        if isinstance(running, dict):
+            foreign -= self._left(running, foreign)
         if foreign:
             raise WorkspaceError(
-                f"{shown!r} holds files that no build made ({_named(foreign)}), so it is not emptied; "
-                "choose another directory or move them away"
+                f"{shown!r} holds files that no build made ({_named(sorted(foreign))}), "
+                "so it is not emptied; choose another directory or move them away"
             )
-        self.remove(list(ours))
-        # What is left are directories without files, ours or somebody's: nothing is lost with them.
-        if directory.exists():
-            shutil.rmtree(directory)
 
     def found(self, step: str, directory: Path) -> None:
         """Notes where a step's results were, for the next build to clear."""
@@ -141,6 +198,8 @@ class Ledger:
         if not isinstance(earlier, str):
             return
         directory = self._workspace.root / earlier
+        if self._leads_elsewhere(directory) or not directory.is_relative_to(self._workspace.root):
+            return
         again = any(directory.is_relative_to(path) for path in named)
         needed = any(directory.is_relative_to(kept) or kept.is_relative_to(directory) for kept in keep)
         if again and not needed:

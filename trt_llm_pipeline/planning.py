@@ -1,6 +1,7 @@
 """From a config to what would run: programs, arguments and directories, with every mistake named.
 
-Nothing is run, downloaded or written here.
+Nothing is run, downloaded or written here. The workspace is looked at, so that a directory with somebody's
+files in it is refused now and not when its step is about to empty it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from trt_llm_pipeline import references
 from trt_llm_pipeline.command import RenderedArgs, render
 from trt_llm_pipeline.config import BuildConfig, StepConfig
 from trt_llm_pipeline.errors import Mistake, ToolchainError, WorkspaceError
+from trt_llm_pipeline.ledger import Ledger
 from trt_llm_pipeline.references import Resolver, UnresolvedReferenceError
 from trt_llm_pipeline.toolchain import Toolchain
 from trt_llm_pipeline.workspace import Workspace
@@ -183,7 +185,10 @@ def _output_dir(
     if step.output_dir is None:
         return None
     try:
-        return workspace.output_dir(resolve(step.output_dir))
+        text = resolve(step.output_dir)
+        path = workspace.output_dir(text)
+        Ledger(workspace).refuse_foreign(path, text)
+        return path
     except UnresolvedReferenceError:
         return None  # reported with the other references
     except WorkspaceError as error:

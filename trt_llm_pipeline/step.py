@@ -186,6 +186,7 @@ def restore(
         ledger.empty_found(step.name, outputs.argument_dirs(workspace, argv), keep=found.values())
         if workspace.files_in(output_dir):
             return None
+    ledger.begin(step.name, workspace.files())
     if not cache.restore(key, output_dir):
         context.log(f"step {step.name}: its cached results are damaged; running it again")
         return None

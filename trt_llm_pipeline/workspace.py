@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,13 +114,23 @@ class Workspace:
     def files(self) -> dict[str, FileMark]:
         """Every file of the workspace that is not in the service's own directories, by relative path."""
         skip = {self.root / name for name in _OURS}
-        return {str(path.relative_to(self.root)): mark for path, mark in _walk(self.root, skip)}
+        return self._marks(_walk(self.root, skip))
 
     def files_in(self, directory: Path) -> dict[str, FileMark]:
         """Every file at or below `directory`, by path relative to the workspace."""
         if not directory.is_dir():
             return _mark_of(directory, self.root)
-        return {str(path.relative_to(self.root)): mark for path, mark in _walk(directory, set())}
+        return self._marks(_walk(directory, set()))
+
+    def _marks(self, found: Iterator[tuple[Path, FileMark | None]]) -> dict[str, FileMark]:
+        return {str(path.relative_to(self.root)): mark for path, mark in found if mark is not None}
+
+    def directories(self) -> Iterator[str]:
+        """Every directory of the workspace but the service's own, by relative path; links are none."""
+        skip = {self.root / name for name in _OURS}
+        for path, mark in _walk(self.root, skip):
+            if mark is None:
+                yield str(path.relative_to(self.root))
 
     @contextmanager
     def lock(self, holder: str) -> Iterator[None]:
@@ -137,6 +148,9 @@ class Workspace:
             lock.acquire()
         except filelock.Timeout:
             raise WorkspaceError(f"the workspace {self.root} is in use by {_holder(note)}") from None
+        except OSError as error:
+            message = f"the workspace {self.root} cannot be locked: {error.strerror or error}"
+            raise WorkspaceError(f"{message}; choose another TRT_LLM_WORKSPACE") from None
         try:
             write_json(note, {"holder": holder, "pid": os.getpid(), "since": time.time()})
             yield
@@ -145,12 +159,13 @@ class Workspace:
             lock.release()
 
 
-def _walk(top: Path, skip: set[Path]) -> Iterator[tuple[Path, FileMark]]:
-    """Files below `top`, links as themselves, never followed."""
+def _walk(top: Path, skip: set[Path]) -> Iterator[tuple[Path, FileMark | None]]:
+    """What is below `top`: files and links with their mark, directories with none; no link is followed."""
     pending = [top]
     while pending:
         try:
-            entries = list(os.scandir(pending.pop()))
+            with os.scandir(pending.pop()) as scanned:
+                entries = list(scanned)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             continue
         for entry in entries:
@@ -159,6 +174,7 @@ def _walk(top: Path, skip: set[Path]) -> Iterator[tuple[Path, FileMark]]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 pending.append(path)
+                yield path, None
                 continue
             try:
                 status = entry.stat(follow_symlinks=False)
@@ -180,12 +196,22 @@ def _holder(note: Path) -> str:
         known = json.loads(note.read_bytes())
         since = time.strftime("%H:%M:%S", time.localtime(known["since"]))
         return f"{known['holder']} (process {known['pid']}, since {since}); wait for it or end it"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return "another build; wait for it or end it"
 
 
 def write_json(path: Path, value: object) -> None:
-    """Replaces `path` in one go: a reader sees the old text or the new, never a half."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value))
-    temporary.replace(path)
+    """Replaces `path` in one go: a reader sees the old text or the new, never a half.
+
+    Whatever is at `path`, a link for instance, is replaced and never written through.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(value, file)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
