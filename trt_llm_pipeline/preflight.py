@@ -23,6 +23,9 @@ from trt_llm_pipeline import preflight_messages, process
 from trt_llm_pipeline.errors import PipelineError
 from trt_llm_pipeline.output import Redactor
 
+# A first import of torch and tensorrt_llm from a cold disk takes tens of seconds.
+TIME_LIMIT_S = 60.0
+
 _PROBE = Path(__file__).with_name("parser_probe.py")
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY", re.IGNORECASE)
 _PYTHON_NAME = re.compile(r"(python|pypy)[\d.]*$")
@@ -106,7 +109,7 @@ def probe(
     interpreter: str,
     toolchain_root: Path,
     env: Mapping[str, str],
-    time_limit: float = 20.0,
+    time_limit: float = TIME_LIMIT_S,
     python_path: Sequence[Path] = (),
     scratch: Path | None = None,
 ) -> Checked | NotChecked:

@@ -53,8 +53,11 @@ def mistake(found: Mapping[str, Any], script: str, known: Sequence[str]) -> tupl
     if kind == "unknown":
         closest = close_options(option, known)
         listed = ", ".join(closest)
-        more = f"the closest {'are' if len(closest) > 1 else 'is'} {listed}" if closest else "nor one like it"
-        said = f"{script} has no option {option}{';' if closest else ','} {more}"
+        said = f"{script} has no option {option}"
+        if closest:
+            said += f"; the closest {'are' if len(closest) > 1 else 'is'} {listed}"
+        else:
+            said += ", nor one like it; its --help lists those that it has"
     elif kind == "missing":
         short = [string for string in found["strings"] if string != option]
         also = f" (or {', '.join(short)})" if short else ""

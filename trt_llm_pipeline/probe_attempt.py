@@ -216,11 +216,11 @@ class Attempt:
         """Notes the arguments that nobody took: unknown options with their values, or values too many."""
         for text in leftovers:
             place = place_of(text)
-            if place in self._explained or text == "--":
+            if place in self._explained:
                 continue
             if place is not None:
                 self._explained.add(place)
-            if text[:1] == "-" and len(text) > 1 and not text[1:2].isdigit():
+            if text[:1] == "-" and text not in ("-", "--") and not text[1:2].isdigit():
                 written = str(text if place is None else self._args[place])
                 self.mistakes.append(self.mistake("unknown", place, None, option=written.partition("=")[0]))
             elif place is None or place - 1 not in self._explained:

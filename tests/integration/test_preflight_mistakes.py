@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 
 from tests.integration.preflight_place import (
     GOOD,
+    PACKAGE,
     Place,
     messages,
     place,
@@ -15,6 +18,24 @@ from trt_llm_pipeline.preflight import Checked
 
 # The fixtures are found by their names, which the tests that ask for them share.
 # ruff: noqa: F401, F811
+
+
+UNLIKE = "nor one like it; its --help lists those that it has"
+
+
+def test_the_probe_and_argparse_agree_on_random_arguments(place: Place, python: str, tmp_path: Path) -> None:
+    cases = 2000
+    driver = Path(__file__).with_name("preflight_agreement.py")
+    asked = subprocess.run(
+        [python, "-B", str(driver), str(PACKAGE), str(tmp_path), str(cases)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *disagreements, counts = map(json.loads, asked.stdout.splitlines())
+    assert disagreements == []
+    assert counts["cases"] == cases
+    assert cases / 4 < counts["not_accepted"] < cases * 3 / 4
 
 
 class TestMistakes:
@@ -59,9 +80,9 @@ class TestMistakes:
             "behaves.py", *GOOD, "--use_float8", "a", "b", "--out_dir", "x", "--zzz=-5", "tail", python=python
         )
         assert messages(answer) == [
-            "behaves.py has no option --use_float8, nor one like it",
+            f"behaves.py has no option --use_float8, {UNLIKE}",
             "behaves.py has no option --out_dir; the closest is --out-dir",
-            "behaves.py has no option --zzz, nor one like it",
+            f"behaves.py has no option --zzz, {UNLIKE}",
         ]
 
     def test_a_value_too_many(self, place: Place, python: str) -> None:
@@ -131,7 +152,7 @@ class TestMistakes:
         )
         assert messages(answer) == [
             "--workers: invalid int value 'many'",
-            "has_subcommands.py has no option --dtype, nor one like it",
+            f"has_subcommands.py has no option --dtype, {UNLIKE}",
             "--checkpoint_dir is required by has_subcommands.py",
         ]
 
@@ -160,7 +181,7 @@ class TestMistakes:
         assert messages(answer) == [
             "command: invalid choice 'bild' (choose from convert, build)",
             "files: invalid int value 'x'",
-            "uses_parse_intermixed_args.py has no option --y, nor one like it",
+            f"uses_parse_intermixed_args.py has no option --y, {UNLIKE}",
         ]
 
     def test_a_parser_that_overrides_its_way_to_complain(self, place: Place, python: str) -> None:
