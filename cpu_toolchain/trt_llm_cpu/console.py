@@ -46,5 +46,7 @@ def run(main: Callable[[], None]) -> NoReturn:
 
 def _fail(script: str, message: str, code: int) -> NoReturn:
     sys.stdout.flush()
-    print(f"{script}: error: {message}", file=sys.stderr, flush=True)
+    # Some libraries' messages have several lines; a log is easier to read with one an error.
+    line = " ".join(message.split())
+    print(f"{script}: error: {line}", file=sys.stderr, flush=True)
     sys.exit(code)

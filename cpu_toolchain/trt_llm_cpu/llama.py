@@ -85,7 +85,7 @@ def read_spec(found: dict[str, Any], path: Path, dtype: str) -> DecoderSpec:
         )
     if found.get("quantization_config"):
         raise UnsupportedError(
-            f"{path.parent} is a quantised model; this CPU toolchain reads float32, float16 and bfloat16."
+            f"{path.parent} is a quantised model; float32, float16 and bfloat16 models are supported."
         )
     config = {**_DEFAULTS, **found}
     heads = config["num_attention_heads"]
