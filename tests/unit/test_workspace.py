@@ -231,15 +231,12 @@ class TestWriteJson:
         path = tmp_path / "record.json"
         values = [["a" * 200_000], ["b" * 300_000]]
         write_json(path, values[0])
-        writer = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "import sys; from pathlib import Path; from trt_llm_pipeline.workspace import write_json\n"
-                "for turn in range(150): write_json(Path(sys.argv[1]), [['a'*200_000], ['b'*300_000]][turn % 2])",
-                str(path),
-            ]
+        program = (
+            "import sys; from pathlib import Path; from trt_llm_pipeline.workspace import write_json\n"
+            "values = [['a' * 200_000], ['b' * 300_000]]\n"
+            "for turn in range(60): write_json(Path(sys.argv[1]), values[turn % 2])"
         )
+        writer = subprocess.Popen([sys.executable, "-c", program, str(path)])
         seen = set()
         while writer.poll() is None:
             value = json.loads(path.read_text())
