@@ -10,6 +10,7 @@ from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from trt_llm_pipeline.errors import DeliveryError
+from trt_llm_pipeline.workspace import SERVICE_FOLDERS
 
 Kind = Literal["object store", "http", "file"]
 
@@ -143,6 +144,9 @@ def _in_workspace(parts: SplitResult, workspace: Path, archive_name: str) -> Des
         raise DeliveryError(
             f"file://{named} lies outside the workspace {workspace}; write file:///src/PATH for a file in it"
         )
+    if real.relative_to(home).parts[0] in SERVICE_FOLDERS:
+        folder = real.relative_to(home).parts[0]
+        raise DeliveryError(f"file://{named} is in {folder}/, which the service keeps for itself")
     if not real.name.endswith(
         (".tar.gz", ".tgz", ".tar")
     ):  # never takes the place of a file that is no archive

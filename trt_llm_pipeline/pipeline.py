@@ -27,6 +27,7 @@ from trt_llm_pipeline import (
 from trt_llm_pipeline.builds import ARCHIVE_NAMES, RECORD_NAME, Builds
 from trt_llm_pipeline.cache import StepCache
 from trt_llm_pipeline.destination import Destination, parse_destination
+from trt_llm_pipeline.errors import DeliveryError
 from trt_llm_pipeline.fingerprint import FileHashes
 from trt_llm_pipeline.ledger import Ledger
 from trt_llm_pipeline.model_source import Snapshot
@@ -40,6 +41,7 @@ from trt_llm_pipeline.step_keys import StepKeys, model_identity
 from trt_llm_pipeline.validation import Validated
 from trt_llm_pipeline.workspace import write_json
 
+_DELIVERY = "delivery"
 CONFIG_NAME = "cog-trt-llm-config.yaml"
 
 Stage = Literal["download", "package"]
@@ -185,6 +187,7 @@ class _Build:
             self._voice.log(f"an earlier build was killed; taking over the {len(left)} files it left")
         self._builds.remove_unfinished()
         self._cache.clean()
+        self._check_destination()
         (self._directory / "logs").mkdir(parents=True)
         try:
             return self._run()
@@ -193,6 +196,15 @@ class _Build:
             raise
         finally:
             self._builds.keep_newest(self._settings.keep_builds)
+
+    def _check_destination(self) -> None:
+        """Nothing but an archive that an earlier build sent there is replaced."""
+        path = self._destination.path if self._destination else None
+        if path is None or not path.exists():
+            return
+        marks = self._settings.workspace.files_in(path)
+        if self._ledger.made_by(_DELIVERY, marks) != set(marks):
+            raise DeliveryError(f"{path} is there already, and no build made it; choose another name")
 
     def _run(self) -> BuildResult:
         snapshot, was_complete = self._download()
@@ -374,6 +386,8 @@ class _Build:
         self._voice.progress("package", done_bytes, total_bytes)
 
     def _finish(self, record: Mapping[str, Any]) -> BuildResult:
+        if self._destination is not None and self._destination.path is not None:
+            self._ledger.finish(_DELIVERY, self._settings.workspace.files_in(self._destination.path))
         archive = record["archive"]
         self._voice.metric("archive_bytes", archive["size"])
         record_path = self._directory / RECORD_NAME

@@ -19,7 +19,7 @@ STATE_DIR = ".trt-llm-pipeline"
 IMAGE_WORKSPACE = "/src"
 NEWEST_ARCHIVE = "engine.tar.gz"
 _NAME_MAX = 255  # bytes, on every common file system
-_OURS = ("models", "builds", STATE_DIR)
+SERVICE_FOLDERS = ("models", "builds", STATE_DIR)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Workspace:
         relative = path.relative_to(self.root)
         if not relative.parts:
             raise WorkspaceError(f"{text!r} is the workspace itself; choose a directory inside it")
-        if relative.parts[0] in _OURS:
+        if relative.parts[0] in SERVICE_FOLDERS:
             raise WorkspaceError(
                 f"{text!r} is in {relative.parts[0]}/, which the service keeps for itself; choose another"
             )
@@ -113,7 +113,7 @@ class Workspace:
 
     def files(self) -> dict[str, FileMark]:
         """Every file of the workspace that is not in the service's own directories, by relative path."""
-        skip = {self.root / name for name in _OURS}
+        skip = {self.root / name for name in SERVICE_FOLDERS}
         return self._marks(_walk(self.root, skip))
 
     def files_in(self, directory: Path) -> dict[str, FileMark]:
@@ -127,7 +127,7 @@ class Workspace:
 
     def directories(self) -> Iterator[str]:
         """Every directory of the workspace but the service's own, by relative path; links are none."""
-        skip = {self.root / name for name in _OURS}
+        skip = {self.root / name for name in SERVICE_FOLDERS}
         for path, mark in _walk(self.root, skip):
             if mark is None:
                 yield str(path.relative_to(self.root))
