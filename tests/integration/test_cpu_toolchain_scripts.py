@@ -118,8 +118,8 @@ def test_arguments_are_checked_before_anything_heavy_is_imported(
 def test_weights_beyond_two_gigabytes_are_built_and_run(tmp_path: Path, blocked: Path) -> None:
     """A float32 GPT-2 of 2.7 GB whose last layer, beyond the 2 GB mark, decides the token.
 
-    The checkpoint's files are sparse: every matrix is zero, so that each layer passes its input on, but for the
-    bias of the last MLP, which points at one token's embedding.
+    The checkpoint's files are sparse: every matrix is zero, so that each layer passes its input on, but for
+    the bias of the last MLP, which points at one token's embedding.
     """
     import numpy as np
 
