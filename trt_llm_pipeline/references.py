@@ -20,6 +20,9 @@ _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _MAX_CHARS = 32_768  # far beyond any path, far below what repeated doubling reaches
 _MAX_TOTAL_CHARS = 1_000_000  # below what Linux lets a program be given (2 MiB with its environment)
 _MAX_TRAIL = 32
+_MAX_MISTAKES = 100  # a config that has more is no honest mistake, and each one takes time to explain
+_MAX_COMPARED = 500
+_MAX_NAMED = 20
 _TOP_LEVEL = ("model_id", "example_name", "revision")
 
 
@@ -108,9 +111,10 @@ class Resolver:
             return UnresolvedReferenceError(f"the reference ${{{name}}} is to a flag or a list; write it out")
         if any(name == wrong or name.startswith(f"{wrong}.") for wrong in self._config.wrong):
             return LeftOutError(f"the reference ${{{name}}} is to something that is wrong itself")
-        names = [*self._raw, *self._known]
+        names = [*self._known, *self._raw][:_MAX_COMPARED]
         close = difflib.get_close_matches(name, names, 1, 0.5)
-        advice = f"did you mean ${{{close[0]}}}?" if close else f"known: {', '.join(sorted(names))}"
+        some = ", ".join(sorted(names)[:_MAX_NAMED])
+        advice = f"did you mean ${{{close[0]}}}?" if close else f"known: {some}"
         return UnresolvedReferenceError(f"the reference ${{{name}}} is unknown; {advice}")
 
 
@@ -151,7 +155,9 @@ def check(
             found.append(config.mistake(str(problem), *path))
         if chars > _MAX_TOTAL_CHARS:
             message = f"with this the config stands for more than {_MAX_TOTAL_CHARS:,} characters"
-            return Checked((*found, config.mistake(message, *path)), frozenset(dict(config.steps())))
+            found.append(config.mistake(message, *path))
+        if chars > _MAX_TOTAL_CHARS or len(found) > _MAX_MISTAKES:
+            return Checked(tuple(found), frozenset(dict(config.steps())))
     return Checked(tuple(found), frozenset(broken))
 
 
