@@ -128,6 +128,31 @@ def cache(
 
 
 @app.command()
+def inspect(
+    engine: Annotated[str, typer.Argument(metavar="ENGINE", help="An archive: a file, or an address.")],
+    serve_on: Annotated[
+        str | None, typer.Option(help="Compute capability of the GPUs that will serve it: sm90 or 9.0.")
+    ] = None,
+    trt_llm: Annotated[
+        str | None, typer.Option(help="The TensorRT-LLM release that will serve it: 0.9.0.")
+    ] = None,
+    world_size: Annotated[int | None, typer.Option(min=1, help="WORLD_SIZE there.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is in an archive and whether cog-triton can serve it: exit code 0 if so, else 1."""
+    with _failures(as_json):
+        from trt_llm_pipeline import inspection
+
+        try:
+            found = inspection.inspect(engine, serve_on=serve_on, trt_llm=trt_llm, world_size=world_size)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        _print_json(found.as_json()) if as_json else typer.echo(found.as_text())
+        if not found.ready:
+            raise typer.Exit(1)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of the config, for editors."""
     from trt_llm_pipeline.config_schema import json_schema

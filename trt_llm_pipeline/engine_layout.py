@@ -101,13 +101,26 @@ def check_engine(directory: Path) -> EngineFacts:
     if halves and not _present(directory / "config.json"):
         return _check_both_halves(directory, halves)
     config = _json_object(directory / "config.json")
-    files = _files(directory, ".engine")
+    return check_engine_files(directory, config, _files(directory, ".engine"))
+
+
+def check_engine_files(where: Path, config: Mapping[str, Any], files: Mapping[str, int]) -> EngineFacts:
+    """Like `check_engine`, for an engine that is not unpacked.
+
+    Args:
+        where: what to call it in messages: a directory or an archive.
+        config: its parsed `config.json`.
+        files: its `.engine` files, with their sizes in bytes.
+
+    Raises:
+        LayoutError: a rank is missing, empty, or left from another build.
+    """
     builder, pretrained = config.get("builder_config"), config.get("pretrained_config")
     if isinstance(pretrained, dict):
-        return _check_from_08(directory, config, pretrained, files)
+        return _check_from_08(where, config, pretrained, files)
     if isinstance(builder, dict):
-        return _check_to_071(directory, builder, files)
-    return _accept_unknown(directory, files)
+        return _check_to_071(where, builder, files)
+    return _accept_unknown(where, files)
 
 
 def check_checkpoint(directory: Path) -> CheckpointFacts | None:

@@ -86,7 +86,7 @@ _BYTE_LEVEL_CLASSES = (
     "BartTokenizer",
 )
 _SENTENCEPIECE_CLASSES = ("LlamaTokenizer", "GemmaTokenizer", "T5Tokenizer")
-_ONLY_IN_5 = ("TokenizersBackend", "SentencePieceBackend", "PythonBackend", "MistralCommonBackend")
+ONLY_IN_5 = ("TokenizersBackend", "SentencePieceBackend", "PythonBackend", "MistralCommonBackend")
 _LARGEST_JSON = 128 << 20
 
 
@@ -111,7 +111,7 @@ def tokenizer_files(model_dir: Path) -> TokenizerFiles:
     """
     warnings: list[str] = []
     found: dict[str, Path | bytes] = dict(_collect(model_dir, warnings))
-    if not any(_is_vocabulary(name) for name in found):
+    if not any(is_vocabulary(name) for name in found):
         warnings.append(
             f"{model_dir.name} has no tokenizer (no tokenizer.json, tokenizer.model, vocab.json and so on), "
             f"so the "
@@ -188,7 +188,7 @@ def _chosen_class(repository: _Repository) -> str | None:
     """
     model = repository.model_config()
     named = model.get("tokenizer_class")
-    if isinstance(named, str) and named.removesuffix("Fast") in _known_classes():
+    if isinstance(named, str) and named.removesuffix("Fast") in known_classes():
         return named
     by_type = TOKENIZER_CLASSES.get(str(model.get("model_type")))
     if by_type is not None and _fits(by_type, repository):
@@ -206,7 +206,8 @@ def _chosen_class(repository: _Repository) -> str | None:
     return None
 
 
-def _known_classes() -> set[str]:
+def known_classes() -> set[str]:
+    """Tokenizer classes that transformers 4.38 and current releases have, without a `Fast` ending."""
     return {name.removesuffix("Fast") for name in (*TOKENIZER_CLASSES.values(), _GENERIC)}
 
 
@@ -264,19 +265,19 @@ def _doubts(repository: _Repository, added: Mapping[str, str | bool]) -> list[st
         ]
     auto_map = repository.config.get("auto_map")
     remote = isinstance(auto_map, dict) and "AutoTokenizer" in auto_map
-    if remote and name.removesuffix("Fast") not in _known_classes():
+    if remote and name.removesuffix("Fast") not in known_classes():
         return [
             f"the tokenizer class {name} is the repository's own Python code, which is not packed and which "
             f"a server does not run; serve it with a converted tokenizer.json instead"
         ]
-    if name in _ONLY_IN_5:
+    if name in ONLY_IN_5:
         return [
             f"the tokenizer class {name} is known only to transformers 5 and later; a server with "
             f"transformers 4 will not load it. If it has one, put tokenizer_class: {_GENERIC} into "
             f"{TOKENIZER_CONFIG}"
         ]
     doubts = []
-    if _has_paired_merges(repository):
+    if has_paired_merges(repository.read("tokenizer.json")):
         doubts.append(
             "tokenizer.json lists its merges as pairs, which transformers before 4.45 (tokenizers before "
             "0.20) cannot read; serve the engine with a later one, or put a tokenizer.json that lists them "
@@ -290,13 +291,20 @@ def _doubts(repository: _Repository, added: Mapping[str, str | bool]) -> list[st
     return doubts
 
 
-def _has_paired_merges(repository: _Repository) -> bool:
-    model = repository.read("tokenizer.json").get("model")
+def is_tokenizer_file(name: str) -> bool:
+    """Whether a file of that name at a repository's top belongs to its tokenizer."""
+    return is_vocabulary(name) or name in _COMPANIONS
+
+
+def has_paired_merges(tokenizer: Mapping[str, Any]) -> bool:
+    """Whether a parsed `tokenizer.json` has its merges in the form that came with tokenizers 0.20."""
+    model = tokenizer.get("model")
     merges = model.get("merges") if isinstance(model, dict) else None
     return isinstance(merges, list) and bool(merges) and isinstance(merges[0], list)
 
 
-def _is_vocabulary(name: str) -> bool:
+def is_vocabulary(name: str) -> bool:
+    """Whether a file of that name holds a tokenizer's vocabulary."""
     return any(fnmatchcase(name, pattern) for pattern in _VOCABULARIES)
 
 
@@ -308,7 +316,7 @@ def _collect(folder: Path, warnings: list[str]) -> dict[str, Path]:
         warnings.append(f"cannot look for a tokenizer in {folder}: {problem.strerror}")
         return found
     for name in names:
-        if not (_is_vocabulary(name) or name in _COMPANIONS):
+        if not is_tokenizer_file(name):
             continue
         path = _inside(folder, name)
         if path is None:

@@ -1,0 +1,57 @@
+"""One line of a readiness table, and what a whole table says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Status = Literal["ok", "warning", "problem", "unknown"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the readiness table.
+
+    Attributes:
+        name: what was looked at.
+        status: `ok`; `warning`: it can be served, with what the message says; `problem`: it cannot;
+            `unknown`: it could not be told.
+        message: what was found and, unless all is well, what to do next.
+        settings: environment variables to give cog-triton, by name.
+    """
+
+    name: str
+    status: Status
+    message: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+def is_ready(checks: Sequence[Check]) -> bool:
+    """True where nothing keeps the archive from being served."""
+    return not any(check.status == "problem" for check in checks)
+
+
+def settings(checks: Sequence[Check]) -> dict[str, str]:
+    """The environment variables that cog-triton needs for the archive."""
+    return {name: value for check in checks for name, value in check.settings.items()}
+
+
+def table(checks: Sequence[Check]) -> list[str]:
+    """One line a check."""
+    wide = max((len(check.name) for check in checks), default=0)
+    return [f"  {check.status:7}  {check.name:{wide}}  {check.message}" for check in checks]
+
+
+def verdict(checks: Sequence[Check]) -> list[str]:
+    """The table in a line or two: how it stands, and what to set."""
+    problems = sum(check.status == "problem" for check in checks)
+    unknown = sum(check.status == "unknown" for check in checks)
+    if problems:
+        text = f"not ready: {problems} problem{'s' * (problems != 1)}"
+    elif unknown:
+        text = f"nothing stands against it, but {unknown} of {len(checks)} checks could not be made"
+    else:
+        text = "ready"
+    wanted = " ".join(f"{name}={value}" for name, value in settings(checks).items())
+    return [text, f"set for cog-triton: {wanted}"] if wanted else [text]

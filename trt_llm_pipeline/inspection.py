@@ -1,0 +1,160 @@
+"""What is in an archive, and whether cog-triton can serve it: one streaming pass, nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from trt_llm_pipeline import readiness
+from trt_llm_pipeline.archive_reader import ArchiveContents, read_archive
+from trt_llm_pipeline.checks import Check, is_ready, settings, table, verdict
+from trt_llm_pipeline.engine_files import engine_entries
+from trt_llm_pipeline.readiness import ArchiveFacts
+from trt_llm_pipeline.resources import in_words
+
+_LARGEST_READ = 64 << 20
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """An archive that was looked at: what to call it, what it holds, and its readiness table."""
+
+    label: str
+    contents: ArchiveContents
+    checks: tuple[Check, ...]
+
+    @property
+    def ready(self) -> bool:
+        """True where nothing keeps cog-triton from serving it."""
+        return is_ready(self.checks)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything that was found, as JSON values."""
+        return {
+            "archive": self.label,
+            "size": self.contents.size,
+            "sha256": self.contents.sha256,
+            "compression": self.contents.compression,
+            "strict": self.contents.strict,
+            "files": [asdict(file) for file in self.contents.files],
+            "manifest": self.contents.manifest,
+            "ready": self.ready,
+            "checks": [asdict(check) for check in self.checks],
+            "settings": settings(self.checks),
+        }
+
+    def as_text(self) -> str:
+        """The manifest in short, every file's SHA-256 and the readiness table, for a terminal."""
+        contents = self.contents
+        lines = [
+            f"{self.label}: {in_words(contents.size)}, {contents.compression}, sha256 {contents.sha256}",
+            "",
+            *_summary(contents.manifest or {}),
+            "files",
+            *(f"  {file.sha256}  {file.size:>14,}  {file.name}" for file in contents.files),
+            "",
+            "cog-triton",
+            *table(self.checks),
+            "",
+            *verdict(self.checks),
+        ]
+        return "\n".join(map(_printable, lines))
+
+
+def inspect(
+    source: str,
+    *,
+    serve_on: str | None = None,
+    trt_llm: str | None = None,
+    world_size: int | None = None,
+) -> Inspection:
+    """Read an archive from its first byte to its last and judge it.
+
+    Args:
+        source: a path or an http(s) address.
+        serve_on, trt_llm, world_size: what will serve it; see `readiness.readiness`.
+
+    Raises:
+        ArtifactError: it cannot be read, or is no tar or tar.gz.
+        ValueError: `serve_on` or `trt_llm` is not readable.
+    """
+    contents = read_archive(source, keep=lambda name, _size: readiness.matters(name))
+    label = _label(source)
+    facts = ArchiveFacts(
+        name=label,
+        files={file.name: file.size for file in contents.files},
+        contents=contents.kept,
+        manifest=contents.manifest,
+        problems=contents.problems,
+        strict=contents.strict,
+    )
+    return Inspection(label, contents, readiness.readiness(facts, serve_on, trt_llm, world_size))
+
+
+def facts_of_build(
+    engine_dir: Path, extra: Mapping[str, Path | bytes], manifest: Mapping[str, Any]
+) -> ArchiveFacts:
+    """The facts of an archive that is about to be packed; its engines are not read.
+
+    Args:
+        engine_dir, extra, manifest: as for `artifact.pack`.
+
+    Raises:
+        ArtifactError: the directory holds what cannot be packed.
+    """
+    with engine_entries(engine_dir) as entries:
+        files = {entry.name: entry.size for entry in entries}
+        contents = {
+            entry.name: _read(engine_dir / entry.name)
+            for entry in entries
+            if readiness.matters(entry.name) and entry.size <= _LARGEST_READ
+        }
+    for name, data in extra.items():
+        if name not in files:
+            files[name] = len(data) if isinstance(data, bytes) else data.stat().st_size
+            if readiness.matters(name) and files[name] <= _LARGEST_READ:
+                contents[name] = data if isinstance(data, bytes) else _read(data)
+    return ArchiveFacts("the engine", files, contents, manifest)
+
+
+def _summary(manifest: Mapping[str, Any]) -> list[str]:
+    """The manifest's facts in a few lines; whatever is not as expected is left out."""
+    lines = []
+    for key in ("model_id", "revision", "source"):
+        if isinstance(manifest.get(key), str):
+            lines.append(f"{key:10} {manifest[key]}")
+    tools = manifest.get("toolchain")
+    if isinstance(tools, dict):
+        lines.append(f"toolchain  {tools.get('name')} {tools.get('version')}")
+    gpus = manifest.get("gpus")
+    for gpu in gpus if isinstance(gpus, list) else []:
+        if isinstance(gpu, dict):
+            lines.append(f"GPU        {gpu.get('name')}, compute capability {gpu.get('compute_capability')}")
+    if isinstance(gpus, str):
+        lines.append(f"GPU        none ({gpus})")
+    steps = manifest.get("steps")
+    for step in steps if isinstance(steps, list) else []:
+        if isinstance(step, dict) and isinstance(step.get("argv"), list):
+            lines.append(f"step       {step.get('name')}: {' '.join(map(str, step['argv']))}")
+    return [*lines, ""] if lines else []
+
+
+def _label(source: str) -> str:
+    """What to call the archive: an address without its query, which may be a signature."""
+    parts = urlsplit(source)
+    return f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.scheme in ("http", "https") else source
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _printable(line: str) -> str:
+    """A line that cannot move a terminal's cursor: an archive's names are anyone's text."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
