@@ -15,7 +15,7 @@ import argparse
 import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 _MOST_CHOICES = 200
 _PLAIN_TYPES = (int, float, complex, bool)
@@ -49,16 +49,24 @@ class Attempt:
         original: argparse's own methods.
         scratch: an existing directory, for stand-ins.
         excused: names of options that were left out, and are not to be called missing.
+        defaults_count: see `defaults_count()`.
     """
 
     def __init__(
-        self, args: Sequence[Arg], original: Mapping[str, Any], scratch: str, excused: set[str]
+        self,
+        args: Sequence[Arg],
+        original: Mapping[str, Any],
+        scratch: str,
+        excused: set[str],
+        *,
+        defaults_count: bool,
     ) -> None:
         self.mistakes: list[dict[str, Any]] = []
         self._args = args
         self._original = original
         self._scratch = scratch
         self._excused = excused
+        self._defaults_count = defaults_count
         self._turns: list[_Turn] = []
         self._parsers: list[Any] = []
         self._places: dict[int, list[int]] = {}
@@ -159,7 +167,9 @@ class Attempt:
             values = self._original["_get_values"](parser, action, texts)
         finally:
             self._valuing -= 1
-        if self._turns and values is not action.default:
+        # Later releases count an option for its group whatever its value, others not with its default.
+        given = bool(action.option_strings or texts)
+        if self._turns and (given if self._defaults_count else values is not action.default):
             self._turns[-1].changed.append(action)
         # SUPPRESS keeps argparse from calling the action.
         return values if len(self.mistakes) == found else argparse.SUPPRESS
@@ -284,6 +294,24 @@ class Attempt:
             }
             for action in actions.values()
         ]
+
+
+def defaults_count() -> bool:
+    """Whether in this argparse an option with its default value excludes others; to be asked unpatched."""
+    parser = _Raising(add_help=False)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--given", nargs="?")
+    group.add_argument("--other", action="store_true")
+    try:
+        parser.parse_args(["--given", "--other"])
+    except argparse.ArgumentError:
+        return True
+    return False
+
+
+class _Raising(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise argparse.ArgumentError(None, message)
 
 
 def _name(action: Any) -> str | None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import probe_guard  # type: ignore[import-not-found,unused-ignore]
-from probe_attempt import Arg, Attempt, place_of  # type: ignore[import-not-found,unused-ignore]
+from probe_attempt import Arg, Attempt, defaults_count, place_of  # type: ignore[import-not-found,unused-ignore]
 
 _HOOKS = (
     "_get_value",
@@ -60,9 +60,11 @@ class Watch:
         self._foreign = 0
         self._dropped: list[dict[str, Any]] = []
         self._original: dict[str, Any] = {}
+        self._defaults_count = False
 
     def install(self) -> None:
         """Patches argparse. Every hook does nothing until the outermost parse of the command line begins."""
+        self._defaults_count = defaults_count()
         for name in _HOOKS:
             self._hook(name)
         for name in _ENTRIES:
@@ -137,7 +139,9 @@ class Watch:
         """Parses until the parser does not give up any more; each time, what it gave up on is left out."""
         while True:
             excused = {m["name"] for m in self._dropped if m["name"]}
-            attempt = self._attempt = Attempt(self._args, self._original, self._scratch, excused)
+            attempt = self._attempt = Attempt(
+                self._args, self._original, self._scratch, excused, defaults_count=self._defaults_count
+            )
             _disarm(parser)
             try:
                 return attempt, list(lenient(list(tokens), copy.copy(namespace))[1])

@@ -64,6 +64,7 @@ def exclusive():
     precision = parser.add_mutually_exclusive_group()
     precision.add_argument("--padding", action="store_true")
     precision.add_argument("--dtype", choices=["float32", "float16"])
+    precision.add_argument("--plugin", nargs="?")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model_dir")
     source.add_argument("--max_batch_size", type=int)
@@ -109,7 +110,13 @@ PIECES = {
         *(["--max=7"], ["--", "3"], ["--pad"]),
     ),
     exclusive: (
-        *(["--padding"], ["--dtype", "float16"], ["--model_dir", "x"], ["--max_batch_size", "2"]),
+        *(
+            ["--padding"],
+            ["--dtype", "float16"],
+            ["--model_dir", "x"],
+            ["--max_batch_size", "2"],
+            ["--plugin"],
+        ),
         *(["--shape", "3", "4"], ["--mod=y"]),
     ),
     subcommands: (

@@ -45,7 +45,7 @@ class TestMistakes:
         answer = place.script(
             "behaves.py",
             *("--max_batchsize", "3", "--dtype", "float15", "--max_b", "4", "--max_beam_width", "abc"),
-            *("--remove_input_padding", "yes", "--use_gemm_plugin", "int3", "--shape", "1", "--rotary_pct"),
+            *("--remove_input_padding", "yes", "--use_gemm_plugin", "int3", "--rotary_pct", "--shape", "1"),
             python=python,
         )
         assert isinstance(answer, Checked)
@@ -68,8 +68,8 @@ class TestMistakes:
                 "--use_gemm_plugin",
                 "--use_gemm_plugin: invalid choice 'int3' (choose from float16, float32)",
             ),
-            (12, "--shape", "--shape: expected 2 arguments"),
-            (14, "--rotary_pct", "--rotary_pct: expected one argument"),
+            (12, "--rotary_pct", "--rotary_pct: expected one argument"),
+            (13, "--shape", "--shape: expected 2 arguments"),
             (None, "--model_dir", "--model_dir is required by behaves.py"),
         ]
         assert answer.mistakes[0].closest == ("--max_batch_size",)
