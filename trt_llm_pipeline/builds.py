@@ -79,8 +79,10 @@ class Builds:
         for directory in reversed(self._expendable()):
             if removed >= wanted_bytes:
                 break
-            removed += sum(path.stat().st_size for path in directory.glob("engine.tar*"))
-            shutil.rmtree(directory, ignore_errors=True)
+            size = sum(path.stat().st_size for path in directory.glob("engine.tar*"))
+            if size:  # without an archive it is the running build's, or a few lines of log
+                removed += size
+                shutil.rmtree(directory, ignore_errors=True)
         return removed
 
     def _expendable(self) -> list[Path]:

@@ -1,14 +1,21 @@
-"""Is there room? Asked before the download, answered with both numbers."""
+"""Is there room? Asked before the download, answered with both numbers. And what to say when it is full."""
 
 from __future__ import annotations
 
+import errno
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from trt_llm_pipeline.errors import DiskFull
 from trt_llm_pipeline.resources import in_words
 from trt_llm_pipeline.settings import Settings
+
+_FULL_BELOW = 256 * 1024
+_FULL_BELOW_AT_MOST = 64 * 1024 * 1024
+_FULL_SHARE = 1000
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,26 @@ def need(workspace: Path, missing_bytes: int, model_bytes: int, steps: int) -> D
     there = next(path for path in (workspace, *workspace.parents) if path.exists())
     free = shutil.disk_usage(there).free
     return DiskNeed(missing_bytes, model_bytes * steps, model_bytes, free)
+
+
+def is_full(directory: Path) -> bool:
+    """True where next to nothing can be written any more: less than a thousandth of the disk is free."""
+    usage = shutil.disk_usage(directory)
+    return usage.free < max(_FULL_BELOW, min(usage.total // _FULL_SHARE, _FULL_BELOW_AT_MOST))
+
+
+@contextmanager
+def translated(directory: Path) -> Iterator[None]:
+    """Turns what the system says when `directory` has no room left into `DiskFull`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull(
+            f"the disk of {directory} is full ({error.strerror}): free some, or name another "
+            "TRT_LLM_WORKSPACE, and build again"
+        ) from error
 
 
 def cache_limit(settings: Settings) -> int:

@@ -68,6 +68,13 @@ class Ledger:
             self._note_directories(record, set(self._workspace.directories()) - set(known["directories"]))
         write_json(self._path, record)
 
+    def discard(self, names: Iterable[str]) -> None:
+        """Removes files that a step has just made. Writes nothing, because the disk may be full."""
+        for name in names:
+            path = self._workspace.root / name
+            if not self._leads_elsewhere(path.parent):
+                path.unlink(missing_ok=True)
+
     def recover(self) -> tuple[str, ...]:
         """Takes in what a build that was killed has left; returns those files.
 

@@ -135,7 +135,7 @@ def build(
     workspace.prepare()
     build_id = builds.new_id()
     holder = f"build {build_id} of {planned.config.model_id}"
-    with workspace.lock(holder), GpuMonitor() as gpus:
+    with disk.translated(workspace.root), workspace.lock(holder), GpuMonitor() as gpus:
         return _Build(planned, settings, voice, redactor, token, target, build_id, gpus).run()
 
 

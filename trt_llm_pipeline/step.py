@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from trt_llm_pipeline import engine_layout, outputs, process, resources
+from trt_llm_pipeline import disk, engine_layout, outputs, process, resources
 from trt_llm_pipeline.cache import StepCache
 from trt_llm_pipeline.command import shell_line
-from trt_llm_pipeline.errors import StepFailed, StepOutputError, StepTimeout
+from trt_llm_pipeline.errors import DiskFull, StepFailed, StepOutputError, StepTimeout
 from trt_llm_pipeline.ledger import Ledger
 from trt_llm_pipeline.output import Redactor
 from trt_llm_pipeline.planning import Plan, PlannedStep
@@ -132,7 +132,10 @@ def run(context: StepContext, step: PlannedStep, found: Mapping[str, Path]) -> S
         result, samples = _supervise(context, step, argv)
     finally:
         made = outputs.changed(before, workspace.files())
-        ledger.finish(step.name, made)
+        full = disk.is_full(workspace.root)
+        if full:  # nothing can be noted, and no later build succeeds, unless what was written goes
+            ledger.discard(set(made) - set(before))
+        ledger.finish(step.name, outputs.changed(before, workspace.files()))
     report = StepReport(
         name=step.name,
         argv=argv,
@@ -143,21 +146,24 @@ def run(context: StepContext, step: PlannedStep, found: Mapping[str, Path]) -> S
         peak_gpu_memory_bytes=_gpu_peak(samples),
         samples=tuple(samples),
     )
+    left = _removed(made, workspace.root) if full else _left_behind(made)
     if result.timed_out:
         raise StepTimeout(
             step.name,
             f"took longer than its limit of {_limit(context, step):.0f} s and was ended; "
-            f"raise {step.name}.timeout{_left_behind(made)}",
+            f"raise {step.name}.timeout{left}",
             tail=result.tail,
         )
     if result.exit_code != 0:
         reason = _why(result.exit_code, result.peak_rss_bytes, resources.oom_kills() > kills)
         raise StepFailed(
             step.name,
-            f"{Path(step.program[-1]).name} {reason}{_left_behind(made)}",
+            f"{Path(step.program[-1]).name} {reason}{left}",
             exit_code=result.exit_code,
             tail=result.tail,
         )
+    if full:
+        raise DiskFull(f"step {step.name}: {Path(step.program[-1]).name} exited 0{left}")
     output_dir = _results(context, step, made, named)
     ledger.found(step.name, output_dir)
     context.log(f"step {step.name}: done in {result.wall_s:.1f} s, {_cost(report)}, output in {output_dir}")
@@ -204,7 +210,7 @@ def _supervise(
     context: StepContext, step: PlannedStep, argv: tuple[str, ...]
 ) -> tuple[process.ProcessResult, list[Sample]]:
     started = time.monotonic()
-    with (context.logs / f"{step.name}.log").open("w", encoding="utf-8") as file:
+    with _LogFile(context.logs / f"{step.name}.log") as file:
         voice = _Voice(context, step.name, file)
         samples: list[Sample] = []
         next_look = started
@@ -248,14 +254,42 @@ def _gpu_peak(samples: list[Sample]) -> tuple[int, ...]:
     return peak
 
 
+class _LogFile:
+    """A step's output on disk, up to a limit. A full disk costs the rest of it and nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._room = _LOG_FILE_BYTES
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> _LogFile:
+        self._file = self.path.open("w", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+
+    def line(self, text: str) -> None:
+        if self._file is None or self._room <= 0:
+            return
+        self._room -= len(text) + 1
+        try:
+            self._file.write(text + "\n")
+            if self._room <= 0:
+                self._file.write("[the rest of the output is not kept]\n")
+        except OSError:
+            self._room = 0
+
+
 class _Voice:
     """A step's output: all of it to a file, as much as a person can read to the log."""
 
-    def __init__(self, context: StepContext, step: str, file: TextIO) -> None:
+    def __init__(self, context: StepContext, step: str, file: _LogFile) -> None:
         self._context = context
         self._step = step
         self._file = file
-        self._written = 0
         self._shown = 0
         self._hidden: list[str] = []
         self._hidden_count = 0
@@ -263,18 +297,14 @@ class _Voice:
 
     def line(self, text: str) -> None:
         self._last = time.monotonic()
-        if self._written < _LOG_FILE_BYTES:
-            self._file.write(text + "\n")
-            self._written += len(text) + 1
-            if self._written >= _LOG_FILE_BYTES:
-                self._file.write("[the rest of the output is not kept]\n")
+        self._file.line(text)
         if self._shown < _SHOWN_BYTES:
             self._shown += len(text) + 1
             self._context.log(text)
             if self._shown >= _SHOWN_BYTES:
                 self._context.log(
                     f"step {self._step}: more than {in_words(_SHOWN_BYTES)} of output; "
-                    f"the rest goes to {self._file.name} only, but for the last lines"
+                    f"the rest goes to {self._file.path} only, but for the last lines"
                 )
             return
         self._hidden_count += 1
@@ -293,7 +323,7 @@ class _Voice:
     def close(self) -> None:
         if self._hidden_count > len(self._hidden):
             self._context.log(
-                f"[... {self._hidden_count - len(self._hidden)} lines only in {self._file.name}]"
+                f"[... {self._hidden_count - len(self._hidden)} lines only in {self._file.path}]"
             )
         for text in self._hidden:
             self._context.log(text)
@@ -376,6 +406,14 @@ def _left_behind(made: Mapping[str, FileMark]) -> str:
     size = sum(mark.size for mark in made.values())
     parent = os.path.commonpath([str(Path(name).parent) for name in made]) or "."
     return f"; it left {len(made)} files ({in_words(size)}) in {parent}"
+
+
+def _removed(made: Mapping[str, FileMark], root: Path) -> str:
+    size = sum(mark.size for mark in made.values())
+    return (
+        f"; the disk of {root} is full, so the {len(made)} files ({in_words(size)}) that it had written are "
+        "removed: free some, or name another TRT_LLM_WORKSPACE, and build again"
+    )
 
 
 def _cost(report: StepReport) -> str:

@@ -22,7 +22,7 @@ def write(data):
 
 
 if args.kind == "lines":
-    block = b"".join(b"%d bottles of beer on the wall\n" % n for n in range(30_000))
+    block = b"".join(b"%d bottles of beer on the wall" % n + b"." * 90 + b"\n" for n in range(9_000))
     for _ in range(0, total, len(block)):
         write(block)
 elif args.kind == "endless_line":
