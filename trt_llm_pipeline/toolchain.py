@@ -89,7 +89,8 @@ class Toolchain:
         with suppress(OSError, ValueError, RuntimeError):  # no name for a file, or a circle of links
             for root in roots:
                 path = (root / name).resolve()
-                if path.is_dir() and self._inside(path) and path not in roots:
+                holds_examples = any(other.is_relative_to(path) for other in roots)
+                if path.is_dir() and self._inside(path) and not holds_examples:
                     return path
         known = self.example_names()
         close = difflib.get_close_matches(Path(name).name, known, 3, 0.4)
