@@ -85,6 +85,11 @@ def partial_folder(folder: Path) -> Path:
     return books_of(folder) / "partial"
 
 
+def unpacking_folder(folder: Path) -> Path:
+    """Where a tar is unpacked before its files are moved to their places."""
+    return books_of(folder) / "unpacked"
+
+
 def partial_name(file: RecordedFile) -> str:
     """Named by content, so that nothing is ever gone on with that has become another file.
 
@@ -239,5 +244,6 @@ def remove_files(folder: Path, paths: tuple[str, ...]) -> None:
 
 
 def remove_partial(folder: Path) -> None:
-    """Removes half-downloaded files."""
-    shutil.rmtree(partial_folder(folder), ignore_errors=True)
+    """Removes half-downloaded files, and what an interrupted unpacking left."""
+    for leftover in (partial_folder(folder), unpacking_folder(folder)):
+        shutil.rmtree(leftover, ignore_errors=True)

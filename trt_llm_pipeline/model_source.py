@@ -30,7 +30,7 @@ from trt_llm_pipeline.model_types import (
     WeightFormat,
     human_bytes,
 )
-from trt_llm_pipeline.transfer import Transfer, Wanted, disk_full
+from trt_llm_pipeline.transfer import Transfer, Wanted, disk_full, free_bytes, write_error
 
 __all__ = [
     "DownloadPlan",
@@ -152,7 +152,10 @@ def fetch(
         )
         log(f"warning: {warning} ({error})")
         return replace(_snapshot(request, folder, usable, 0), warnings=(warning,))
-    return _download(replace(hub, limits=limits), request, folder, record, files, listing, progress)
+    try:
+        return _download(replace(hub, limits=limits), request, folder, record, files, listing, progress)
+    except OSError as error:
+        raise write_error(error, folder, _bytes(files), request.model_id) from error
 
 
 def _download(
@@ -181,9 +184,9 @@ def _download(
         stale=tuple(path for path in dict.fromkeys(earlier) if path not in paths),
     )
     needed = _bytes(missing) - sum(_partial_bytes(folder, file) for file in missing)
-    folder.mkdir(parents=True, exist_ok=True)
-    if needed > _free(folder):
+    if needed > free_bytes(folder):
         raise disk_full(folder, needed, f"{request.model_id} ({len(missing)} files)")
+    folder.mkdir(parents=True, exist_ok=True)
     if not missing and not current.stale:
         hub.log(f"model {request.model_id}: complete at {listing.commit[:12]}; nothing to download")
     # Before the first file: from now on the folder is known to be ours, and to be incomplete.
@@ -273,13 +276,17 @@ def _complete(folder: Path, record: Record | None, request: ModelRequest) -> Rec
     """The record, when all that it lists is there and it is what the request asks for by name."""
     if record is None or not record.complete or record.source != "hub":
         return None
-    if request.revision not in (record.requested_revision, record.revision):
+    if _named(request.revision) not in (_named(record.requested_revision), record.revision):
         return None
     if request.weight_format != record.weight_format or record.model_id != request.model_id:
         return None
     if any(model_record.matches(folder, file) is None for file in record.files):
         return None
     return record
+
+
+def _named(revision: str | None) -> str:
+    return revision or "main"
 
 
 def _known(record: Record | None, file: RecordedFile) -> RecordedFile:
@@ -308,9 +315,3 @@ def _partial_bytes(folder: Path, file: RecordedFile) -> int:
         return min(part.stat().st_size, file.size)
     except OSError:
         return 0
-
-
-def _free(folder: Path) -> int:
-    import shutil
-
-    return shutil.disk_usage(folder).free

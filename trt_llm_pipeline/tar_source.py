@@ -35,7 +35,6 @@ from trt_llm_pipeline.model_types import (
 from trt_llm_pipeline.tar_extract import Unpacked, unpack
 from trt_llm_pipeline.tar_reader import Fetcher, uncompressed
 
-_UNPACKED = "unpacked"
 # Left free on the disk, whatever the archive says.
 _SPARE_BYTES = 64 << 20
 _TICK = 0.1
@@ -92,13 +91,12 @@ def fetch_tar(
         fetcher.raise_if_failed()
         size = "of unknown size" if fetcher.length is None else human_bytes(fetcher.length)
         log(f"model {request.model_id}: {size} to download and unpack from {shown}")
-        books = model_record.books_of(folder)
-        model_record.check_no_links(folder, f"{(books / _UNPACKED).relative_to(folder)}/x")
+        staging = model_record.unpacking_folder(folder)
+        model_record.check_no_links(folder, f"{staging.relative_to(folder)}/x")
         fresh = not folder.exists()
-        staging = books / _UNPACKED
         shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
         try:
+            staging.mkdir(parents=True)
             unpacked = _unpack(fetcher, staging, shown, progress)
             revision = f"sha256:{fetcher.sha256}"
             _settle(request, folder, shown, fetcher, unpacked, revision)

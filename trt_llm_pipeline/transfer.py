@@ -6,13 +6,16 @@ import errno
 import hashlib
 import os
 import queue
+import shutil
+import ssl
 import threading
 import time
+import urllib.error
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from trt_llm_pipeline.errors import DiskFull, ModelUnavailable, TrtLlmPipelineError
+from trt_llm_pipeline.errors import DiskFull, ModelUnavailable, TrtLlmPipelineError, WorkspaceError
 from trt_llm_pipeline.http_stream import (
     HttpStatusError,
     ResponseStream,
@@ -303,13 +306,21 @@ class _Download:
 
     def _transient(self, error: Exception) -> Transient:
         file = self.wanted.file
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise disk_full(self.transfer.folder, file.size, file.path) from error
         problem = transient_failure(error)
         if problem is not None:
             return problem
         if isinstance(error, HttpStatusError):
+            if error.url.split("/")[2] != self._host():
+                # A signed address at the storage's host has run out; the next attempt gets a new one.
+                return Transient(f"HTTP {error.status} from {error.url.split('/')[2]}")
             raise self.transfer.refused(error, file.path) from error
+        if isinstance(error, urllib.error.URLError | ssl.SSLError):
+            raise ModelUnavailable(
+                f"{file.path} could not be downloaded from {self._host()}: {error}. Check the network, the "
+                "proxy settings and HF_ENDPOINT"
+            ) from error
+        if isinstance(error, OSError):
+            raise write_error(error, self.transfer.folder, file.size, file.path) from error
         raise error
 
     def _host(self) -> str:
@@ -327,11 +338,26 @@ def _write_all(output: object, chunk: bytes) -> None:
         view = view[output.write(view) :]  # type: ignore[attr-defined]
 
 
+def write_error(error: OSError, folder: Path, needed: int, what: str) -> TrtLlmPipelineError:
+    """What it means when the model's folder cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full(folder, needed, what)
+    place = error.filename or folder
+    reason = error.strerror or type(error).__name__
+    return WorkspaceError(f"{place} could not be written: {reason}; mend that and run the build again")
+
+
+def free_bytes(folder: Path) -> int:
+    """Free on the disk where the folder is or will be."""
+    place = folder
+    while not place.is_dir() and place != place.parent:
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
 def disk_full(folder: Path, needed: int, what: str) -> DiskFull:
     """Says what was needed and what is free."""
-    import shutil
-
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(folder)
     return DiskFull(
         f"the disk is full: {what} needs {human_bytes(needed)} and {human_bytes(free)} are free on the disk "
         f"of {folder}. What was downloaded is kept; make room and run the build again to go on from there."

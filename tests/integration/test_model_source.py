@@ -593,3 +593,27 @@ class TestDisk:
         downloaded, files = done.stdout.split("downloaded ")[-1].split()
         assert int(downloaded) < sum(map(len, SAFETENSORS.values()))
         assert int(files) == len(SAFETENSORS)
+
+
+class TestPlaces:
+    def test_a_file_where_a_folder_should_be_is_named(self, caller: Caller) -> None:
+        caller.models.mkdir()
+        (caller.models / "owner").write_text("a file")
+        with pytest.raises(WorkspaceError, match="could not be written"):
+            caller.fetch()
+
+    def test_main_and_no_revision_are_the_same(self, hub: HubServer, caller: Caller) -> None:
+        caller.fetch()
+        caller.env["HF_HUB_OFFLINE"] = "1"
+        assert caller.fetch(revision="main").downloaded_bytes == 0
+
+    def test_an_expired_address_at_the_storage_is_asked_for_anew(
+        self, hub: HubServer, caller: Caller
+    ) -> None:
+        hub.faults.add(Fault("status", "/storage/*", status=403))
+        assert contents(caller.fetch().path) == SAFETENSORS
+        assert any("HTTP 403 from" in line for line in caller.lines)
+
+    def test_a_repository_that_moved_is_followed(self, hub: HubServer, caller: Caller) -> None:
+        hub.faults.add(Fault("moved", DOWNLOAD, status=308))
+        assert contents(caller.fetch().path) == SAFETENSORS

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Kind = Literal["status", "reset", "stall", "short", "corrupt", "slow", "longer", "ignore_range"]
+Kind = Literal["status", "reset", "stall", "short", "corrupt", "slow", "longer", "ignore_range", "moved"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Fault:
             connection; `stall` sends them, then nothing for `seconds`, then closes (metadata is late by as
             much); `short` announces only `after` bytes and ends properly; `longer` announces and sends
             `after` zeros more; `corrupt` turns over one bit of byte `after`; `slow` sends `after` bytes a
-            second; `ignore_range` sends the whole file for a Range request.
+            second; `ignore_range` sends the whole file for a Range request; `moved` redirects to the same
+            address with `status`.
         match: pattern for the request's path (`*/resolve/*model.safetensors`).
         times: how many requests it spoils before all is well again.
         method: the only method that it applies to.

@@ -114,6 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if fault is not None and fault.kind == "status":
                 return self._fail(fault)
+            if fault is not None and fault.kind == "moved":
+                return self._send_head(fault.status, {"Location": self.path, "Content-Length": "0"})
             if match := _API.match(parts.path):
                 if fault is not None and fault.kind == "stall":
                     self._wait(fault.seconds)
