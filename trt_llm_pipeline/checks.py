@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -41,6 +41,16 @@ def table(checks: Sequence[Check]) -> list[str]:
     """One line a check."""
     wide = max((len(check.name) for check in checks), default=0)
     return [f"  {check.status:7}  {check.name:{wide}}  {check.message}" for check in checks]
+
+
+def log_lines(checks: Iterable[Check]) -> list[str]:
+    """One line a check, for a build's log."""
+    return [
+        f"not ready for cog-triton: {check.name}: {check.message}"
+        if check.status == "problem"
+        else f"ready for cog-triton: {check.status}: {check.name}: {check.message}"
+        for check in checks
+    ]
 
 
 def verdict(checks: Sequence[Check]) -> list[str]:

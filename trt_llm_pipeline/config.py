@@ -174,6 +174,8 @@ class BuildConfig(_Strict):
     """Whether the archive is `engine.tar.gz` or, with `none`, `engine.tar`."""
     cache: bool = True
     """Whether results of unchanged steps are used again, and kept."""
+    report: bool = False
+    """Whether `report.html` is in the archive too, whose bytes then differ from build to build."""
     hf_token: SecretStr | None = Field(default=None, json_schema_extra={"writeOnly": True})
     """A token for gated models. Better given as the prediction's hf_token input."""
 

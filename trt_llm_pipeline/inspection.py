@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 from trt_llm_pipeline import readiness
 from trt_llm_pipeline.archive_reader import ArchiveContents, read_archive
+from trt_llm_pipeline.archive_writer import Entry
 from trt_llm_pipeline.checks import Check, is_ready, settings, table, verdict
-from trt_llm_pipeline.engine_files import engine_entries
+from trt_llm_pipeline.engine_files import engine_entries, extra_entry
 from trt_llm_pipeline.readiness import ArchiveFacts
 from trt_llm_pipeline.resources import in_words
 
@@ -105,18 +106,15 @@ def facts_of_build(
     Raises:
         ArtifactError: the directory holds what cannot be packed.
     """
-    with engine_entries(engine_dir) as entries:
-        files = {entry.name: entry.size for entry in entries}
+    with engine_entries(engine_dir) as engine:
+        beside = [extra_entry(name, data) for name, data in extra.items()]
+        entries = {entry.name: entry for entry in [*beside, *engine]}  # an engine file of the same name wins
         contents = {
-            entry.name: _read(engine_dir / entry.name)
-            for entry in entries
-            if readiness.matters(entry.name) and entry.size <= _LARGEST_READ
+            name: _content(entry)
+            for name, entry in entries.items()
+            if readiness.matters(name) and entry.size <= _LARGEST_READ
         }
-    for name, data in extra.items():
-        if name not in files:
-            files[name] = len(data) if isinstance(data, bytes) else data.stat().st_size
-            if readiness.matters(name) and files[name] <= _LARGEST_READ:
-                contents[name] = data if isinstance(data, bytes) else _read(data)
+    files = {name: entry.size for name, entry in entries.items()}
     return ArchiveFacts("the engine", files, contents, manifest)
 
 
@@ -148,11 +146,16 @@ def _label(source: str) -> str:
     return f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.scheme in ("http", "https") else source
 
 
-def _read(path: Path) -> bytes:
+def _content(entry: Entry) -> bytes:
+    source = entry.open()
     try:
-        return path.read_bytes()
-    except OSError:
-        return b""
+        content = bytearray(entry.size)
+        filled = 0
+        while filled < entry.size and (count := source.readinto(memoryview(content)[filled:])):
+            filled += count
+        return bytes(content[:filled])
+    finally:
+        source.close()
 
 
 def _printable(line: str) -> str:

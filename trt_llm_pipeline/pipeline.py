@@ -15,17 +15,22 @@ from typing import Any, Literal, Protocol
 from trt_llm_pipeline import (
     artifact,
     builds,
+    checks,
     delivery,
     disk,
+    inspection,
     model_source,
     preview,
     provenance,
+    readiness,
+    report,
     step,
     tokenizer_files,
     verified_copy,
 )
 from trt_llm_pipeline.builds import ARCHIVE_NAMES, RECORD_NAME, Builds
 from trt_llm_pipeline.cache import StepCache
+from trt_llm_pipeline.checks import Check
 from trt_llm_pipeline.destination import Destination, parse_destination
 from trt_llm_pipeline.errors import DeliveryError
 from trt_llm_pipeline.fingerprint import FileHashes
@@ -33,6 +38,7 @@ from trt_llm_pipeline.ledger import Ledger
 from trt_llm_pipeline.model_source import Snapshot
 from trt_llm_pipeline.output import Redactor
 from trt_llm_pipeline.planning import Plan
+from trt_llm_pipeline.report import REPORT_NAME
 from trt_llm_pipeline.resolved_config import resolved_yaml
 from trt_llm_pipeline.resources import GpuMonitor, in_words
 from trt_llm_pipeline.settings import Settings
@@ -348,10 +354,21 @@ class _Build:
         config_text = self._redactor(resolved_yaml(self._plan, found)).encode()
         facts = provenance.manifest(self._plan, snapshot, reports, self._gpus.gpus)
         facts = self._redactor.values(facts)
-        archive = self._send(found["build"], {**tokenizer.files, CONFIG_NAME: config_text}, facts)
-        seconds = self._clock.seconds
-        record = provenance.build_record(self._id, key, archive, facts, reports, seconds, self._warnings)
-        return self._finish(self._redactor.values(record))
+        extra = {**tokenizer.files, CONFIG_NAME: config_text}
+        ready = readiness.readiness(inspection.facts_of_build(found["build"], extra, facts))
+        self._warnings += checks.log_lines(check for check in ready if check.status == "problem")
+        measured = reports, self._clock.seconds, self._warnings, _size(snapshot), ready
+
+        def record(archive: provenance.Archive | None) -> dict[str, Any]:
+            told = provenance.build_record(self._id, key, archive, facts, *measured)
+            return dict(self._redactor.values(told))
+
+        if self._plan.config.report:
+            self._voice.log(
+                f"{REPORT_NAME} goes into the archive, so the same inputs no longer give the same bytes"
+            )
+            extra[REPORT_NAME] = report.render(record(None)).encode()
+        return self._finish(record(self._send(found["build"], extra, facts)))
 
     def _send(
         self, engine_dir: Path, extra: Mapping[str, Path | bytes], facts: Mapping[str, Any]
@@ -392,12 +409,15 @@ class _Build:
         self._voice.metric("archive_bytes", archive["size"])
         record_path = self._directory / RECORD_NAME
         write_json(record_path, record)
+        (self._directory / REPORT_NAME).write_text(report.render(record), encoding="utf-8")
         path = Path(archive["path"]) if "path" in archive else None
         newest = self._builds.publish(path) if path else None
         self._voice.log(
             f"packaged {len(record['files'])} files in {self._clock.seconds['package']:.1f} s: "
             f"{in_words(archive['size'])}, sha256 {archive['sha256']}, {path or archive['address']}"
         )
+        for line in checks.log_lines(Check(**check) for check in record.get("readiness", [])):
+            self._voice.log(f"warning: {line}" if line.startswith("not") else line)
         return BuildResult(
             build_id=self._id,
             directory=self._directory,

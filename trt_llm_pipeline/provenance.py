@@ -7,11 +7,13 @@ bytes. Measurements and places are in `build.json`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import trt_llm_pipeline
 from trt_llm_pipeline.archive_writer import ArchivedFile
+from trt_llm_pipeline.checks import Check
 from trt_llm_pipeline.model_source import Snapshot
 from trt_llm_pipeline.planning import Plan
 from trt_llm_pipeline.resources import Gpu
@@ -50,29 +52,31 @@ def manifest(
 def build_record(
     build_id: str,
     key: str | None,
-    archive: Archive,
+    archive: Archive | None,
     facts: Mapping[str, Any],
     reports: Sequence[StepReport],
     seconds: Mapping[str, float],
     warnings: Sequence[str],
+    model_bytes: int,
+    readiness: Sequence[Check],
 ) -> dict[str, Any]:
-    """What `build.json` says: sizes in bytes, times in seconds."""
-    return {
+    """What `build.json` says: sizes in bytes, times in seconds. Before there is an archive, without it."""
+    record: dict[str, Any] = {
         "build_id": build_id,
         "key": key,
         "service_version": trt_llm_pipeline.__version__,
-        "archive": {
-            "name": archive.name,
-            **archive.place,
-            "size": archive.size,
-            "sha256": archive.sha256,
-        },
-        "files": {file.name: {"size": file.size, "sha256": file.sha256} for file in archive.files},
+        "model_bytes": model_bytes,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "steps": [_step(report) for report in reports],
         "warnings": list(warnings),
+        "readiness": [asdict(check) for check in readiness],
         "manifest": facts,
     }
+    if archive is not None:
+        place = {"name": archive.name, **archive.place, "size": archive.size, "sha256": archive.sha256}
+        files = {file.name: {"size": file.size, "sha256": file.sha256} for file in archive.files}
+        record |= {"archive": place, "files": files}
+    return record
 
 
 def _step(report: StepReport) -> dict[str, Any]:
@@ -80,6 +84,7 @@ def _step(report: StepReport) -> dict[str, Any]:
         "name": report.name,
         "argv": list(report.argv),
         "output_dir": str(report.output_dir),
+        "output_bytes": _size(report.output_dir),
         "cached": report.cached,
         "wall_s": round(report.wall_s, 3),
         "cpu_s": round(report.cpu_s, 3),
@@ -87,6 +92,14 @@ def _step(report: StepReport) -> dict[str, Any]:
         "peak_gpu_memory_bytes": list(report.peak_gpu_memory_bytes),
         "samples": [[seconds, memory, list(gpus)] for seconds, memory, gpus in report.samples],
     }
+
+
+def _size(directory: Path | None) -> int | None:
+    """Bytes in the regular files below a directory; None where there is none any more."""
+    if directory is None or not directory.is_dir():
+        return None
+    files = (path for path in directory.rglob("*") if path.is_file() and not path.is_symlink())
+    return sum(path.stat().st_size for path in files)
 
 
 def _portable(plan: Plan, argv: Sequence[str]) -> list[str]:
