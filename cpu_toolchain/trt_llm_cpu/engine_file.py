@@ -23,6 +23,7 @@ import numpy as np
 
 from trt_llm_cpu.console import BadInputError
 from trt_llm_cpu.dtypes import storage_type
+from trt_llm_cpu.spec import reading
 from trt_llm_cpu.weights import Weight
 
 MAGIC = b"TLLMCPU\x01"
@@ -106,11 +107,12 @@ def read_engine(path: Path) -> Engine:
         graph = stream.read(graph_size)
     mapped = np.memmap(path, np.uint8, "r")
     weights = {}
-    for name, dtype, shape, place in table:
-        kind = storage_type(dtype)
-        start = weights_start + place
-        flat = mapped[start : start + math.prod(shape) * kind.size]
-        weights[name] = (dtype, flat.view(kind.numpy).reshape(shape))
+    with reading(path):
+        for name, dtype, shape, place in table:
+            kind = storage_type(dtype)
+            start = weights_start + place
+            flat = mapped[start : start + math.prod(shape) * kind.size]
+            weights[name] = (dtype, flat.view(kind.numpy).reshape(shape))
     return Engine(path, facts, graph, weights)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from trt_llm_cpu.console import BadInputError, UnsupportedError
 from trt_llm_cpu.dtypes import FLOAT_NAMES, cast, storage_type
 from trt_llm_cpu.gpt2 import UNIFIED_LAYER_NAMES
-from trt_llm_cpu.spec import DecoderSpec
+from trt_llm_cpu.spec import DecoderSpec, checked
 from trt_llm_cpu.weights import Weight
 
 _SPLIT_COLUMNS = ("mlp.dense_h_to_4h.weight", "mlp.dense_h_to_4h.bias")
@@ -159,8 +159,9 @@ def open_ft_checkpoint(directory: Path) -> FtCheckpoint:
         rotary = section.getfloat("rotary_pct", 0.0)
         scaled = section.getboolean("scale_attn_weights", True)
         by_layer = section.getboolean("scale_attn_by_inverse_layer_idx", False)
-    except (configparser.Error, KeyError, ValueError, TypeError, ZeroDivisionError) as error:
+    except (configparser.Error, KeyError, ValueError, TypeError, ArithmeticError) as error:
         raise BadInputError(f"{path} cannot be read as an FT checkpoint's config: {error}.") from None
+    checked(spec, path)
     if ranks != 1:
         raise UnsupportedError(
             f"{directory} was converted with tensor parallelism {ranks}; "

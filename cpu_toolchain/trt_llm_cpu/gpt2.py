@@ -11,7 +11,7 @@ import numpy as np
 
 from trt_llm_cpu.console import BadInputError, UnsupportedError
 from trt_llm_cpu.dtypes import cast
-from trt_llm_cpu.spec import DecoderSpec
+from trt_llm_cpu.spec import DecoderSpec, checked
 from trt_llm_cpu.tensors import ModelTensors, open_model, read_json
 from trt_llm_cpu.weights import Weight, is_matrix
 
@@ -94,6 +94,11 @@ def read_config(directory: Path) -> dict[str, Any]:
             f"{directory} holds a {model_type} model; this CPU toolchain's gpt example supports gpt2."
         )
     config = {**_DEFAULTS, **found}
+    config["n_inner"] = config["n_inner"] or None
+    if config["n_inner"] is not None and (type(config["n_inner"]) is not int or config["n_inner"] < 1):
+        raise BadInputError(
+            f"{directory / 'config.json'}: n_inner is {config['n_inner']!r}, no whole number."
+        )
     for key in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
         if type(config[key]) is not int or config[key] < 1:
             raise BadInputError(
@@ -202,6 +207,7 @@ def open_gpt2(directory: Path, dtype: str) -> tuple[DecoderSpec, list[Weight]]:
         norm_epsilon=config["layer_norm_epsilon"],
         gated_mlp=False,
     )
+    checked(spec, directory / "config.json")
     model = open_model(directory)
     weights = []
     for ft, name in find_tensors(model, config, directory).items():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from trt_llm_cpu.console import BadInputError, UnsupportedError
 from trt_llm_cpu.dtypes import cast
-from trt_llm_cpu.spec import DecoderSpec, RopeSpec
+from trt_llm_cpu.spec import DecoderSpec, RopeSpec, checked, reading
 from trt_llm_cpu.tensors import ModelTensors, open_model, read_json
 from trt_llm_cpu.weights import Weight
 
@@ -27,15 +28,6 @@ _DEFAULTS: dict[str, Any] = {
     "rms_norm_eps": 1e-6,
     "tie_word_embeddings": False,
 }
-_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "max_position_embeddings",
-)
-
 # The unified name inside a layer to the Hugging Face modules that make it up, stacked along their outputs.
 # TensorRT-LLM's `fc` is the projection that is activated, `gate` the one that multiplies.
 _LAYER_MODULES = {
@@ -88,33 +80,26 @@ def read_spec(found: dict[str, Any], path: Path, dtype: str) -> DecoderSpec:
             f"{path.parent} is a quantised model; float32, float16 and bfloat16 models are supported."
         )
     config = {**_DEFAULTS, **found}
-    heads = config["num_attention_heads"]
-    kv_heads = config.get("num_key_value_heads") or heads
-    for key, value in (*((key, config[key]) for key in _SIZES), ("num_key_value_heads", kv_heads)):
-        if type(value) is not int or value < 1:
-            raise BadInputError(f"{path}: {key} is {value!r}, not a positive whole number.")
-    head_size = config.get("head_dim") or config["hidden_size"] // heads
-    if heads % kv_heads or head_size % 2:
-        raise BadInputError(
-            f"{path}: {heads} attention heads of size {head_size} do not go with {kv_heads} key/value heads."
+    with reading(path):
+        heads = config["num_attention_heads"]
+        spec = DecoderSpec(
+            family="llama",
+            dtype=dtype,
+            vocab_size=config["vocab_size"],
+            hidden_size=config["hidden_size"],
+            num_layers=config["num_hidden_layers"],
+            num_heads=heads,
+            num_kv_heads=config.get("num_key_value_heads") or heads,
+            head_size=config.get("head_dim") or config["hidden_size"] // heads,
+            inter_size=config["intermediate_size"],
+            max_positions=config["max_position_embeddings"],
+            activation=config["hidden_act"],
+            norm="rmsnorm",
+            norm_epsilon=config["rms_norm_eps"],
+            gated_mlp=True,
+            rope=read_rope(_rope_settings(config), path),
         )
-    return DecoderSpec(
-        family="llama",
-        dtype=dtype,
-        vocab_size=config["vocab_size"],
-        hidden_size=config["hidden_size"],
-        num_layers=config["num_hidden_layers"],
-        num_heads=heads,
-        num_kv_heads=kv_heads,
-        head_size=head_size,
-        inter_size=config["intermediate_size"],
-        max_positions=config["max_position_embeddings"],
-        activation=config["hidden_act"],
-        norm="rmsnorm",
-        norm_epsilon=config["rms_norm_eps"],
-        gated_mlp=True,
-        rope=read_rope(_rope_settings(config), path),
-    )
+    return checked(spec, path)
 
 
 def _rope_settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -130,8 +115,8 @@ def read_rope(settings: dict[str, Any], path: Path) -> RopeSpec:
         BadInputError: a number is missing.
         UnsupportedError: a kind of scaling that is not known.
     """
-    kind = settings.get("rope_type", settings.get("type", "default"))
-    try:
+    with reading(path):
+        kind = settings.get("rope_type", settings.get("type", "default"))
         theta = float(settings["rope_theta"])
         if kind == "default":
             return RopeSpec(theta)
@@ -146,9 +131,21 @@ def read_rope(settings: dict[str, Any], path: Path) -> RopeSpec:
                 float(settings["high_freq_factor"]),
                 int(settings["original_max_position_embeddings"]),
             )
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInputError(f"{path}: the rotary embedding's {error} is missing or no number.") from None
     raise UnsupportedError(f"{path}: rotary scaling {kind} is not supported; none, linear and llama3 are.")
+
+
+def rescaled(spec: DecoderSpec, scaling: Sequence[str]) -> DecoderSpec:
+    """The same decoder with `--rotary_scaling KIND FACTOR`. Raises UnsupportedError unless it is linear."""
+    kind, factor = scaling
+    try:
+        number = float(factor)
+    except ValueError:
+        number = 0.0
+    if kind != "linear" or spec.rope is None or not 1 < number < math.inf:
+        raise UnsupportedError(
+            f"--rotary_scaling {kind} {factor} is not supported; linear with a factor above 1 is."
+        )
+    return replace(spec, rope=RopeSpec(spec.rope.theta, "linear", number))
 
 
 def _weights(model: ModelTensors, directory: Path, spec: DecoderSpec, tied: bool) -> list[Weight]:

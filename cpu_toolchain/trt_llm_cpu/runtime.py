@@ -14,7 +14,7 @@ import onnxruntime
 from trt_llm_cpu.console import BadInputError, UnsupportedError
 from trt_llm_cpu.dtypes import storage_type
 from trt_llm_cpu.engine_file import Engine, read_engine
-from trt_llm_cpu.spec import DecoderSpec
+from trt_llm_cpu.spec import DecoderSpec, reading
 from trt_llm_cpu.tensors import read_json
 
 
@@ -161,8 +161,9 @@ def load_engine_dir(directory: Path) -> Session:
         BadInputError: `config.json` or the engine is missing or damaged.
         UnsupportedError: the engine has several ranks.
     """
-    config = read_json(directory / "config.json")
-    try:
+    path = directory / "config.json"
+    config = read_json(path)
+    with reading(path):
         if "builder_config" in config:
             built = config["builder_config"]
             ranks = built["tensor_parallel"] * built.get("pipeline_parallel", 1)
@@ -171,17 +172,13 @@ def load_engine_dir(directory: Path) -> Session:
             built = config["build_config"]
             ranks = config["pretrained_config"]["mapping"]["world_size"]
             name = "rank0.engine"
-        limits = Limits(built["max_batch_size"], built["max_input_len"], built["max_output_len"])
-    except (KeyError, TypeError) as error:
-        raise BadInputError(
-            f"{directory / 'config.json'} is no engine's config.json: {error} is missing."
-        ) from None
+        limits = Limits(*(int(built[f"max_{what}"]) for what in ("batch_size", "input_len", "output_len")))
     if ranks != 1:
         raise UnsupportedError(f"{directory} holds an engine of {ranks} ranks; a CPU engine has one rank.")
-    path = directory / name
-    if not path.is_file():
-        raise BadInputError(f"{path} is missing.")
-    return Session(read_engine(path), limits)
+    engine = directory / name
+    if not engine.is_file():
+        raise BadInputError(f"{engine} is missing.")
+    return Session(read_engine(engine), limits)
 
 
 def _load(engine: Engine) -> onnxruntime.InferenceSession:
@@ -190,11 +187,12 @@ def _load(engine: Engine) -> onnxruntime.InferenceSession:
     names = list(engine.weights)
     values = [_typed_value(dtype, array) for dtype, array in engine.weights.values()]
     options.add_external_initializers(names, values)
-    unfolded = ["ConstantFolding"] if _expanded_bytes(engine) > _available_memory() else None
+    # Twice, because each folded weight is also packed for the matrix kernels.
+    if 2 * _expanded_bytes(engine) > _available_memory():
+        # The graph is optimised already; what loading adds is to fold the casts to float32 into the weights.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return onnxruntime.InferenceSession(
-            engine.graph, options, ["CPUExecutionProvider"], disabled_optimizers=unfolded
-        )
+        return onnxruntime.InferenceSession(engine.graph, options, ["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 - its exceptions share no base of their own
         compiled, here = engine.facts.get("onnxruntime"), onnxruntime.__version__
         raise BadInputError(
@@ -204,7 +202,7 @@ def _load(engine: Engine) -> onnxruntime.InferenceSession:
 
 
 def _expanded_bytes(engine: Engine) -> int:
-    # Loading folds the cast to float32 into the weights, which decodes faster where there is room for it.
+    # Folded weights decode faster, where there is room for them.
     return sum(4 * array.size for dtype, array in engine.weights.values() if dtype != "float32")
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from trt_llm_cpu.console import UnsupportedError
+from trt_llm_cpu.console import BadInputError, UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,41 @@ class DecoderSpec:
         """The inverse of `to_json`."""
         rope = value.get("rope")
         return cls(**{**value, "rope": None if rope is None else RopeSpec(**rope)})
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what a strange value in a config file leads to into a BadInputError that names the file."""
+    try:
+        yield
+    except KeyError as error:
+        raise BadInputError(f"{path}: {error} is missing.") from None
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise BadInputError(f"{path}: a value is not what it must be: {error}.") from None
+
+
+def checked(spec: DecoderSpec, path: Path) -> DecoderSpec:
+    """The same spec, its values being of the right kind. Raises BadInputError, naming the file."""
+    for field in dataclasses.fields(DecoderSpec):
+        value = getattr(spec, field.name)
+        if field.type == "int" and (type(value) is not int or not 1 <= value < 2**31):
+            raise BadInputError(f"{path}: {field.name} is {value!r}, not a positive whole number.")
+        if field.type == "str" and not isinstance(value, str):
+            raise BadInputError(f"{path}: {field.name} is {value!r}, not a name.")
+    epsilon = spec.norm_epsilon
+    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 <= epsilon < 1:
+        raise BadInputError(f"{path}: the norm's epsilon is {epsilon!r}, not a small number.")
+    if spec.rope and not all(
+        math.isfinite(value) and value > 0
+        for value in (spec.rope.theta, spec.rope.factor, spec.rope.original_max_positions)
+    ):
+        raise BadInputError(f"{path}: the rotary embedding's numbers must be positive.")
+    if spec.num_heads % spec.num_kv_heads or (spec.rope and spec.head_size % 2):
+        raise BadInputError(
+            f"{path}: {spec.num_heads} attention heads of size {spec.head_size} do not go with "
+            f"{spec.num_kv_heads} key/value heads."
+        )
+    return spec
 
 
 def check_parallelism(num_heads: int, num_kv_heads: int, widths: dict[str, int], tp_size: int) -> None:

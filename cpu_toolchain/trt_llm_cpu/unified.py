@@ -16,7 +16,7 @@ from trt_llm_cpu.dtypes import FLOAT_NAMES, storage_type
 from trt_llm_cpu.engine_dir import write_json
 from trt_llm_cpu.llama import read_rope
 from trt_llm_cpu.quantization import quantise_weights, scale_name
-from trt_llm_cpu.spec import DecoderSpec, RopeSpec, check_parallelism
+from trt_llm_cpu.spec import DecoderSpec, RopeSpec, check_parallelism, checked, reading
 from trt_llm_cpu.tensors import open_safetensors, read_json
 from trt_llm_cpu.weights import Weight, is_matrix
 
@@ -266,19 +266,20 @@ def expected_shapes(spec: DecoderSpec, present: set[str], shared: bool) -> dict[
 
 def _read_spec(config: dict[str, Any], path: Path) -> DecoderSpec:
     architecture = config.get("architecture")
-    if architecture not in _ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in _ARCHITECTURES:
         raise UnsupportedError(
             f"{path}: architecture {architecture} is not supported by this CPU toolchain; "
             f"{' and '.join(_ARCHITECTURES)} are."
         )
-    quantization = config.get("quantization") or {}
-    algorithm, cache = quantization.get("quant_algo"), quantization.get("kv_cache_quant_algo")
+    with reading(path):
+        quantization = config.get("quantization") or {}
+        algorithm, cache = quantization.get("quant_algo"), quantization.get("kv_cache_quant_algo")
+        world = (config.get("mapping") or {}).get("world_size", 1)
     if algorithm not in (None, "W8A16") or cache is not None:
         raise UnsupportedError(
             f"{path}: quantization {algorithm or cache} needs a GPU; "
             "float and int8 weight-only (W8A16) are supported."
         )
-    world = (config.get("mapping") or {}).get("world_size", 1)
     if world != 1:
         raise UnsupportedError(
             f"{path} is of a checkpoint of {world} ranks; "
@@ -287,13 +288,13 @@ def _read_spec(config: dict[str, Any], path: Path) -> DecoderSpec:
     dtype = config.get("dtype")
     if dtype not in FLOAT_NAMES:
         raise UnsupportedError(f"{path}: dtype {dtype} is not supported; {', '.join(FLOAT_NAMES)} are.")
-    try:
+    with reading(path):
         heads = int(config["num_attention_heads"])
         kv_heads = int(config.get("num_key_value_heads") or heads)
         hidden = int(config["hidden_size"])
         llama = _ARCHITECTURES[architecture] == "llama"
         rope = {"rope_theta": config.get("rotary_base", 10000.0), **(config.get("rotary_scaling") or {})}
-        return DecoderSpec(
+        spec = DecoderSpec(
             family=_ARCHITECTURES[architecture],
             dtype=dtype,
             vocab_size=int(config["vocab_size"]),
@@ -311,5 +312,4 @@ def _read_spec(config: dict[str, Any], path: Path) -> DecoderSpec:
             rope=read_rope(rope, path) if llama else None,
             int8=algorithm == "W8A16",
         )
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise BadInputError(f"{path}: {error} is missing or no number.") from None
+    return checked(spec, path)

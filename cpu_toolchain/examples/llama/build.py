@@ -34,6 +34,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--pp_size", type=int, default=1, help="1: a CPU engine has one rank")
     for path in _PATHS_REFUSED:
         add(f"--{path}", default=None, help="not supported on a CPU")
+    add("--rotary_base", type=float, default=None, help=own)
+    add("--rotary_scaling", nargs=2, default=None, help="linear and a factor, instead of the model's own")
     add("--n_kv_head", type=int, default=None, help=own)
     add("--multiple_of", type=int, default=None, help=own)
     add("--ffn_dim_multiplier", type=float, default=None, help=own)
@@ -83,12 +85,13 @@ def main() -> None:
     if args.moe_num_experts or args.moe_top_k:
         raise console.UnsupportedError("experts are not supported by this CPU toolchain; plain Llama is.")
 
-    from trt_llm_cpu.llama import open_llama
+    from trt_llm_cpu.llama import open_llama, rescaled
     from trt_llm_cpu.quantization import quantise_weights
     from trt_llm_cpu.weights import engine_weights
 
     model = open_llama(Path(args.model_dir), args.dtype)
-    spec, weights = model.spec, engine_weights(model.weights)
+    spec = rescaled(model.spec, args.rotary_scaling) if args.rotary_scaling else model.spec
+    weights = engine_weights(model.weights)
     if args.use_weight_only:
         spec, weights = replace(spec, int8=True), quantise_weights(weights, axis=0)
     legacy_build.build(args, spec, weights)
