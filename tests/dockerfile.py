@@ -78,9 +78,10 @@ def build_context(source: Path) -> set[str]:
     return {name for name in names if (source / name).is_file()}
 
 
-def tracked_files() -> list[str]:
-    """What a clone of this repository holds."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
+def tracked_files(*more: str) -> list[str]:
+    """The files that git knows here; with "--others", also those that are new and not ignored."""
+    argv = ["git", "ls-files", "-z", "--cached", "--exclude-standard", *more]
+    listed = subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True)
     return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
@@ -101,7 +102,7 @@ class Replay:
     def run(self) -> dict[str, str]:
         """Replays every stage; the environment of the last one."""
         context = self.root / "context"
-        for name in tracked_files():
+        for name in tracked_files("--others"):
             _copy(ROOT / name, context / name)
         sent = build_context(context)
         image = stages(DOCKERFILE.read_text())
