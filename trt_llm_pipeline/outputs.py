@@ -31,6 +31,16 @@ def argument_dirs(workspace: Workspace, argv: Sequence[str]) -> list[Path]:
     return [path for path in argument_paths(workspace, argv) if path.is_relative_to(workspace.root)]
 
 
+def top_directories(made: Iterable[str]) -> list[str]:
+    """The workspace's directories that a step has made or changed files in."""
+    return sorted({f"./{path.parts[0]}" for path in _results(made)})
+
+
+def _results(made: Iterable[str]) -> list[PurePosixPath]:
+    files = [PurePosixPath(name) for name in made]
+    return [path for path in files if len(path.parts) > 1 and not _IGNORED_PARTS & set(path.parts)]
+
+
 def find(workspace: Workspace, made: Iterable[str], named: Sequence[Path]) -> Path | None:
     """The directory that holds a step's results.
 
@@ -43,10 +53,10 @@ def find(workspace: Workspace, made: Iterable[str], named: Sequence[Path]) -> Pa
         named: paths that the step's arguments name.
 
     Returns:
-        An absolute path below the workspace, or None where the step has made nothing.
+        An absolute path below the workspace, or None where the step has made nothing, or has made files
+        in directories that have nothing in common.
     """
-    files = [PurePosixPath(name) for name in made]
-    files = [path for path in files if len(path.parts) > 1 and not _IGNORED_PARTS & set(path.parts)]
+    files = _results(made)
     below_named = [path for path in files if any((workspace.root / path).is_relative_to(n) for n in named)]
     parents = [str(path.parent) for path in below_named or files]
     if not parents:

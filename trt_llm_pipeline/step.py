@@ -337,18 +337,14 @@ def _results(
     found = outputs.find(workspace, made, named)
     if step.output_dir is None:
         if found is None:
-            raise StepOutputError(
-                step.name,
-                f"{Path(step.program[-1]).name} exited 0 but wrote no files below {workspace.root}; "
-                "check which of its options names the output directory",
-                exit_code=0,
-            )
+            message = f"{Path(step.program[-1]).name} exited 0, but {_nowhere(plan, made)}"
+            raise StepOutputError(step.name, message, exit_code=0)
         context.log(f"step {step.name}: its new files are in {found}")
         context.ledger.drop_stale(step.name, found, made)
         output_dir = found
     else:
         output_dir = step.output_dir
-        _check_declared(plan, step, output_dir, found)
+        _check_declared(plan, step, output_dir, found, made)
     facts = None
     try:
         if step.name == "build":
@@ -362,7 +358,17 @@ def _results(
     return output_dir
 
 
-def _check_declared(plan: Plan, step: PlannedStep, output_dir: Path, found: Path | None) -> None:
+def _nowhere(plan: Plan, made: Mapping[str, FileMark]) -> str:
+    """Why no directory was found, and what to do about it."""
+    several = outputs.top_directories(made)
+    if several:
+        return f"its files went to several directories ({', '.join(several)}); name one of them as output_dir"
+    return f"it wrote no files below {plan.workspace.root}; check which of its options names the output directory"
+
+
+def _check_declared(
+    plan: Plan, step: PlannedStep, output_dir: Path, found: Path | None, made: Mapping[str, FileMark]
+) -> None:
     real = Path(os.path.realpath(output_dir))
     written = step.config.output_dir
     line = plan.config.source.line(step.name, "output_dir")
@@ -374,7 +380,7 @@ def _check_declared(plan: Plan, step: PlannedStep, output_dir: Path, found: Path
         return
     state = "is empty" if output_dir.is_dir() else "does not exist"
     if found is None:
-        advice = "it wrote no files at all; check which of its options names the output directory"
+        advice = _nowhere(plan, made)
     else:
         relative = found.relative_to(plan.workspace.root)
         advice = (
