@@ -363,7 +363,8 @@ def _nowhere(plan: Plan, made: Mapping[str, FileMark]) -> str:
     several = outputs.top_directories(made)
     if several:
         return f"its files went to several directories ({', '.join(several)}); name one of them as output_dir"
-    return f"it wrote no files below {plan.workspace.root}; check which of its options names the output directory"
+    root = plan.workspace.root
+    return f"it wrote no files below {root}; check which of its options names the output directory"
 
 
 def _check_declared(
