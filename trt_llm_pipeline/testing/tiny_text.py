@@ -50,7 +50,7 @@ def train_byte_level_bpe(special: tuple[str, ...], vocab_size: int) -> Any:
 def write_gpt2_tokenizer(folder: Path, vocab_size: int, *, positions: int) -> Any:
     """GPT-2's tokenizer files; returns the `tokenizers.Tokenizer`."""
     tokenizer = train_byte_level_bpe((END_OF_TEXT,), vocab_size)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    _save(tokenizer, folder)
     tokenizer.model.save(str(folder))  # vocab.json and merges.txt
     special = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
     write_json(folder / "special_tokens_map.json", special)
@@ -81,7 +81,7 @@ def write_llama3_tokenizer(folder: Path, vocab_size: int, *, positions: int) -> 
             ),
         ]
     )
-    tokenizer.save(str(folder / "tokenizer.json"))
+    _save(tokenizer, folder)
     special = {"bos_token": BEGIN_OF_TEXT, "eos_token": END_OF_TEXT}
     write_json(folder / "special_tokens_map.json", special)
     write_json(
@@ -142,3 +142,10 @@ def write_sentencepiece_tokenizer(folder: Path, vocab_size: int, *, positions: i
 
 def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _save(tokenizer: Any, folder: Path) -> None:
+    """Writes `tokenizer.json` with merges as strings, which every release of `tokenizers` reads."""
+    document = json.loads(tokenizer.to_str())
+    document["model"]["merges"] = [" ".join(pair) for pair in document["model"]["merges"]]
+    (folder / "tokenizer.json").write_text(json.dumps(document, indent=2, ensure_ascii=False))
