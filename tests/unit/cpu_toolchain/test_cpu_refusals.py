@@ -104,6 +104,8 @@ CHECKPOINT = ("--checkpoint_dir", "{work}/llama-1", "--output_dir", "{tmp}")
         (LLAMA_BUILD, (*LLAMA, "--use_smooth_quant", "--per_token"), ("SmoothQuant", "int8 weight-only")),
         (LLAMA_BUILD, (*LLAMA, "--bin_model_dir", "x"), ("--bin_model_dir", "--model_dir")),
         (LLAMA_BUILD, (*LLAMA, "--per_group"), ("int4", "int8")),
+        (LLAMA_BUILD, (*LLAMA, "--rotary_scaling", "dynamic", "2"), ("dynamic 2", "linear with a factor")),
+        (LLAMA_BUILD, (*LLAMA, "--rotary_scaling", "linear", "x"), ("linear x", "linear with a factor")),
         (TRTLLM_BUILD, (*CHECKPOINT, "--tp_size", "2"), ("--tp_size 2", "one rank")),
         (TRTLLM_BUILD, (*CHECKPOINT, "--weight_only_precision", "int8"), ("--use_weight_only",)),
         (TRTLLM_BUILD, (*CHECKPOINT, "--weight_only_precision", "int4"), ("int4", "int8")),

@@ -145,6 +145,14 @@ def test_int8_weights_stay_close_by_either_way(model: Any, tmp_path: Path, dtype
     assert both[0].read_bytes() == both[1].read_bytes()
 
 
+def test_rotary_scaling_may_be_given_to_build(tmp_path: Path) -> None:
+    linear = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
+    reference = reference_of(make_model(tmp_path / "scaled", rope_parameters=linear))
+    make_model(tmp_path / "plain")
+    session = build(tmp_path / "plain", tmp_path, "float32", "--rotary_scaling", "linear", "4.0")
+    assert_same_model(session, reference, tolerance=1e-4, greedy=True, prompt_lengths=(4, 40))
+
+
 def test_the_checkpoint_names_and_orients_as_tensorrt_llm_does(model: Any, tmp_path: Path) -> None:
     ok(LLAMA_CONVERT, "--model_dir", model[0], "--output_dir", tmp_path, "--dtype", "float32")
     found = load_file(tmp_path / "rank0.safetensors")
