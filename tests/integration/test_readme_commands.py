@@ -213,6 +213,8 @@ class TestRequests:
             while not seen or seen[-1]["status"] not in ("succeeded", "failed", "canceled"):
                 seen.append(receiver.events.get(timeout=120))
         assert seen[-1]["status"] == "succeeded", seen[-1]
+        assert seen[0]["status"] in ("starting", "processing")
+        assert "toolchain cpu" in seen[-1]["logs"]
         assert seen[-1]["id"] == "my-build"
         wait_for(lambda: health(machine.ports["cog"]) == "READY")
 

@@ -131,6 +131,64 @@ def anchor_of(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
+class TestReadme:
+    """The README carries every command of the original's, so that what people know still works."""
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "export COG_TRT_LLM_VERSION=<version-id-here>",
+            "export REPLICATE_API_TOKEN=<token-here>",
+            "docker run -d -p 5000:5000 --gpus=all r8.im/replicate-internal/cog-trt-llm@sha256:",
+            "docker pull r8.im/replicate-internal/cog-trt-llm@sha256:${COG_TRT_LLM_VERSION}",
+            "docker images",
+            "docker tag <image id> cog-trt-llm:latest",
+            "sudo apt-get install git-lfs",
+            "git lfs install",
+            "git lfs pull",
+            "git submodule update --init --recursive",
+            "--workdir /src --net=host --volume $(pwd)/.:/src/. --ulimit memlock=-1 --shm-size=20g "
+            "cog-trt-llm /bin/bash",
+            "python -m cog.server.http",
+            "python3 -m http.server 8003 --bind 0.0.0.0",
+            '"config":"http://localhost:8003/examples/llama/llama-2-7b-chat-int8-1gpu.yaml"',
+            '"config":"http://localhost:8003/examples/gpt/config.yaml"',
+            '"config":"./examples/gpt/config.yaml"',
+            "http://localhost:5000/predictions",
+            "apt-get update && apt-get -y install git git-lfs",
+            "export TRT_LLM_VERSION=0.7.1",
+            "git checkout v${TRT_LLM_VERSION}",
+            "make -C docker release_build",
+            "cog build --dockerfile Dockerfile",
+            "docker build -t cog-trt-llm .",
+            'cog-trt-llm bash -c "python -m cog.server.http"',
+            "export COG_TRITON_IMAGE=cog-trt-llm",
+            "LOCAL_TEST=true python3 -m pytest tests/smoke/test_gpt_convert_and_build.py",
+            "git clone https://github.com/NVIDIA/TensorRT-LLM.git",
+            "make -C docker run",
+            "python3 ./scripts/build_wheel.py --trt_root /usr/local/tensorrt",
+            "pip install ./build/tensorrt_llm*.whl",
+            "--workdir /src --entrypoint /bin/bash --volume $(pwd)/.:/src/. cog-trt-llm",
+        ],
+    )
+    def test_has_the_command(self, command: str) -> None:
+        commands = "\n".join(block.text for block in blocks(ROOT / "README.md") if block.language == "bash")
+        assert command in re.sub(r" \\\n +", " ", commands)
+
+    def test_explains_every_package_that_the_service_needs(self) -> None:
+        needed = {}
+        for line in (ROOT / "requirements" / "service.txt").read_text().split("\n"):
+            name, _, reason = (part.strip() for part in line.partition("#"))
+            if name:
+                needed[name] = reason
+        table = {row[0]: row[1] for row in rows(section(ROOT / "README.md", "Development"))}
+        assert set(table) == set(needed)
+        assert all(reason for reason in [*table.values(), *needed.values()])
+        toolchain = (ROOT / "cpu_toolchain" / "requirements.txt").read_text()
+        for name in re.findall(r"^(\w+)", toolchain, re.MULTILINE):
+            assert name in section(ROOT / "README.md", "Development")
+
+
 class TestOperatingNotes:
     """docs/operating.md against the code that reads the environment."""
 
