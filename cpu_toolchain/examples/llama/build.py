@@ -13,6 +13,7 @@ from trt_llm_cpu import console, legacy_build
 
 _PLUGINS = ("use_gpt_attention_plugin", "use_gemm_plugin", "use_rmsnorm_plugin", "use_lora_plugin")
 _PATHS_REFUSED = (
+    "ft_model_dir",
     "bin_model_dir",
     "meta_ckpt_dir",
     "quant_ckpt_path",

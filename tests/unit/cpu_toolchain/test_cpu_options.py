@@ -35,7 +35,7 @@ OPTIONS = {
         --random_seed --use_embedding_sharing --use_lookup_plugin
     """,
     LLAMA_BUILD: f"""
-        {COMMON_BUILD_071} --tp_size --pp_size --bin_model_dir --meta_ckpt_dir --quant_ckpt_path --n_kv_head
+        {COMMON_BUILD_071} --tp_size --pp_size --ft_model_dir --meta_ckpt_dir --quant_ckpt_path --n_kv_head
         --multiple_of --ffn_dim_multiplier --rms_norm_eps --rotary_base --rotary_scaling --use_rmsnorm_plugin
         --multi_block_mode --visualize --load_by_shard --enable_debug_output --use_fused_mlp
         --enable_pos_shift --dense_context_fmha --per_group --group_size --quantized_fp8_model_path
