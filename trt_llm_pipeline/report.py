@@ -7,6 +7,7 @@ because a model's name, a file's name and a warning are other people's.
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -19,6 +20,7 @@ from trt_llm_pipeline.resources import in_words
 REPORT_NAME = "report.html"
 
 _STEPS = {"convert_to_ft": "convert", "quantize": "quantize", "build": "build"}
+_MADE = {"convert_to_ft": "checkpoint", "quantize": "quantized checkpoint", "build": "engine"}
 
 
 def render(record: Mapping[str, Any]) -> str:
@@ -52,16 +54,12 @@ def render(record: Mapping[str, Any]) -> str:
 
 
 def _header(record: Mapping[str, Any], manifest: Mapping[str, Any], title: str) -> list[Element]:
-    tools = manifest.get("toolchain", {})
     parts = [
         el("p", f"Build {record.get('build_id', '')}", css="kicker"),
         el("h1", title),
         _facts(
             ("revision", str(manifest.get("revision", ""))[:12]),
-            (
-                "toolchain",
-                f"{tools.get('name')} {tools.get('version')}" if tools.get("name") != "cpu" else "cpu",
-            ),
+            ("toolchain", _toolchain(manifest)),
             ("GPU", ", ".join(_gpus(manifest)) or "none"),
         ),
         _pill(record.get("readiness", [])),
@@ -141,22 +139,19 @@ def _timeline(record: Mapping[str, Any]) -> list[Element]:
 
 
 def _memory(record: Mapping[str, Any]) -> list[Element]:
-    charts, notes = el("div", css="charts"), []
+    charts, notes, short = el("div", css="charts"), [], []
     for step in record.get("steps", []):
         name = _called(step["name"])
         if step.get("cached"):
             notes.append(f"{name} did not run: its earlier result was used again.")
             continue
         samples = step.get("samples", [])
-        if len(samples) < 2:
-            peak = in_words(step["peak_memory_bytes"])
-            notes.append(f"{name} took {in_time(step['wall_s'])}, too short for a curve; at most {peak}.")
+        if len(samples) < 3:
+            short.append((name, step["peak_memory_bytes"], f"at most, in {in_time(step['wall_s'])}"))
             continue
         times = [sample[0] for sample in samples]
         host = [sample[1] for sample in samples]
-        charts.append(
-            memory(f"{name}: its processes", times, [("processes", host)], step["peak_memory_bytes"])
-        )
+        charts.append(memory(f"{name}: host", times, [("processes", host)], step["peak_memory_bytes"]))
         count = max(len(sample[2]) for sample in samples)
         if count:
             gpus = [
@@ -164,8 +159,10 @@ def _memory(record: Mapping[str, Any]) -> list[Element]:
                 for index in range(count)
             ]
             most = max([*step["peak_gpu_memory_bytes"], 0])
-            charts.append(memory(f"{name}: all that is on the GPUs", times, gpus, most))
-    parts = [charts] if len(charts) else []
+            charts.append(memory(f"{name}: GPUs", times, gpus, most))
+    if short:
+        notes.append("Memory is looked at once a second; what is over sooner has a peak and no curve.")
+    parts = [*([charts] if len(charts) else []), *([sizes(short)] if short else [])]
     return [*parts, *(el("p", note, css="note") for note in notes)]
 
 
@@ -176,7 +173,7 @@ def _sizes(record: Mapping[str, Any]) -> Iterable[tuple[str, int, str]]:
     for step in record.get("steps", []):
         size = step.get("output_bytes")
         if size is not None:
-            yield _called(step["name"]), size, ""
+            yield _MADE.get(step["name"], step["name"]), size, ""
     archive = record.get("archive")
     if archive:
         packed = sum(file["size"] for file in record.get("files", {}).values())
@@ -255,7 +252,7 @@ def _versions(record: Mapping[str, Any], manifest: Mapping[str, Any]) -> Element
         ("model", str(manifest.get("model_id", ""))),
         ("revision", str(manifest.get("revision", ""))),
         ("from", str(manifest.get("source", ""))),
-        ("toolchain", f"{tools.get('name')} {tools.get('version')}"),
+        ("toolchain", _toolchain(manifest)),
         ("follows TensorRT-LLM", ", ".join(map(str, tools.get("follows", [])))),
         ("GPU", "; ".join(_gpus(manifest)) or "none"),
         ("trt-llm-pipeline", str(record.get("service_version", ""))),
@@ -293,7 +290,15 @@ def _gpus(manifest: Mapping[str, Any]) -> list[str]:
     gpus = manifest.get("gpus")
     if not isinstance(gpus, list):
         return []
-    return [f"{gpu.get('name')} ({gpu.get('compute_capability')})" for gpu in gpus]
+    counted = Counter(
+        f"{gpu.get('name')} (compute capability {gpu.get('compute_capability')})" for gpu in gpus
+    )
+    return [f"{count} × {gpu}" if count > 1 else gpu for gpu, count in counted.items()]
+
+
+def _toolchain(manifest: Mapping[str, Any]) -> str:
+    tools = manifest.get("toolchain", {})
+    return " ".join(dict.fromkeys(str(tools[key]) for key in ("name", "version") if key in tools))
 
 
 def _called(name: str) -> str:

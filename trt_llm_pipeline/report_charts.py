@@ -46,7 +46,9 @@ def timeline(spans: Sequence[Span]) -> Element:
     marks = ticks(total)
     axis = el("div", css="axis")
     for mark in marks:
-        axis.append(el("span", in_time(mark), style=f"left:{_percent(mark, total)}"))
+        shift = "0" if not mark else "-100%" if mark > 0.97 * total else "-50%"
+        place = f"left:{_percent(mark, total)};transform:translateX({shift})"
+        axis.append(el("span", in_time(mark), style=place))
     bars.extend([el("div", css="blank"), axis, el("div", css="blank")])
     return bars
 

@@ -9,8 +9,8 @@ STYLE = """
   --step: #2a78d6; --other: #a3a29b; --area: #2a78d622; --code: #f1f0ec;
   --good: #0b7a3b; --good-bg: #0b7a3b14; --warn: #8a5a00; --warn-bg: #eda10022; --bad: #b3261e;
   --bad-bg: #b3261e14; --unsure: #5b5a56; --unsure-bg: #5b5a5614;
-  --s0: #2a78d6; --s1: #1baf7a; --s2: #eda100; --s3: #008300; --s4: #4a3aa7; --s5: #e34948; --s6: #e87ba4;
-  --s7: #eb6834;
+  --s0: #2a78d6; --s1: #1baf7a; --s2: #eda100; --s3: #4a3aa7; --s4: #e34948; --s5: #e87ba4; --s6: #eb6834;
+  --s7: #008300;
 }
 @media (prefers-color-scheme: dark) {
   :root {
@@ -18,8 +18,8 @@ STYLE = """
     --step: #3987e5; --other: #6f6d68; --area: #3987e52e; --code: #232321;
     --good: #5fd08b; --good-bg: #5fd08b1c; --warn: #f0bd5b; --warn-bg: #f0bd5b1c; --bad: #ff8a80;
     --bad-bg: #ff8a801c; --unsure: #b4b2ac; --unsure-bg: #b4b2ac1c;
-    --s0: #3987e5; --s1: #199e70; --s2: #c98500; --s3: #2f9e2f; --s4: #9085e9; --s5: #e66767; --s6: #d55181;
-    --s7: #d95926;
+    --s0: #3987e5; --s1: #199e70; --s2: #c98500; --s3: #9085e9; --s4: #e66767; --s5: #d55181; --s6: #d95926;
+    --s7: #2f9e2f;
   }
 }
 * { box-sizing: border-box; }
@@ -71,9 +71,7 @@ section, .tile {
 .bar.cached { background: none; border: 2px dashed var(--step); }
 .axis { position: relative; height: 18px; font-size: 12px; color: var(--faint);
   font-variant-numeric: tabular-nums; }
-.axis span { position: absolute; transform: translateX(-50%); white-space: nowrap; }
-.axis span:first-child { transform: none; }
-.axis span:last-child { transform: translateX(-100%); }
+.axis span { position: absolute; white-space: nowrap; }
 
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr));
   gap: 24px 28px; }
@@ -104,7 +102,7 @@ th { text-align: left; font-weight: 500; color: var(--soft); font-size: 13px; }
 th, td { padding: 7px 12px 7px 0; vertical-align: top; border-bottom: 1px solid var(--line); }
 tr:last-child td { border-bottom: 0; }
 td { overflow-wrap: anywhere; }
-td.fixed { white-space: nowrap; overflow-wrap: normal; }
+td.fixed { white-space: nowrap; overflow-wrap: normal; width: 1%; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.mono { font-size: 12px; color: var(--soft); }
 td .pill { margin: 0; padding: 1px 10px; font-size: 12.5px; }
@@ -123,10 +121,10 @@ pre {
 @media (max-width: 620px) {
   main { padding: 22px 12px 40px; }
   section { padding: 16px 14px; }
-  .bars { grid-template-columns: max-content 1fr; }
-  .bars > .track, .bars > .axis { grid-column: 1 / -1; }
-  .bars > .blank { display: none; }
-  .bars > .value { grid-row: auto; }
+  .bars { gap: 8px; }
+  .bars > .name, .bars > .value { font-size: 12.5px; }
+  .bars > .value small { display: block; }
+  .axis span:nth-child(even) { visibility: hidden; }
 }
 @media print { body { background: #fff; } section, .tile { break-inside: avoid; } }
 """

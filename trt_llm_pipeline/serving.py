@@ -70,7 +70,7 @@ def check_release(manifest: Mapping[str, Any], config: Mapping[str, Any], wanted
             f"built with {built}, and runs on that release alone; say which one will serve it to have them "
             "compared",
         )
-    if built != wanted:
+    if Version(built) != Version(wanted):  # 0.9 is 0.9.0
         return Check(
             name,
             "problem",
