@@ -62,8 +62,10 @@ class Toolchain:
 
     def describe(self) -> str:
         """One line for the log."""
-        follows = f", following {', '.join(self.follows)}" if self.name == "cpu" and self.follows else ""
-        return f"toolchain {self.name} {self.version}{follows} at {self.root} ({self.reason})"
+        release = f" {self.version}" if self.version != self.name else ""
+        others = [other for other in self.follows if other != self.version]
+        follows = f", with the options of {', '.join(others)}," if others else ""
+        return f"toolchain {self.name}{release}{follows} at {self.root} ({self.reason})"
 
     def meets(self, requirement: str) -> bool:
         """True where one of the releases that this toolchain follows satisfies `requirement`."""
