@@ -46,7 +46,8 @@ class TestTheChoice:
         assert (found.name, found.version, found.follows) == ("cpu", "cpu", ("0.7.1", "0.9.0"))
         assert found.root == tmp_path / "cpu_toolchain"
         assert found.describe() == (
-            f"toolchain cpu, with the options of 0.7.1, 0.9.0, at {tmp_path}/cpu_toolchain (found as cpu_toolchain/)"
+            f"toolchain cpu, with the options of 0.7.1, 0.9.0, at {tmp_path}/cpu_toolchain "
+            "(found as cpu_toolchain/)"
         )
 
     def test_a_populated_submodule_before_the_embedded_one(self, tmp_path: Path) -> None:
