@@ -126,11 +126,13 @@ def run(context: StepContext, step: PlannedStep, found: Mapping[str, Path]) -> S
     context.log(f"step {step.name}: {shell_line(argv)}")
     before = workspace.files()
     ledger.begin(step.name, before)
+    places = workspace.own_directories(plan.model_dir, context.logs)
     kills = resources.oom_kills()
     made: dict[str, FileMark] = {}
     try:
-        result, samples = _supervise(context, step, argv)
+        result, samples = _supervise(context, step, argv, places)
     finally:
+        workspace.refuse_moved(places)
         made = outputs.changed(before, workspace.files())
         full = disk.is_full(workspace.root)
         if full:  # nothing can be noted, and no later build succeeds, unless what was written goes
@@ -207,7 +209,7 @@ def _limit(context: StepContext, step: PlannedStep) -> float | None:
 
 
 def _supervise(
-    context: StepContext, step: PlannedStep, argv: tuple[str, ...]
+    context: StepContext, step: PlannedStep, argv: tuple[str, ...], places: Mapping[Path, str]
 ) -> tuple[process.ProcessResult, list[Sample]]:
     started = time.monotonic()
     with _LogFile(context.logs / f"{step.name}.log") as file:
@@ -221,6 +223,7 @@ def _supervise(
             if now < next_look:
                 return
             next_look = now + 1.0
+            context.plan.workspace.refuse_moved(places)
             context.ledger.heartbeat()
             used = context.gpus.used_bytes()
             samples.append((round(now - started, 1), usage.rss_bytes, used))
@@ -242,9 +245,13 @@ def _supervise(
 
 
 def _thin_out(samples: list[Sample]) -> None:
-    """Halves the number of samples: of each two the one with more memory stays."""
+    """Halves the number of samples: of each two there stays one, with the more memory of the two."""
+    last = samples[-1:] if len(samples) % 2 else []
     pairs = zip(samples[::2], samples[1::2], strict=False)
-    samples[:] = [max(pair, key=lambda sample: (sample[1], sample[2])) for pair in pairs]
+    samples[:] = [
+        (at, max(used, more), resources.peak(gpu, gpus)) for (at, used, gpu), (_, more, gpus) in pairs
+    ]
+    samples.extend(last)
 
 
 def _gpu_peak(samples: list[Sample]) -> tuple[int, ...]:
@@ -263,7 +270,8 @@ class _LogFile:
         self._file: TextIO | None = None
 
     def __enter__(self) -> _LogFile:
-        self._file = self.path.open("w", encoding="utf-8")
+        self.path.unlink(missing_ok=True)  # an earlier step may have put a link there
+        self._file = self.path.open("x", encoding="utf-8")
         return self
 
     def __exit__(self, *_: object) -> None:
