@@ -53,9 +53,10 @@ def check_release(manifest: Mapping[str, Any], config: Mapping[str, Any], wanted
                 name, "unknown", f"{text}; for serving, build with TensorRT-LLM's own scripts on a GPU"
             )
         return Check(name, "problem", f"{text}; build with TensorRT-LLM {wanted} on a GPU")
-    said = {_release_or_none(tools.get("version")), _release_or_none(config.get("version"))} - {None}
+    releases = map(_release_or_none, (tools.get("version"), config.get("version")))
+    said = {release for release in releases if release is not None}
     if len(said) > 1:
-        both = " and ".join(sorted(str(each) for each in said))
+        both = " and ".join(sorted(said))
         return Check(
             name, "problem", f"manifest.json and config.json name different releases: {both}; build again"
         )
