@@ -39,8 +39,9 @@ class _Aborted(Exception):
 class StoreUpload:
     """One object being uploaded. An archive's sink: `write` hands over to a thread that uploads.
 
-    A part that fails is sent again by the store's client; when it gives up, or the upload is aborted, it
-    withdraws the parts that are there, so that nobody pays for them.
+    A part that fails is sent again by the store's client. An upload that is aborted is withdrawn, so that
+    nobody pays for its parts; so is one that the store refuses, from obstore 0.12 on (before, on Python
+    3.10, a bucket's rule for incomplete uploads has to do it).
     """
 
     def __init__(self, destination: Destination, expected_bytes: int) -> None:

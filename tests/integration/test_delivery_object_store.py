@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import obstore
 import pytest
 
 from trt_llm_pipeline.archive_reader import read_archive
@@ -26,6 +27,10 @@ from trt_llm_pipeline.delivery import deliver, deliver_file, parse_destination
 from trt_llm_pipeline.errors import DeliveryError
 
 BUCKET = "engines"
+# Before 0.12 (the last for Python 3.10) the store's client withdraws an upload that its caller gives up, but
+# not one
+# that the store refuses midway.
+WITHDRAWS_REFUSED = tuple(map(int, obstore.__version__.split(".")[:2])) >= (0, 12)
 KEY_ID, SECRET = "AKIAMARKEDKEY", "marked-s3cret-key"
 
 
@@ -153,7 +158,10 @@ def objects(port: int) -> dict[str, int]:
 
 
 def unfinished(port: int) -> list[str]:
-    return [item["Key"] for item in client(port).list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])]
+    """Keys of uploads neither completed nor withdrawn, those of refused ones aside where they are
+    expected."""
+    keys = [item["Key"] for item in client(port).list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])]
+    return keys if WITHDRAWS_REFUSED else [key for key in keys if key != "refused"]
 
 
 def parts_sent(fault: Fault) -> list[str]:
@@ -243,9 +251,10 @@ def test_an_upload_that_is_called_off_is_withdrawn(
     store: int, proxy: Fault, engine: Path, tmp_path: Path, failure: type[BaseException]
 ) -> None:
     before = objects(store)
+    (engine / "rank1.engine").write_bytes(bytes(200_000_000))  # more than what is read ahead of the parts
 
     def interrupt(done: int, total: int) -> None:
-        if done > 25_000_000:
+        if parts_sent(proxy):
             raise failure
 
     with pytest.raises(failure):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trt_llm_pipeline.delivery_choice import (
@@ -114,6 +114,7 @@ def test_sizes(text: str, size: int | None) -> None:
     assert parse_size(text) == size
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=30))
 def test_any_text_is_a_size_or_none(text: str) -> None:
     size = parse_size(text)

@@ -94,7 +94,11 @@ def test_what_is_refused_and_why(tmp_path: Path, text: str, message: str) -> Non
     assert "s3cret" not in str(caught.value)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     st.sampled_from(["s3", "gs", "az", "http", "https", "file", "", "x"]),
     st.text(max_size=10),

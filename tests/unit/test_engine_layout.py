@@ -257,7 +257,11 @@ class TestBadConfigs:
     )
     sections = st.fixed_dictionaries({}, optional=dict.fromkeys(keys, values)) | values
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=150,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
     @given(
         st.fixed_dictionaries(
             {},
