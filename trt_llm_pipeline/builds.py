@@ -26,6 +26,8 @@ class Builds:
 
     def directories(self) -> list[Path]:
         """Every build's directory, the newest first."""
+        if not self._workspace.builds.is_dir() or self._workspace.builds.is_symlink():
+            return []
         there = [path for path in self._workspace.builds.iterdir() if path.is_dir() and not path.is_symlink()]
         return sorted(there, reverse=True)
 
@@ -56,8 +58,10 @@ class Builds:
 
     def settle_failed(self, directory: Path) -> None:
         """Leaves of a failed build only its logs, for whoever wants to know why."""
+        if not directory.is_dir() or directory.is_symlink():
+            return  # a script has removed it
         for path in directory.iterdir():
-            if path.is_file():
+            if path.is_file() or path.is_symlink():
                 path.unlink()
         logs = directory / "logs"
         if not logs.is_dir() or not any(logs.iterdir()):

@@ -209,7 +209,7 @@ def _limit(context: StepContext, step: PlannedStep) -> float | None:
 
 
 def _supervise(
-    context: StepContext, step: PlannedStep, argv: tuple[str, ...], places: Mapping[Path, str]
+    context: StepContext, step: PlannedStep, argv: tuple[str, ...], places: Mapping[Path, tuple[str, bool]]
 ) -> tuple[process.ProcessResult, list[Sample]]:
     started = time.monotonic()
     with _LogFile(context.logs / f"{step.name}.log") as file:

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from trt_llm_pipeline.errors import WorkspaceError
 STATE_DIR = ".trt-llm-pipeline"
 IMAGE_WORKSPACE = "/src"
 NEWEST_ARCHIVE = "engine.tar.gz"
+_INNER = ("import", "cache", "cache/accepted")
 _NAME_MAX = 255  # bytes, on every common file system
 SERVICE_FOLDERS = ("models", "builds", STATE_DIR)
 
@@ -64,8 +65,45 @@ class Workspace:
             except OSError as error:
                 message = f"{path} cannot be made: {error.strerror}; choose another TRT_LLM_WORKSPACE"
                 raise WorkspaceError(message) from None
-            if path != self.root and path.is_symlink():
-                raise WorkspaceError(f"{path} is a link; the workspace needs a directory there")
+        for path in (self.models, self.builds, self.state, *(self.state / name for name in _INNER)):
+            if path.is_symlink():
+                raise WorkspaceError(f"{path} is a link; the workspace needs a directory there: remove it")
+
+    def own_directories(self, *used: Path) -> dict[Path, tuple[str, bool]]:
+        """Where the service's own directories lead, with `used` and what is above them; and if they are there.
+
+        A directory comes after its parent.
+        """
+        inner = [self.models, self.builds, *(self.state / name for name in _INNER), *used]
+        paths = {part for path in inner for part in (path, *path.parents)}
+        below = sorted(path for path in paths if path != self.root and path.is_relative_to(self.root))
+        return {path: (os.path.realpath(path), path.is_dir()) for path in below}
+
+    def refuse_moved(self, before: Mapping[Path, tuple[str, bool]]) -> None:
+        """Checks that a script has not put links in the place of the service's own directories.
+
+        An empty directory takes such a link's place, so that nothing is ever read, written or removed
+        through it.
+
+        Args:
+            before: what `own_directories` said before the script ran.
+
+        Raises:
+            WorkspaceError: it has, or it has removed one.
+        """
+        changed = []
+        for path, (led_to, was_there) in before.items():
+            leads_to = os.path.realpath(path)
+            if leads_to == led_to and path.is_dir() >= was_there:
+                continue
+            changed.append(f"{path} now leads to {leads_to}" if path.is_symlink() else f"{path} is gone")
+            path.unlink(missing_ok=True)
+            path.mkdir()
+        if changed:
+            raise WorkspaceError(
+                f"the script has meddled with the service's own directories ({'; '.join(changed)}); they are "
+                "empty directories now. Have it keep to its output directory"
+            )
 
     def map(self, text: str) -> str:
         """`text` with `/src` at its beginning replaced by this workspace."""

@@ -1,0 +1,94 @@
+"""Puts links and other traps where the service will read, write or remove something."""
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from engine import parser, write_engine
+
+options = parser()
+options.add_argument("--traps", nargs="+", required=True)
+options.add_argument("--fail", action="store_true")
+options.add_argument("--linger", type=float, default=0)
+args = options.parse_args()
+
+OUTSIDE = Path(os.environ["RELIABILITY_OUTSIDE"])
+SECRET = OUTSIDE / "secret.txt"
+WORKSPACE = Path.cwd()
+STATE = WORKSPACE / ".trt-llm-pipeline"
+MODEL = WORKSPACE / "models" / "sshleifer" / "tiny-gpt2"
+BUILD = max(p for p in (WORKSPACE / "builds").iterdir() if p.is_dir())
+
+
+def link(place, target):
+    if place.is_dir() and not place.is_symlink():
+        aside = place.rename(place.with_name(place.name + ".aside"))
+        shutil.rmtree(aside)
+    elif place.exists() or place.is_symlink():
+        place.unlink()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(target)
+
+
+write_engine(args.output_dir)
+for trap in args.traps:
+    if trap == "file":
+        link(args.output_dir / "extra.txt", SECRET)
+    elif trap == "folder":
+        link(args.output_dir / "folder", OUTSIDE)
+    elif trap == "engine":
+        link(args.output_dir / "rank0.engine", SECRET)
+    elif trap == "config":
+        link(args.output_dir / "config.json", OUTSIDE / "config.json")
+    elif trap == "pipe":
+        os.mkfifo(args.output_dir / "pipe.engine")
+    elif trap == "output":
+        link(args.output_dir, OUTSIDE)
+    elif trap == "parent":
+        nested = WORKSPACE / "nested"
+        link(nested, OUTSIDE)
+    elif trap == "archive":
+        link(BUILD / "engine.tar.gz", SECRET)
+    elif trap == "newest":
+        link(WORKSPACE / "engine.tar.gz", SECRET)
+    elif trap == "record":
+        link(BUILD / "build.json", SECRET)
+    elif trap == "log":
+        link(BUILD / "logs" / "build.log", SECRET)
+    elif trap == "logs":
+        link(BUILD / "logs", OUTSIDE)
+    elif trap == "build":
+        link(BUILD, OUTSIDE)
+    elif trap == "builds":
+        link(WORKSPACE / "builds", OUTSIDE)
+    elif trap == "state":
+        link(STATE, OUTSIDE)
+    elif trap == "ledger":
+        link(STATE / "made.json", SECRET)
+    elif trap == "heartbeat":
+        link(STATE / "running", SECRET)
+    elif trap == "holder":
+        link(STATE / "lock-holder.json", SECRET)
+    elif trap == "lock":
+        link(STATE / "lock", SECRET)
+    elif trap == "hashes":
+        link(STATE / "hashes.json", SECRET)
+    elif trap == "import":
+        link(STATE / "import", OUTSIDE)
+    elif trap == "cache":
+        link(STATE / "cache", OUTSIDE)
+    elif trap == "tokenizer":
+        link(MODEL / "tokenizer.json", SECRET)
+        link(MODEL / "tokenizer_config.json", SECRET)
+    elif trap == "model":
+        link(MODEL, OUTSIDE)
+    elif trap == "models":
+        link(WORKSPACE / "models", OUTSIDE)
+    elif trap == "weights":
+        link(MODEL / "pytorch_model.bin", SECRET)
+    else:
+        sys.exit(f"no such trap: {trap}")
+time.sleep(args.linger)
+sys.exit(1 if args.fail else 0)
