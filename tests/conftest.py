@@ -20,6 +20,15 @@ _MINIATURE = {
 }
 
 
+#: Prints the most memory that the process has had resident, in KiB. Not `getrusage`: its figure begins with
+#: that of the process which forked this one.
+PRINT_PEAK_KIB = """
+for line in open("/proc/self/status"):
+    if line.startswith("VmHWM:"):
+        print(line.split()[1])
+"""
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """An empty workspace that has not been prepared."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import PRINT_PEAK_KIB
 from trt_llm_pipeline.config import examine, loads
 from trt_llm_pipeline.planning import plan
 from trt_llm_pipeline.references import Resolver, UnresolvedReferenceError
@@ -138,7 +139,7 @@ class TestChainsAndLimits:
         (tmp_path / "toolchain/examples/gpt/build.py").write_text("")
         (tmp_path / "config.yaml").write_text(ATTACKS[attack])
         program = """
-import resource, sys
+import sys
 from pathlib import Path
 from trt_llm_pipeline.config import load
 from trt_llm_pipeline.planning import plan
@@ -148,10 +149,9 @@ here = Path(sys.argv[1])
 toolchain = Toolchain(here / "toolchain", "t", "1", (), sys.executable, "")
 planned, mistakes = plan(load(here / "config.yaml"), toolchain, Workspace.at(here / "workspace"))
 assert mistakes and not planned.steps
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
         done = subprocess.run(
-            [sys.executable, "-c", program, str(tmp_path)],
+            [sys.executable, "-c", program + PRINT_PEAK_KIB, str(tmp_path)],
             capture_output=True,
             text=True,
             timeout=60,
