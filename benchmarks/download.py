@@ -38,6 +38,7 @@ def main() -> int:
 
 
 def compare(folder: Path, megabytes: int, files: int, repeats: int) -> int:
+    print(f"{megabytes} MB in {files} files, median of {repeats}, {machine()}")
     repository = folder / "hub" / MODEL_ID
     repository.mkdir(parents=True)
     names = [f"model-{number:05d}-of-{files:05d}.safetensors" for number in range(1, files + 1)]
@@ -65,7 +66,6 @@ def compare(folder: Path, megabytes: int, files: int, repeats: int) -> int:
         actions = {"fetch": by_fetch, "curl": by_curl, "curl -Z": lambda into: by_curl(into, "-Z")}
         seconds = in_turns(actions, folder / "into", repeats)
     fastest = min(seconds["curl"], seconds["curl -Z"])
-    print(f"{total / 1e6:.0f} MB in {files} files, median of {repeats}, {machine()}")
     print(f"{'':10} {'seconds':>8} {'MB/s':>7} {'of the faster curl':>19}")
     for name, taken in seconds.items():
         print(f"{name:10} {taken:8.2f} {total / 1e6 / taken:7.0f} {fastest / taken:19.2f}")

@@ -49,4 +49,6 @@ def in_turns(actions: Mapping[str, Callable[[Path], None]], scratch: Path, repea
 
 
 def machine() -> str:
-    return f"{os.cpu_count()} cores, Python {sys.version.split()[0]}"
+    """What the figures were taken on; under a load above 1 they say little."""
+    busy = os.getloadavg()[0]
+    return f"{os.cpu_count()} cores, load {busy:.1f}, Python {sys.version.split()[0]}"

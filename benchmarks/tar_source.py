@@ -42,8 +42,8 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-tar-", dir=options.folder) as name:
         folder = Path(name)
-        make_archives(folder, options.megabytes)
         print(f"{options.megabytes} MB of weights, median of {options.repeats}, {machine()}")
+        make_archives(folder, options.megabytes)
         with hub_process(folder / "hub") as url:
             reached = [
                 compare(url, folder, archive, options.repeats) for archive in ("model.tar", "model.tar.gz")

@@ -103,6 +103,7 @@ def unpack(
                         f"{shown} is refused: it has more than {MOST_ENTRIES:,} entries, which no model does"
                     )
                 unpacker.unpack(member)
+                archive.members = []  # type: ignore[attr-defined]  # kept by tarfile, needed by nobody
     except tarfile.ReadError as error:
         place = stream.tell()
         if place <= _BLOCK:

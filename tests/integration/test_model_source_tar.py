@@ -280,6 +280,20 @@ def test_more_entries_than_any_model_has_are_refused(
     assert not caller.folder.exists()
 
 
+@pytest.mark.slow
+def test_a_million_entries_are_refused(hub: HubServer, caller: Caller, tmp_path: Path) -> None:
+    info = tarfile.TarInfo("folder")
+    info.type = tarfile.DIRTYPE
+    path = tmp_path / "m.tar"
+    with path.open("wb") as output:
+        for _ in range(1000):
+            output.write(info.tobuf() * 1000)
+        output.write(bytes(1024))
+    with pytest.raises(ModelSourceError, match="100,000 entries"):
+        caller.fetch(hub.add_file("m.tar", path))
+    assert not caller.folder.exists()
+
+
 def test_a_chain_of_headers_without_files_is_refused(hub: HubServer, caller: Caller) -> None:
     header = tarfile.TarInfo("x")
     header.type, header.size = tarfile.XHDTYPE, 0
