@@ -33,7 +33,7 @@ from trt_llm_pipeline.cache import StepCache
 from trt_llm_pipeline.checks import Check
 from trt_llm_pipeline.destination import Destination, parse_destination
 from trt_llm_pipeline.errors import DeliveryError
-from trt_llm_pipeline.fingerprint import FileHashes
+from trt_llm_pipeline.fingerprint import FileHashes, hash_file
 from trt_llm_pipeline.ledger import Ledger
 from trt_llm_pipeline.model_source import Snapshot
 from trt_llm_pipeline.output import Redactor
@@ -214,21 +214,28 @@ class _Build:
 
     def _run(self) -> BuildResult:
         snapshot, was_complete = self._download()
-        keys: StepKeys | None = None
-        if self._plan.config.cache:
-            memo = self._settings.workspace.state / "hashes.json"
-            hashes = FileHashes.load(memo)
-            model = model_identity(self._plan, snapshot.source, snapshot.revision, hashes)
-            keys = StepKeys(self._plan, model, self._ledger, self._gpus.gpus, hashes)
-            cached = self._answer_from_cache(keys)
-            write_json(memo, hashes.known)
-            if cached is not None:
-                return cached
+        keys = self._keys(snapshot) if self._plan.config.cache else None
+        if keys is not None and (cached := self._answer_from_cache(keys)) is not None:
+            return cached
         if was_complete:
             self._check_room(0, _size(snapshot))
         reports, step_keys = self._run_steps(keys)
         build_key = keys.build(step_keys) if keys else None
         return self._package(snapshot, reports, build_key)
+
+    def _keys(self, snapshot: Snapshot) -> StepKeys | None:
+        """What the cache is asked with; None where a file that matters cannot be read."""
+        memo = self._settings.workspace.state / "hashes.json"
+        hashes = FileHashes.load(memo)
+        try:
+            model = model_identity(self._plan, snapshot.source, snapshot.revision, hashes)
+            keys = StepKeys(self._plan, model, self._ledger, self._gpus.gpus, hashes)
+            keys.foresee(self._cache)
+        except OSError as error:
+            self._warn(f"nothing is cached, because {error.filename} cannot be read: {error.strerror}")
+            return None
+        write_json(memo, hashes.known)
+        return keys
 
     def _warn(self, text: str) -> None:
         self._warnings.append(self._redactor(text))
@@ -239,7 +246,8 @@ class _Build:
         wanted = preview.request(self._plan)
         models, env = self._settings.workspace.models, self._settings.env
         with self._clock.measure("download", self._voice.metric):
-            to_come = model_source.plan(wanted, models, token=self._token, env=env)
+            log = self._voice.log
+            to_come = model_source.plan(wanted, models, token=self._token, env=env, log=log)
             if to_come.missing_bytes:
                 self._check_room(to_come.missing_bytes, to_come.total_bytes)
             snapshot = model_source.fetch(
@@ -277,23 +285,14 @@ class _Build:
         if earlier is None:
             return None
         source, old = earlier
-        wanted = old["archive"]["sha256"]
         with self._clock.measure("package", self._voice.metric):
-            if self._destination is not None:
-                sent = delivery.deliver_file(source, self._destination, progress=self._packing)
-                place, size, sha256 = {"address": sent.address}, sent.size, sent.sha256
-            else:
-                target = self._directory / source.name
-                size, sha256 = verified_copy.copy(source, target, self._packing)
-                place = {"path": str(target)}
-        if sha256 != wanted:
+            archive = self._again(source, old["archive"]["sha256"])
+        if archive is None:
             self._voice.log(f"the archive {source} is damaged; building again")
             source.unlink()
-            (self._directory / source.name).unlink(missing_ok=True)
             return None
         self._voice.log(f"nothing has changed since build {old['build_id']}; its archive is used again")
         self._voice.metric("cached.archive", 1)
-        archive = {"name": source.name, **place, "size": size, "sha256": sha256}
         seconds = {name: round(value, 3) for name, value in self._clock.seconds.items()}
         again = {
             "build_id": self._id,
@@ -302,6 +301,20 @@ class _Build:
             "seconds": seconds,
         }
         return self._finish({**old, **again})
+
+    def _again(self, source: Path, sha256: str) -> dict[str, Any] | None:
+        """Returns or sends an earlier build's archive; None where it is not what it was."""
+        if self._destination is None:
+            target = self._directory / source.name
+            size, found = verified_copy.copy(source, target, self._packing)
+            if found != sha256:
+                target.unlink()
+                return None
+            return {"name": source.name, "path": str(target), "size": size, "sha256": found}
+        if hash_file(source) != sha256:  # before anything is sent
+            return None
+        sent = delivery.deliver_file(source, self._destination, progress=self._packing)
+        return {"name": source.name, "address": sent.address, "size": sent.size, "sha256": sent.sha256}
 
     def _run_steps(self, keys: StepKeys | None) -> tuple[list[StepReport], dict[str, str]]:
         step.prepare_imports(self._plan)
