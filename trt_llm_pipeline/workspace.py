@@ -70,7 +70,7 @@ class Workspace:
                 raise WorkspaceError(f"{path} is a link; the workspace needs a directory there: remove it")
 
     def own_directories(self, *used: Path) -> dict[Path, tuple[str, bool]]:
-        """Where the service's own directories lead, with `used` and what is above them; and if they are there.
+        """Where the service's own directories lead, with `used` and what is above it, and if they exist.
 
         A directory comes after its parent.
         """

@@ -136,7 +136,7 @@ class TestTrapsOfAScript:
 def set_and_step_in(
     house: House, server: CogServer, outside: Outside, place: str, traps: str
 ) -> dict[str, Any]:
-    """Builds with the traps, then without them; the first prediction. Either way nothing outside is touched."""
+    """Builds with the traps, then without; the first prediction. Either way nothing outside is touched."""
     listed = f"traps: [{', '.join(traps.split())}]" + ("\nlinger: 2.5" if traps == "state" else "")
     if place == "first":
         text = Path(house.config(first="plants.py")).read_text()

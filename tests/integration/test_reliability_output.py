@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.integration.reliability.house import House, wait_for, worker_of
+from tests.integration.reliability.house import House, Watch, wait_for
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import CogServer
 
@@ -35,31 +32,6 @@ def server(house: House) -> Iterator[CogServer]:
 
 def step_log(house: House) -> Path:
     return max(house.workspace.glob("builds/*/logs/build.log"), key=lambda path: path.stat().st_mtime_ns)
-
-
-class Watch:
-    """The most memory that the server and its worker have used together, in bytes of their own (PSS)."""
-
-    def __init__(self, server: CogServer) -> None:
-        self._processes = [psutil.Process(server.process.pid), worker_of(server)]
-        self.most = 0
-
-    @contextmanager
-    def watching(self) -> Iterator[Watch]:
-        done = threading.Event()
-
-        def look() -> None:
-            while not done.wait(0.05):
-                with suppress(psutil.Error):
-                    self.most = max(self.most, sum(p.memory_full_info().pss for p in self._processes))
-
-        thread = threading.Thread(target=look)
-        thread.start()
-        try:
-            yield self
-        finally:
-            done.set()
-            thread.join()
 
 
 class TestStreaming:

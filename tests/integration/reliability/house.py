@@ -8,6 +8,7 @@ import io
 import os
 import secrets
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from trt_llm_pipeline.testing.servers import CogServer
 TOOLCHAIN = Path(__file__).with_name("toolchain")
 MARK = "RELIABILITY_MARK"
 _POLL_S = 0.02
+_LOOK_S = 0.05
 
 
 @dataclass
@@ -122,6 +124,43 @@ def worker_of(server: CogServer) -> psutil.Process:
     """The process that runs predict()."""
     (worker,) = psutil.Process(server.process.pid).children()
     return worker
+
+
+class Watch:
+    """How much memory the server and its worker use together, in bytes of their own (PSS).
+
+    Attributes:
+        most: the most at any look.
+    """
+
+    def __init__(self, server: CogServer) -> None:
+        self._processes = [psutil.Process(server.process.pid), worker_of(server)]
+        self._first = self.most = self._now()
+
+    @property
+    def grown(self) -> int:
+        """How much more the most is than what they used at the beginning."""
+        return self.most - self._first
+
+    def _now(self) -> int:
+        return sum(process.memory_full_info().pss for process in self._processes)
+
+    @contextmanager
+    def watching(self) -> Iterator[Watch]:
+        done = threading.Event()
+
+        def look() -> None:
+            while not done.wait(_LOOK_S):
+                with suppress(psutil.Error):
+                    self.most = max(self.most, self._now())
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        try:
+            yield self
+        finally:
+            done.set()
+            thread.join()
 
 
 def wait_for(happens: Callable[[], Any], what: str, within_s: float) -> Any:
