@@ -7,6 +7,7 @@ import are imported by the command that needs them.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -143,8 +144,16 @@ def inspect(
     with _failures(as_json):
         from trt_llm_pipeline import inspection
 
+        python = os.environ.get("TRTLLM_PYTHON") or sys.executable
         try:
-            found = inspection.inspect(engine, serve_on=serve_on, trt_llm=trt_llm, world_size=world_size)
+            found = inspection.inspect(
+                engine,
+                serve_on=serve_on,
+                trt_llm=trt_llm,
+                world_size=world_size,
+                python=python,
+                env=os.environ,
+            )
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
         _print_json(found.as_json()) if as_json else typer.echo(found.as_text())

@@ -15,8 +15,11 @@ from trt_llm_pipeline.checks import Check, is_ready, settings, table, verdict
 from trt_llm_pipeline.engine_files import engine_entries, extra_entry
 from trt_llm_pipeline.readiness import ArchiveFacts
 from trt_llm_pipeline.resources import in_words
+from trt_llm_pipeline.tokenizer_files import is_vocabulary
+from trt_llm_pipeline.tokenizer_trial import try_tokenizer
 
 _LARGEST_READ = 64 << 20
+_UNKNOWN_END = ("end of sequence", "unknown")
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,16 @@ def inspect(
     serve_on: str | None = None,
     trt_llm: str | None = None,
     world_size: int | None = None,
+    python: str | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Inspection:
     """Read an archive from its first byte to its last and judge it.
 
     Args:
         source: a path or an http(s) address.
         serve_on, trt_llm, world_size: what will serve it; see `readiness.readiness`.
+        python: an interpreter to load the tokenizer with, if it has transformers; None leaves that out.
+        env: that interpreter's environment.
 
     Raises:
         ArtifactError: it cannot be read, or is no tar or tar.gz.
@@ -92,7 +99,15 @@ def inspect(
         problems=contents.problems,
         strict=contents.strict,
     )
-    return Inspection(label, contents, readiness.readiness(facts, serve_on, trt_llm, world_size))
+    checks = readiness.readiness(facts, serve_on, trt_llm, world_size)
+    if python is not None and any(is_vocabulary(name) for name in contents.kept):
+        loaded = try_tokenizer(contents.kept, python, env or {})
+        after = [check.name for check in checks].index("tokenizer") + 1
+        rest = checks[after:]
+        if loaded.status == "ok":  # then what the files do not tell is known after all
+            rest = tuple(check for check in rest if (check.name, check.status) != _UNKNOWN_END)
+        checks = (*checks[:after], loaded, *rest)
+    return Inspection(label, contents, checks)
 
 
 def facts_of_build(

@@ -22,7 +22,8 @@ from trt_llm_pipeline.tokenizer_files import TOKENIZER_CONFIG, is_tokenizer_file
 
 CONFIG_NAME = "config.json"
 _DEFAULT_WORLD_SIZE = 1
-_DEFAULT_END_ID = 2
+#: What cog-triton takes END_ID and PAD_ID to be unless they are set.
+DEFAULT_END_ID = 2
 
 
 @dataclass(frozen=True)
@@ -246,9 +247,9 @@ def _end_of_sequence(verdict: tokenizer_readiness.Verdict) -> Check:
         return Check(
             name,
             "unknown",
-            f"{token!r}; its number could not be told: set END_ID and PAD_ID unless it is {_DEFAULT_END_ID}",
+            f"{token!r}; its number could not be told: set END_ID and PAD_ID unless it is {DEFAULT_END_ID}",
         )
-    if number != _DEFAULT_END_ID:
+    if number != DEFAULT_END_ID:
         return Check(
             name,
             "warning",
