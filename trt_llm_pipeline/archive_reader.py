@@ -103,9 +103,12 @@ def _opened(source: Path | str | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
         label = f"{parts.scheme}://{parts.hostname}{parts.path}"
         try:
             response = urllib.request.urlopen(source, timeout=_TIMEOUT_SECONDS)  # noqa: S310  checked above
+        except urllib.error.HTTPError as answer:
+            answer.close()
+            raise ArtifactError(f"cannot fetch {label}: HTTP {answer.code}") from None
         except (OSError, ValueError) as problem:
-            reason = f"HTTP {problem.code}" if isinstance(problem, urllib.error.HTTPError) else str(problem)
-            raise ArtifactError(f"cannot fetch {label}: {reason}") from problem
+            reason = getattr(problem, "reason", None) or type(problem).__name__
+            raise ArtifactError(f"cannot fetch {label}: {reason}") from None
         with response:
             yield cast(BinaryIO, response), label
         return
