@@ -38,6 +38,7 @@ class Tree:
         self.mark = f"tree-{uuid.uuid4().hex}"
         self.env = {"PATH": os.environ["PATH"], "TREE_MARK": self.mark}
         self.lines: list[str] = []
+        self.may_leave_fds = 0
 
     def argv(self, program: str) -> list[str]:
         return [sys.executable, "-u", "-c", textwrap.dedent(program)]
@@ -98,7 +99,7 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
     for survivor in left:
         survivor.kill()
     assert left == []
-    assert open_fds() == fds
+    assert 0 <= open_fds() - fds <= made.may_leave_fds
 
 
 class TestHowItEnds:
@@ -445,11 +446,13 @@ class TestAnEndThatWasAskedFor:
         program = "import os\nwhile True: os.write(1, b'x' * 65536)"
         self.cancel_when(tree, program, Count(3))
 
-    # Inside Popen() itself it leaves a process that only Popen's finalizer knows of, which collects it later.
+    # Where it strikes inside Popen() itself, a process that has ended is collected later, by Popen's finalizer,
+    # and Popen's own pipe may stay open. Nothing goes on running.
     @pytest.mark.filterwarnings("ignore::ResourceWarning")
     def test_may_come_at_any_moment_of_the_start(self, tree: Tree) -> None:
         """As Cog does it: the exception is raised in the thread, between any two bytecodes."""
         cancelled = 0
+        tree.may_leave_fds = 2
         delays_ms = (0.3, 0.6, 1, 1.5, 2, 3, 4, 5, 6, 8, 12, 20, 40)
         for delay_ms in delays_ms:
             signal.signal(signal.SIGALRM, _raise_cancelled)
