@@ -422,9 +422,9 @@ class _Build:
         self._voice.metric("archive_bytes", archive["size"])
         record_path = self._directory / RECORD_NAME
         write_json(record_path, record)
-        (self._directory / REPORT_NAME).write_text(report.render(record), encoding="utf-8")
         path = Path(archive["path"]) if "path" in archive else None
         newest = self._builds.publish(path) if path else None
+        self._write_report(record)
         self._voice.log(
             f"packaged {len(record['files'])} files in {self._clock.seconds['package']:.1f} s: "
             f"{in_words(archive['size'])}, sha256 {archive['sha256']}, {path or archive['address']}"
@@ -441,6 +441,12 @@ class _Build:
             record_path=record_path,
             record=record,
         )
+
+    def _write_report(self, record: Mapping[str, Any]) -> None:
+        try:
+            (self._directory / REPORT_NAME).write_text(report.render(record), encoding="utf-8")
+        except OSError as error:  # the archive is finished and must not be lost with its report
+            self._voice.log(f"warning: {REPORT_NAME} cannot be written: {error.strerror}")
 
 
 def _size(snapshot: Snapshot) -> int:

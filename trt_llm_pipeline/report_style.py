@@ -5,7 +5,7 @@ from __future__ import annotations
 STYLE = """
 :root {
   color-scheme: light dark;
-  --page: #f4f4f1; --card: #fcfcfb; --line: #e3e2dd; --ink: #17171a; --soft: #5b5a56; --faint: #8b8a84;
+  --page: #f4f4f1; --card: #fcfcfb; --line: #e3e2dd; --ink: #17171a; --soft: #5b5a56; --faint: #6b6a65;
   --step: #2a78d6; --other: #a3a29b; --area: #2a78d622; --code: #f1f0ec;
   --good: #0b7a3b; --good-bg: #0b7a3b14; --warn: #8a5a00; --warn-bg: #eda10022; --bad: #b3261e;
   --bad-bg: #b3261e14; --unsure: #5b5a56; --unsure-bg: #5b5a5614;
@@ -14,7 +14,7 @@ STYLE = """
 }
 @media (prefers-color-scheme: dark) {
   :root {
-    --page: #111110; --card: #1a1a19; --line: #32312f; --ink: #f2f1ee; --soft: #b4b2ac; --faint: #86847e;
+    --page: #111110; --card: #1a1a19; --line: #32312f; --ink: #f2f1ee; --soft: #b4b2ac; --faint: #9c9a94;
     --step: #3987e5; --other: #6f6d68; --area: #3987e52e; --code: #232321;
     --good: #5fd08b; --good-bg: #5fd08b1c; --warn: #f0bd5b; --warn-bg: #f0bd5b1c; --bad: #ff8a80;
     --bad-bg: #ff8a801c; --unsure: #b4b2ac; --unsure-bg: #b4b2ac1c;
