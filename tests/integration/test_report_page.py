@@ -19,7 +19,7 @@ from trt_llm_pipeline.inspection import inspect
 from trt_llm_pipeline.report import render
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing.hub import HubServer
-from trt_llm_pipeline.testing.servers import PROJECT_ROOT
+from trt_llm_pipeline.testing.servers import PROJECT_ROOT, ConfigServer
 from trt_llm_pipeline.validation import validate
 
 QUICK_START = (PROJECT_ROOT / "examples" / "gpt" / "config.yaml").read_text()
@@ -123,18 +123,16 @@ def browse(page: Path, profile: Path, *options: str) -> dict[str, Any]:
     """What a headless browser finds on the page."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     assert browser is not None, f"install one of {', '.join(BROWSERS)}: apt-get install chromium"
-    probed = page.with_name("probed.html")
-    probed.write_text(page.read_text().replace("</body>", PROBE + "</body>"))
+    page.with_name("probed.html").write_text(page.read_text().replace("</body>", PROBE + "</body>"))
     quiet = (
         "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
         "--disable-component-update --disable-sync --hide-scrollbars --virtual-time-budget=5000"
     )
-    ran = subprocess.run(
-        [browser, *quiet.split(), f"--user-data-dir={profile}", *options, "--dump-dom", probed.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    # Over HTTP, because of a page from a file a browser does not tell what it fetched.
+    with ConfigServer(page.parent) as server:
+        argv = [browser, *quiet.split(), f"--user-data-dir={profile}", *options]
+        argv += ["--dump-dom", f"{server.url}/probed.html"]
+        ran = subprocess.run(argv, capture_output=True, text=True, timeout=120)
     found = re.search(r'<pre id="probe">(.*?)</pre>', ran.stdout, re.DOTALL)
     assert found, ran.stderr[-2000:]
     return dict(json.loads(unescape(found[1])))
