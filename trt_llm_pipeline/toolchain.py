@@ -183,18 +183,16 @@ def _identify(root: Path, python: str, reason: str, env: Mapping[str, str]) -> T
         name = name.strip()
         return Toolchain(root, name, name, releases, python, reason)
     version = _tree_version(root)
-    if (root / "tensorrt_llm").is_dir():
-        installed = _installed_version(python, env)
-        if installed is None:
-            raise ToolchainError(
-                f"the toolchain at {root} ({reason}) needs the Python package tensorrt_llm, which {python} "
-                "cannot import. Set TRTLLM_PYTHON to the interpreter that has it, or TRTLLM_DIR="
-                f"{PROJECT_ROOT / 'cpu_toolchain'} to build a CPU engine with the embedded toolchain"
-            )
-        version = installed or version
-    return Toolchain(
-        root, "tensorrt_llm", version or "unknown", (version,) if version else (), python, reason
-    )
+    installed = _installed_version(python, env)
+    if installed is None and (root / "tensorrt_llm").is_dir():
+        raise ToolchainError(
+            f"the toolchain at {root} ({reason}) needs the Python package tensorrt_llm, which {python} "
+            "cannot import. Set TRTLLM_PYTHON to the interpreter that has it, or TRTLLM_DIR="
+            f"{PROJECT_ROOT / 'cpu_toolchain'} to build a CPU engine with the embedded toolchain"
+        )
+    version = installed or version
+    follows = (version,) if version else ()
+    return Toolchain(root, "tensorrt_llm", version or "unknown", follows, python, reason)
 
 
 def _tree_version(root: Path) -> str | None:
@@ -216,10 +214,12 @@ def _installed_version(python: str, env: Mapping[str, str]) -> str | None:
 
 
 def _valid(releases: tuple[str, ...]) -> list[str]:
+    """The releases that are version numbers; a build before a release counts as that release too."""
     found = []
     for release in releases:
         with suppress(InvalidVersion):
-            found.append(str(Version(release)))
+            version = Version(release)
+            found.extend([str(version), version.base_version])
     return found
 
 

@@ -96,6 +96,15 @@ class TestTheChoice:
         with pytest.raises(ToolchainError, match="cannot import"):
             toolchain.find({**ENV, "PYTHONOPTIMIZE": "2"}, tmp_path)
 
+    def test_examples_beside_an_installed_package_have_its_release(self, tmp_path: Path) -> None:
+        """The published images have examples/ alone; the package is installed."""
+        tree = make_tree(tmp_path / "app")
+        env = {**interpreter_with_package(tmp_path, "0.12.0.dev2024073000"), "TRTLLM_DIR": str(tree)}
+        found = toolchain.find(env, tmp_path)
+        assert (found.name, found.version) == ("tensorrt_llm", "0.12.0.dev2024073000")
+        assert found.meets(">=0.12,<0.13")
+        assert not found.meets(">=0.13")
+
     def test_no_toolchain_at_all(self, tmp_path: Path) -> None:
         with pytest.raises(ToolchainError, match=r"no toolchain was found below .*; set TRTLLM_DIR"):
             toolchain.find(ENV, tmp_path)
