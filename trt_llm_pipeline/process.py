@@ -71,7 +71,10 @@ class Captured:
 class _Supervised:
     """A process tree below a supervisor, and the pipes to both. Use as a context manager."""
 
-    def __init__(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], *, merge: bool) -> None:
+    def __init__(
+        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], *, merge: bool, hold: int | None = None
+    ) -> None:
+        self._kept_open = [] if hold is None else [hold]
         self._argv = list(argv)
         self._request = json.dumps({"argv": self._argv, "cwd": str(cwd), "env": dict(env)}).encode() + b"\n"
         self._merge = merge
@@ -108,7 +111,7 @@ class _Supervised:
                 stdin=life_read,
                 stdout=out_write,
                 stderr=err_write,
-                pass_fds=[report_write],
+                pass_fds=[report_write, *self._kept_open],
                 start_new_session=True,  # a signal to our group must not reach the step before we do
             )
         finally:
@@ -227,6 +230,7 @@ def run(
     redactor: Redactor,
     timeout: float | None = None,
     on_turn: Callable[[Usage], None] | None = None,
+    hold: int | None = None,
 ) -> ProcessResult:
     """Runs a program to its end, passing on each line that it prints on stdout or stderr.
 
@@ -237,6 +241,7 @@ def run(
         redactor: knows the secrets.
         timeout: seconds after which the tree is ended; None for no limit.
         on_turn: called about ten times a second with the tree's memory.
+        hold: a descriptor that stays open until the whole tree has ended, even if this process is killed.
 
     Raises:
         PipelineError: the program could not be started.
@@ -245,7 +250,7 @@ def run(
     lines = LineAssembler(on_line, redactor, time.monotonic)
     started = time.monotonic()
     timed_out = False
-    with _Supervised(argv, cwd, env, merge=True) as tree:
+    with _Supervised(argv, cwd, env, merge=True, hold=hold) as tree:
         while tree.open:
             for _, data in tree.read(_TURN_S):
                 lines.feed(data)

@@ -130,7 +130,8 @@ def run(context: StepContext, step: PlannedStep, found: Mapping[str, Path]) -> S
     kills = resources.oom_kills()
     made: dict[str, FileMark] = {}
     try:
-        result, samples = _supervise(context, step, argv, places)
+        with workspace.step_lock() as held:
+            result, samples = _supervise(context, step, argv, places, held)
     finally:
         workspace.refuse_moved(places)
         made = outputs.changed(before, workspace.files())
@@ -209,7 +210,11 @@ def _limit(context: StepContext, step: PlannedStep) -> float | None:
 
 
 def _supervise(
-    context: StepContext, step: PlannedStep, argv: tuple[str, ...], places: Mapping[Path, tuple[str, bool]]
+    context: StepContext,
+    step: PlannedStep,
+    argv: tuple[str, ...],
+    places: Mapping[Path, tuple[str, bool]],
+    held: int,
 ) -> tuple[process.ProcessResult, list[Sample]]:
     started = time.monotonic()
     with _LogFile(context.logs / f"{step.name}.log") as file:
@@ -239,6 +244,7 @@ def _supervise(
             redactor=context.redactor,
             timeout=_limit(context, step),
             on_turn=on_turn,
+            hold=held,
         )
         voice.close()
     return result, samples

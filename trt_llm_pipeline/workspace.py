@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import tempfile
@@ -18,6 +20,7 @@ from trt_llm_pipeline.errors import WorkspaceError
 STATE_DIR = ".trt-llm-pipeline"
 IMAGE_WORKSPACE = "/src"
 NEWEST_ARCHIVE = "engine.tar.gz"
+_STEP_ENDS_WITHIN_S = 5.0
 _INNER = ("import", "cache", "cache/accepted")
 _NAME_MAX = 255  # bytes, on every common file system
 SERVICE_FOLDERS = ("models", "builds", STATE_DIR)
@@ -190,11 +193,51 @@ class Workspace:
             message = f"the workspace {self.root} cannot be locked: {error.strerror or error}"
             raise WorkspaceError(f"{message}; choose another TRT_LLM_WORKSPACE") from None
         try:
+            with self.step_lock():
+                pass  # a build that was killed is over when its step's processes are
             write_json(note, {"holder": holder, "pid": os.getpid(), "since": time.time()})
             yield
         finally:
             note.unlink(missing_ok=True)
             lock.release()
+
+    @contextmanager
+    def step_lock(self) -> Iterator[int]:
+        """Holds the workspace for the processes of one step.
+
+        Yields:
+            A descriptor for the step's supervisor to inherit. The workspace is held until nobody has it open
+            any more, so that a build is not begun while the processes of a killed one still write.
+
+        Raises:
+            WorkspaceError: a step of a build that was killed is still ending.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        path = self.state / "step.lock"
+        try:
+            descriptor = os.open(path, flags, 0o644)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise WorkspaceError(f"{path} cannot be opened: {error.strerror or error}; remove it") from None
+        try:
+            deadline = time.monotonic() + _STEP_ENDS_WITHIN_S
+            while not _locked(descriptor):
+                if time.monotonic() > deadline:
+                    message = f"a step of a build that was killed is still running in {self.root}"
+                    raise WorkspaceError(f"{message}; end its processes, then build again")
+                time.sleep(0.05)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _walk(top: Path, skip: set[Path]) -> Iterator[tuple[Path, FileMark | None]]:
