@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.integration.conftest import MODEL_ID
-from tests.integration.reliability.house import House, start_until, wait_for, worker_of
+from tests.integration.reliability.house import House, members, start_until, worker_of
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT
 
@@ -63,10 +63,14 @@ def test_second_build_is_refused_until_the_first_is_dead(hub: HubServer, tmp_pat
         first.wait_until_ready()
         assert second.predict(config=house.config())["status"] == "succeeded"
 
-        start_until(first, house.config("will_not_die.py"), STARTED)
+
+def test_lock_dies_with_its_holder_and_not_before_the_last_process_of_its_step(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    house = House(hub, tmp_path)
+    with house.server() as first, house.server() as second:
+        start_until(first, house.config("runs_away.py", "stubborn:"), STARTED)
         worker_of(first).kill()
-        wait_for(
-            lambda: second.predict(config=house.config())["status"] == "succeeded",
-            "the lock has died with its holder",
-            5,
-        )
+        prediction = second.predict(config=house.config())
+    assert prediction["status"] == "succeeded", prediction["error"]
+    assert "beat" not in members(prediction)  # the sign of life of the processes of the first build

@@ -55,6 +55,8 @@ for trap in args.traps:
         link(WORKSPACE / "engine.tar.gz", SECRET)
     elif trap == "record":
         link(BUILD / "build.json", SECRET)
+    elif trap == "report":
+        link(BUILD / "report.html", SECRET)
     elif trap == "log":
         link(BUILD / "logs" / "build.log", SECRET)
     elif trap == "logs":

@@ -6,7 +6,9 @@ import time
 
 from engine import parser, write_engine
 
-args = parser().parse_args()
+options = parser()
+options.add_argument("--stubborn", action="store_true", help="make the directory again that is removed")
+args = options.parse_args()
 write_engine(args.output_dir)
 beat = args.output_dir / "beat"
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -17,5 +19,7 @@ if os.fork():
 while True:
     if os.fork():
         os._exit(0)
+    if args.stubborn:
+        args.output_dir.mkdir(exist_ok=True)
     beat.touch()
     time.sleep(0.002)
