@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from trt_llm_cpu.spec import DecoderSpec
     from trt_llm_cpu.weights import Weight
 
-_NO_EFFECT = "no effect on a CPU"
 _NO_SUPPORT = "not supported on a CPU"
 _FLAGS_REFUSED = {
     "per_channel": "--per_channel belongs to --smoothquant",
@@ -30,8 +29,13 @@ _FLAGS_REFUSED = {
 _SUPPORTED = "float32, float16, bfloat16 and int8 weight-only (--use_weight_only) are supported"
 
 
-def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that gpt's and llama's converter have in common, with 0.9's names."""
+def add_common_options(parser: argparse.ArgumentParser, precisions: Sequence[str]) -> None:
+    """Adds the options that gpt's and llama's converter have in common, with 0.9.0's names.
+
+    Args:
+        parser: to add them to.
+        precisions: the choices of `--weight_only_precision`; int8 is the one that works here.
+    """
     add = parser.add_argument
     add("--model_dir", default=None, help="the Hugging Face model directory")
     add("--output_dir", default="tllm_checkpoint", help="where the checkpoint goes")
@@ -44,7 +48,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         const="int8",
         nargs="?",
         default=None,
-        choices=["int8", "int4", "int4_gptq", "int4_awq"],
+        choices=precisions,
         help="int8, with --use_weight_only",
     )
     add("--smoothquant", "-sq", type=float, default=None, help=_NO_SUPPORT)
@@ -55,7 +59,6 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     add("--embedding_sharding_dim", type=int, default=0, choices=[0, 1], help="0 vocabulary, 1 hidden size")
     add("--use_embedding_sharing", action="store_true", help="leave a tied head out")
     add("--workers", type=int, default=1, help="no effect: tensors are streamed one by one")
-    add("--log_level", default="info", help=_NO_EFFECT)
 
 
 def refuse_unsupported(args: argparse.Namespace) -> None:

@@ -42,9 +42,15 @@ _GPU_FLAGS = {
     "enable_context_fmha_fp32_acc": "context_fmha_fp32_acc",
     "multi_block_mode": "multi_block_mode",
     "use_custom_all_reduce": "use_custom_all_reduce",
-    "use_paged_context_fmha": "use_paged_context_fmha",
     "use_inflight_batching": "use_inflight_batching",
 }
+# Those that gpt's build.py alone has.
+_GPT_FLAGS = {
+    "use_paged_context_fmha": "use_paged_context_fmha",
+    "use_context_fmha_for_generation": "use_context_fmha_for_generation",
+}
+_EVERY_GPU_FLAG = {**_GPU_FLAGS, **_GPT_FLAGS}
+_LORA_MODULES = ["attn_qkv", "attn_dense", "mlp_h_to_4h", "mlp_gate", "mlp_4h_to_h"]
 # Flags that change what is computed and that this toolchain does not do.
 _REFUSED = {
     "use_smooth_quant": "SmoothQuant",
@@ -52,6 +58,7 @@ _REFUSED = {
     "enable_fp8": "FP8",
     "fp8_kv_cache": "an FP8 KV cache",
     "use_lora_plugin": "LoRA",
+    "lora_target_modules": "LoRA",
 }
 _SUPPORTED = "float32, float16, bfloat16 and int8 weight-only (--use_weight_only) are supported"
 
@@ -68,7 +75,6 @@ def add_common_options(parser: argparse.ArgumentParser, plugins: Sequence[str]) 
     add("--model_dir", default=None, help="what to build from")
     add("--dtype", default="float16", choices=_FLOATS, help="storage type of the weights")
     add("--timing_cache", default="model.cache", help="no effect on a CPU, where no kernels are timed")
-    add("--profiling_verbosity", default="layer_names_only", choices=["layer_names_only", "detailed", "none"])
     add("--log_level", default="info", help=_NO_EFFECT)
     add("--hidden_act", default=None, help="no effect: the model's own is used")
     for size in ("vocab_size", "n_layer", "n_positions", "n_embd", "n_head", "inter_size"):
@@ -85,11 +91,9 @@ def add_common_options(parser: argparse.ArgumentParser, plugins: Sequence[str]) 
     add("--strongly_typed", action="store_true", help=_NO_EFFECT)
     add("--max_num_tokens", type=int, default=None, help="recorded in config.json")
     add("--max_prompt_embedding_table_size", type=int, default=0, help="0: no prompt tuning on a CPU")
-    add("--max_draft_len", type=int, default=0, help="0: no speculative decoding on a CPU")
     add("--gather_all_token_logits", action="store_true", help="no effect: any token's logits can be had")
     add("--use_parallel_embedding", action="store_true", help="no effect: there is one rank")
     add("--embedding_sharding_dim", type=int, default=0, choices=[0, 1], help="no effect: there is one rank")
-    add("--lora_target_modules", nargs="+", default=None, help=_NO_SUPPORT)
     add("--use_weight_only", action="store_true", help="int8 weights with a scale for each output channel")
     add("--use_smooth_quant", action="store_true", help=_NO_SUPPORT)
     add("--per_channel", action="store_true", help="of --use_smooth_quant")
@@ -97,6 +101,19 @@ def add_common_options(parser: argparse.ArgumentParser, plugins: Sequence[str]) 
     add("--int8_kv_cache", action="store_true", help=_NO_SUPPORT)
     add("--enable_fp8", action="store_true", help=_NO_SUPPORT)
     add("--fp8_kv_cache", action="store_true", help=_NO_SUPPORT)
+    add("--moe_num_experts", type=int, default=0, help="0: experts are not supported on a CPU")
+    add("--moe_top_k", type=int, default=0, help="0: experts are not supported on a CPU")
+    add("--moe_tp_mode", type=int, default=2, help="of --moe_num_experts")
+    add("--moe_renorm_mode", type=int, default=1, help="of --moe_num_experts")
+
+
+def add_gpt_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that gpt's build.py alone has, of those that this module acts on."""
+    add = parser.add_argument
+    for flag in _GPT_FLAGS:
+        add(f"--{flag}", action="store_true", help=_ON_A_GPU)
+    add("--max_draft_len", type=int, default=0, help="0: no speculative decoding on a CPU")
+    add("--lora_target_modules", nargs="+", default=None, choices=_LORA_MODULES, help=_NO_SUPPORT)
 
 
 def refuse_unsupported(args: argparse.Namespace) -> None:
@@ -116,8 +133,10 @@ def refuse_unsupported(args: argparse.Namespace) -> None:
         raise UnsupportedError(
             f"--max_beam_width {args.max_beam_width}: a CPU engine decodes greedily; 1 is supported."
         )
-    if args.max_prompt_embedding_table_size or args.max_draft_len:
+    if args.max_prompt_embedding_table_size or getattr(args, "max_draft_len", 0):
         raise UnsupportedError("prompt tuning and draft tokens need a GPU; leave their options at 0.")
+    if args.moe_num_experts or args.moe_top_k:
+        raise UnsupportedError("experts are not supported by this CPU toolchain; plain GPT-2 and Llama are.")
     for option in ("max_batch_size", "max_input_len", "max_output_len"):
         if getattr(args, option) < 1:
             raise UnsupportedError(f"--{option} must be at least 1.")
@@ -145,7 +164,7 @@ def plugin_config(args: argparse.Namespace, dtype: str) -> dict[str, Any]:
     """`plugin_config` of config.json: what was asked for, a bare plugin option as the model's type."""
     asked = {key: getattr(args, option, False) for option, key in _PLUGINS.items()}
     config: dict[str, Any] = {key: dtype if value is True else value for key, value in asked.items()}
-    config |= {key: getattr(args, option) for option, key in _GPU_FLAGS.items()}
+    config |= {key: getattr(args, option, False) for option, key in _EVERY_GPU_FLAG.items()}
     config["tokens_per_block"] = args.tokens_per_block if args.paged_kv_cache else 0
     config["weight_only_quant_matmul_plugin"] = dtype if args.use_weight_only else False
     return config
@@ -153,7 +172,7 @@ def plugin_config(args: argparse.Namespace, dtype: str) -> dict[str, Any]:
 
 def note_gpu_options(args: argparse.Namespace) -> None:
     """Says once which of the given options decide nothing on a CPU."""
-    given = [f"--{option}" for option in (*_PLUGINS, *_GPU_FLAGS) if getattr(args, option, False)]
+    given = [f"--{option}" for option in (*_PLUGINS, *_EVERY_GPU_FLAG) if getattr(args, option, False)]
     if given:
         say(f"{', '.join(given)}: GPU-only, recorded in plugin_config, no effect on a CPU")
 
@@ -180,12 +199,12 @@ def builder_config(args: argparse.Namespace, spec: DecoderSpec) -> dict[str, Any
         "max_input_len": args.max_input_len,
         "max_output_len": args.max_output_len,
         "max_num_tokens": args.max_num_tokens,
-        "max_draft_len": args.max_draft_len,
+        "max_draft_len": getattr(args, "max_draft_len", 0),
         "max_prompt_embedding_table_size": args.max_prompt_embedding_table_size,
         "gather_all_token_logits": args.gather_all_token_logits,
         "quant_mode": _QUANT_MODE_INT8_WEIGHTS if spec.int8 else 0,
         "use_parallel_embedding": args.use_parallel_embedding,
-        "lora_target_modules": args.lora_target_modules,
+        "lora_target_modules": None,
     }
 
 

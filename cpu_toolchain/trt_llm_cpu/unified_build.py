@@ -1,4 +1,4 @@
-"""`trtllm-build` with the options of 0.9: a unified checkpoint in, `rank0.engine` and `config.json` out."""
+"""`trtllm-build` with the options of 0.9.0: a unified checkpoint in, `rank0.engine` and `config.json` out."""
 
 from __future__ import annotations
 
@@ -13,25 +13,17 @@ _VERSION = "cpu"
 _ON_A_GPU = "chooses a GPU kernel: recorded in plugin_config, no effect on a CPU"
 _NO_EFFECT = "no effect on a CPU"
 _NO_SUPPORT = "not supported on a CPU"
+_DTYPES = ["float16", "float32", "bfloat16", "disable"]
 _DTYPE_PLUGINS = (
     "bert_attention_plugin",
     "gpt_attention_plugin",
     "gemm_plugin",
-    "smooth_quant_gemm_plugin",
-    "identity_plugin",
-    "layernorm_quantization_plugin",
-    "rmsnorm_quantization_plugin",
-    "nccl_plugin",
     "lookup_plugin",
     "lora_plugin",
-    "weight_only_groupwise_quant_matmul_plugin",
-    "weight_only_quant_matmul_plugin",
     "moe_plugin",
     "mamba_conv1d_plugin",
 )
 _SWITCHES = (
-    "quantize_per_token_plugin",
-    "quantize_tensor_plugin",
     "context_fmha",
     "context_fmha_fp32_acc",
     "paged_kv_cache",
@@ -43,7 +35,55 @@ _SWITCHES = (
     "use_paged_context_fmha",
     "use_context_fmha_for_generation",
     "multiple_profiles",
+    "paged_state",
+    "use_fp8_context_fmha",
+    "streamingllm",
 )
+# Switches that change what is computed.
+_SWITCHES_REFUSED = ("use_fp8_context_fmha", "streamingllm")
+# Keys of plugin_config that the command line does not reach.
+_OTHER_PLUGINS = {
+    "smooth_quant_gemm_plugin": None,
+    "identity_plugin": None,
+    "layernorm_quantization_plugin": None,
+    "rmsnorm_quantization_plugin": None,
+    "nccl_plugin": None,
+    "weight_only_groupwise_quant_matmul_plugin": None,
+    "weight_only_quant_matmul_plugin": None,
+    "quantize_per_token_plugin": False,
+    "quantize_tensor_plugin": False,
+}
+# The names are NVIDIA's, "SMX" too.
+_CLUSTERS = [
+    "A100-SXM-80GB",
+    "A100-SXM-40GB",
+    "A100-PCIe-80GB",
+    "A100-PCIe-40GB",
+    "H100-SXM",
+    "H100-PCIe",
+    "V100-PCIe-16GB",
+    "V100-PCIe-32GB",
+    "V100-SMX-16GB",
+    "V100-SMX-32GB",
+    "V100S-PCIe",
+    "A40",
+    "A30",
+    "A10",
+    "A10G",
+    "L40S",
+    "L40",
+    "L4",
+]
+_LORA_MODULES = [
+    "attn_qkv",
+    "attn_q",
+    "attn_k",
+    "attn_v",
+    "attn_dense",
+    "mlp_h_to_4h",
+    "mlp_gate",
+    "mlp_4h_to_h",
+]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -62,16 +102,15 @@ def parse_arguments() -> argparse.Namespace:
     add("--pp_size", type=int, default=1, help="1: a CPU engine has one rank")
     add("--max_prompt_embedding_table_size", "--max_multimodal_len", type=int, default=0, help=_NO_SUPPORT)
     add("--max_draft_len", type=int, default=0, help=_NO_SUPPORT)
-    add("--max_encoder_input_len", type=int, default=None, help=_NO_EFFECT)
     add("--weight_only_precision", default=None, choices=["int8", "int4"], help="int8, of a W8A16 checkpoint")
     add("--logits_dtype", default=None, choices=["float16", "float32"], help="no effect: float32 on a CPU")
-    for path in ("model_config", "build_config", "model_cls_file", "model_cls_name", "visualize_network"):
+    for path in ("model_config", "build_config", "model_cls_file", "model_cls_name"):
         add(f"--{path}", default=None, help=_NO_SUPPORT)
     add("--lora_dir", nargs="+", default=None, help=_NO_SUPPORT)
     add("--lora_ckpt_source", default="hf", choices=["hf", "nemo"], help="of --lora_dir")
-    add("--lora_target_modules", nargs="+", default=None, help=_NO_SUPPORT)
+    add("--lora_target_modules", nargs="+", default=None, choices=_LORA_MODULES, help=_NO_SUPPORT)
     add("--max_lora_rank", type=int, default=64, help="of --lora_dir")
-    for path in ("timing_cache", "input_timing_cache", "output_timing_cache"):
+    for path in ("input_timing_cache", "output_timing_cache"):
         add(f"--{path}", default=None, help="no effect on a CPU, where no kernels are timed")
     add("--profiling_verbosity", default="layer_names_only", choices=["layer_names_only", "detailed", "none"])
     add("--log_level", default="info", help=_NO_EFFECT)
@@ -79,7 +118,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--builder_opt", type=int, default=None, help=_NO_EFFECT)
     add("--auto_parallel", type=int, default=1, help="1: a CPU engine has one rank")
     add("--gpus_per_node", type=int, default=8, help=_NO_EFFECT)
-    add("--cluster_key", default=None, help=_NO_EFFECT)
+    add("--cluster_key", default=None, choices=_CLUSTERS, help=_NO_EFFECT)
     for flag in (
         "gather_all_token_logits",
         "gather_context_logits",
@@ -91,9 +130,7 @@ def parse_arguments() -> argparse.Namespace:
     ):
         add(f"--{flag}", action="store_true", help="recorded in config.json, no effect on a CPU")
     for plugin in _DTYPE_PLUGINS:
-        add(
-            f"--{plugin}", default=None, choices=["float16", "float32", "bfloat16", "disable"], help=_ON_A_GPU
-        )
+        add(f"--{plugin}", default=None, choices=_DTYPES, help=_ON_A_GPU)
     for switch in _SWITCHES:
         add(f"--{switch}", default=None, choices=["enable", "disable"], help=_ON_A_GPU)
     add("--tokens_per_block", type=int, default=None, help=_ON_A_GPU)
@@ -148,14 +185,17 @@ def refuse_unsupported(args: argparse.Namespace) -> None:
             )
     if args.lora_plugin not in (None, "disable") or args.lora_target_modules:
         raise UnsupportedError("LoRA needs a GPU; float and int8 weight-only engines are supported.")
+    for option in _SWITCHES_REFUSED:
+        if getattr(args, option) == "enable":
+            raise UnsupportedError(f"--{option} needs a GPU; leave it out, or disable it.")
     for option in ("max_batch_size", "max_input_len", "max_output_len"):
         if getattr(args, option) < 1:
             raise UnsupportedError(f"--{option} must be at least 1.")
 
 
 def build_config(args: argparse.Namespace) -> dict[str, Any]:
-    """`build_config` of config.json, with 0.9's keys."""
-    plugins: dict[str, Any] = {}
+    """`build_config` of config.json, with 0.9.0's keys."""
+    plugins: dict[str, Any] = dict(_OTHER_PLUGINS)
     for plugin in _DTYPE_PLUGINS:
         value = getattr(args, plugin)
         plugins[plugin] = None if value == "disable" else value

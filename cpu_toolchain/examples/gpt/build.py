@@ -23,8 +23,9 @@ _PLUGINS = (
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     legacy_build.add_common_options(parser, _PLUGINS)
+    legacy_build.add_gpt_options(parser)
     add = parser.add_argument
-    add("--output_dir", default="gpt_outputs", help="where the engine and config.json go")
+    add("--output_dir", default="engine_outputs", help="where the engine and config.json go")
     add("--max_batch_size", type=int, default=256, help="sequences at once")
     add("--max_input_len", type=int, default=200, help="tokens of a prompt")
     add("--max_output_len", type=int, default=200, help="tokens to generate")
@@ -34,6 +35,8 @@ def parse_arguments() -> argparse.Namespace:
         choices=["float16", "float32"],
         help="no effect: float32 on a CPU",
     )
+    add("--rotary_base", type=float, default=10000.0, help="of --rotary_pct")
+    add("--rotary_scaling", nargs=2, default=None, help="of --rotary_pct")
     add("--rotary_pct", type=float, default=0.0, help="0: GPT-2 has learned positions")
     add("--no_bias", action="store_false", help="no effect: the checkpoint decides")
     add("--multi_query_mode", "-mq", action="store_true", help="not supported on a CPU")

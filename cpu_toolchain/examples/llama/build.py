@@ -14,7 +14,6 @@ from trt_llm_cpu import console, legacy_build
 _PLUGINS = ("use_gpt_attention_plugin", "use_gemm_plugin", "use_rmsnorm_plugin", "use_lora_plugin")
 _PATHS_REFUSED = (
     "ft_model_dir",
-    "bin_model_dir",
     "meta_ckpt_dir",
     "quant_ckpt_path",
     "quantized_fp8_model_path",
@@ -56,10 +55,6 @@ def parse_arguments() -> argparse.Namespace:
     add("--visualize", action="store_true", help="no effect on a CPU")
     add("--enable_debug_output", action="store_true", help="no effect on a CPU")
     add("--use_fused_mlp", action="store_true", help="no effect on a CPU")
-    add("--enable_pos_shift", action="store_true", help="not supported on a CPU")
-    add("--dense_context_fmha", action="store_true", help="no effect on a CPU")
-    for number in ("moe_num_experts", "moe_top_k", "moe_tp_mode", "moe_renorm_mode"):
-        add(f"--{number}", type=int, default=0, help="0: experts are not supported on a CPU")
     return parser.parse_args()
 
 
@@ -74,17 +69,11 @@ def main() -> None:
         raise console.UnsupportedError(
             "--per_group belongs to int4 weights, which need a GPU; int8 weight-only is supported."
         )
-    if args.enable_pos_shift:
-        raise console.UnsupportedError(
-            "--enable_pos_shift needs a GPU; plain rotary positions are supported."
-        )
     for option in _PATHS_REFUSED:
         if getattr(args, option):
             raise console.UnsupportedError(
                 f"--{option} is not supported by this CPU toolchain; it builds from --model_dir alone."
             )
-    if args.moe_num_experts or args.moe_top_k:
-        raise console.UnsupportedError("experts are not supported by this CPU toolchain; plain Llama is.")
 
     from trt_llm_cpu.llama import open_llama, rescaled
     from trt_llm_cpu.quantization import quantise_weights

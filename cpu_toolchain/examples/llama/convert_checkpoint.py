@@ -1,4 +1,4 @@
-"""Converts a Hugging Face Llama into a unified checkpoint, with the options of TensorRT-LLM 0.9."""
+"""Converts a Hugging Face Llama into a unified checkpoint, with the options of TensorRT-LLM 0.9.0."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trt_llm_cpu import console, convert_options
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    convert_options.add_common_options(parser)
+    convert_options.add_common_options(parser, ["int8", "int4", "int4_gptq"])
     add = parser.add_argument
     own = "no effect: the model's own is used"
     sizes = ("vocab_size", "n_positions", "n_layer", "n_head", "n_kv_head", "n_embd", "inter_size")
@@ -23,29 +23,28 @@ def parse_arguments() -> argparse.Namespace:
         add(f"--{number}", type=float, default=None, help=own)
     add("--hidden_act", default=None, help=own)
     add("--meta_ckpt_dir", default=None, help="not supported on a CPU")
-    add("--quant_ckpt_path", "--ammo_quant_ckpt_path", default=None, help="not supported on a CPU")
-    add("--hf_lora_dir", default=None, help="not supported on a CPU")
+    add("--ammo_quant_ckpt_path", default=None, help="not supported on a CPU")
     add("--per_group", action="store_true", help="of int4 weights")
     add("--group_size", type=int, default=128, help="of int4 weights")
-    add("--enable_fp8", action="store_true", help="not supported on a CPU")
-    add("--fp8_kv_cache", action="store_true", help="not supported on a CPU")
     add("--moe_num_experts", type=int, default=0, help="0: experts are not supported on a CPU")
     add("--moe_top_k", type=int, default=0, help="0: experts are not supported on a CPU")
+    add("--moe_tp_mode", type=int, default=2, help="of --moe_num_experts")
+    add("--moe_renorm_mode", type=int, default=1, help="of --moe_num_experts")
+    add("--save_config_only", action="store_true", help="not supported on a CPU")
     add("--disable_weight_only_quant_plugin", action="store_true", help="no effect on a CPU")
     add("--load_by_shard", action="store_true", help="always so: one tensor is in memory at a time")
     add("--load_model_on_cpu", action="store_true", help="always so")
-    add("--convert_model_on_cpu", action="store_true", help="always so")
-    add("--dataset_cache_dir", default=None, help="no effect: nothing is calibrated")
+    add("--dataset-cache-dir", default=None, help="no effect: nothing is calibrated")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_arguments()
     convert_options.refuse_unsupported(args)
-    for option in ("meta_ckpt_dir", "quant_ckpt_path", "hf_lora_dir", "enable_fp8", "fp8_kv_cache"):
+    for option in ("meta_ckpt_dir", "ammo_quant_ckpt_path", "save_config_only"):
         if getattr(args, option):
             raise console.UnsupportedError(
-                f"--{option} is not supported by this CPU toolchain; it converts --model_dir "
+                f"--{option} is not supported by this CPU toolchain; it converts the whole of --model_dir "
                 "to float32, float16, bfloat16 and int8 weight-only."
             )
     if args.moe_num_experts or args.moe_top_k:

@@ -1,4 +1,4 @@
-"""Takes the options of TensorRT-LLM's quantize.py (0.7.1 to 0.9) and says why a CPU cannot do it."""
+"""Takes the options of TensorRT-LLM's quantize.py (0.7.1 and 0.9.0) and says why a CPU cannot do it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--device", default="cuda")
     add("--qformat", default="full_prec")
     add("--kv_cache_dtype", default=None, choices=["int8", "fp8"])
-    add("--calib_dataset", default=None)
-    add("--model_type", default=None)
+    add("--cache_dir", default=None)
     for size in (
         "seed",
         "batch_size",
         "calib_size",
-        "calib_max_seq_length",
         "max_seq_length",
-        "tokenizer_max_seq_length",
         "awq_block_size",
         "tp_size",
         "pp_size",
