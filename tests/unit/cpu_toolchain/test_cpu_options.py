@@ -122,7 +122,8 @@ OPTIONS = {
         --lora_target_modules --max_lora_rank --auto_parallel --gpus_per_node --cluster_key
         --bert_attention_plugin --gpt_attention_plugin --gemm_plugin --lookup_plugin --lora_plugin
         --moe_plugin --mamba_conv1d_plugin --context_fmha --context_fmha_fp32_acc --paged_kv_cache
-        --remove_input_padding --use_custom_all_reduce --multi_block_mode --enable_xqa --attention_qk_half_accumulation
+        --remove_input_padding --use_custom_all_reduce --multi_block_mode --enable_xqa
+        --attention_qk_half_accumulation
         --tokens_per_block --use_paged_context_fmha --use_fp8_context_fmha --use_context_fmha_for_generation
         --multiple_profiles --paged_state --streamingllm
     """,
