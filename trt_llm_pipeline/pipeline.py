@@ -5,6 +5,7 @@ Whatever happens, a failed build returns nothing, leaves the last good archive a
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,11 +29,12 @@ from trt_llm_pipeline import (
     tokenizer_files,
     verified_copy,
 )
+from trt_llm_pipeline.atomic_file import appearing
 from trt_llm_pipeline.builds import ARCHIVE_NAMES, RECORD_NAME, Builds
 from trt_llm_pipeline.cache import StepCache
 from trt_llm_pipeline.checks import Check
 from trt_llm_pipeline.destination import Destination, parse_destination
-from trt_llm_pipeline.errors import DeliveryError
+from trt_llm_pipeline.errors import DeliveryError, PipelineError, TrtLlmPipelineError
 from trt_llm_pipeline.fingerprint import FileHashes, hash_file
 from trt_llm_pipeline.ledger import Ledger
 from trt_llm_pipeline.model_source import Snapshot
@@ -182,6 +184,8 @@ class _Build:
         self._gpus = gpus
         self._clock = _Clock()
         self._warnings: list[str] = []
+        self._snapshot: Snapshot | None = None
+        self._reports: list[StepReport] = []
         self._builds = Builds(settings.workspace)
         self._ledger = Ledger(settings.workspace)
         self._cache = StepCache(settings.workspace, disk.cache_limit(settings))
@@ -197,8 +201,10 @@ class _Build:
         (self._directory / "logs").mkdir(parents=True)
         try:
             return self._run()
-        except BaseException:
+        except BaseException as error:
             self._builds.settle_failed(self._directory)
+            if isinstance(error, TrtLlmPipelineError):
+                self._report_failure(error)
             raise
         finally:
             self._builds.keep_newest(self._settings.keep_builds)
@@ -214,6 +220,7 @@ class _Build:
 
     def _run(self) -> BuildResult:
         snapshot, was_complete = self._download()
+        self._snapshot = snapshot
         keys = self._keys(snapshot) if self._plan.config.cache else None
         if keys is not None and (cached := self._answer_from_cache(keys)) is not None:
             return cached
@@ -328,7 +335,7 @@ class _Build:
             gpus=self._gpus,
             default_timeout=self._settings.step_timeout,
         )
-        reports: list[StepReport] = []
+        reports = self._reports
         found: dict[str, Path] = {}
         step_keys: dict[str, str] = {}
         for planned in self._plan.steps:
@@ -444,9 +451,19 @@ class _Build:
 
     def _write_report(self, record: Mapping[str, Any]) -> None:
         try:
-            (self._directory / REPORT_NAME).write_text(report.render(record), encoding="utf-8")
-        except OSError as error:  # the archive is finished and must not be lost with its report
-            self._voice.log(f"warning: {REPORT_NAME} cannot be written: {error.strerror}")
+            with appearing(self._directory / REPORT_NAME) as page:
+                page.write(report.render(record).encode())
+        except PipelineError as error:  # the archive is finished and must not be lost with its report
+            self._voice.log(f"warning: {error}")
+
+    def _report_failure(self, error: TrtLlmPipelineError) -> None:
+        """Leaves a page beside the logs of a build whose step has failed."""
+        if self._snapshot is None or os.path.realpath(self._directory / "logs") != f"{self._directory}/logs":
+            return
+        facts = provenance.manifest(self._plan, self._snapshot, self._reports, self._gpus.gpus)
+        told = (self._reports, self._clock.seconds, self._warnings, _size(self._snapshot), ())
+        record = provenance.build_record(self._id, None, None, facts, *told)
+        self._write_report(self._redactor.values({**record, "error": str(error)}))
 
 
 def _size(snapshot: Snapshot) -> int:

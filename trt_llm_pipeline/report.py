@@ -28,12 +28,14 @@ def render(record: Mapping[str, Any]) -> str:
 
     Args:
         record: what `provenance.build_record` gives. Without `archive` it is the page that goes into the
-            archive, which cannot name the archive's own size and hash.
+            archive, which cannot name the archive's own size and hash. With `error`, the message of what
+            ended the build, it is the page of a failed one.
     """
     manifest = record.get("manifest", {})
     title = str(manifest.get("model_id", "engine"))
     parts = [
         *_header(record, manifest, title),
+        _failure(record.get("error")),
         _section("Timeline", *_timeline(record)),
         _section("Memory", *_memory(record)),
         _section("Sizes", sizes(_sizes(record))),
@@ -62,7 +64,9 @@ def _header(record: Mapping[str, Any], manifest: Mapping[str, Any], title: str) 
             ("toolchain", _toolchain(manifest)),
             ("GPU", ", ".join(_gpus(manifest)) or "none"),
         ),
-        _pill(record.get("readiness", [])),
+        el("span", "failed", css="pill problem")
+        if record.get("error")
+        else _pill(record.get("readiness", [])),
         _tiles(record),
         _archive(record),
     ]
@@ -106,6 +110,8 @@ def _tile(name: str, value: str, remark: str) -> Element:
 
 def _archive(record: Mapping[str, Any]) -> Element | None:
     archive = record.get("archive")
+    if record.get("error"):
+        return None
     if not archive:
         return el(
             "p",
@@ -114,6 +120,13 @@ def _archive(record: Mapping[str, Any]) -> Element | None:
         )
     place = str(archive.get("path") or archive.get("address") or "")
     return el("p", el("code", place), el("br"), "SHA-256 ", el("code", str(archive["sha256"])), css="archive")
+
+
+def _failure(error: str | None) -> Element | None:
+    if not error:
+        return None
+    where = el("p", "All that its steps have printed is in the folder logs beside this page.", css="note")
+    return _section("What went wrong", el("pre", error), where)
 
 
 def _timeline(record: Mapping[str, Any]) -> list[Element]:
@@ -278,8 +291,9 @@ def _files(files: Mapping[str, Mapping[str, Any]]) -> Element | None:
     return _section("Files in the archive", el("div", table, css="wide"))
 
 
-def _section(title: str, *parts: Node | None) -> Element:
-    return el("section", el("h2", title), *parts)
+def _section(title: str, *parts: Node | None) -> Element | None:
+    """A section of the page; None where there is nothing in it."""
+    return el("section", el("h2", title), *parts) if parts else None
 
 
 def _facts(*facts: tuple[str, str]) -> Element:

@@ -84,7 +84,7 @@ def _fresh_workspace(house: House) -> None:
 
 EACH = [
     "file", "folder", "engine", "config", "pipe", "output", "parent",
-    "archive", "newest", "record", "log", "logs", "build", "builds",
+    "archive", "newest", "record", "report", "log", "logs", "build", "builds",
     "state", "ledger", "heartbeat", "holder", "lock", "hashes", "import", "cache",
     "tokenizer", "model", "models", "weights",
 ]  # fmt: skip
@@ -97,7 +97,7 @@ TELLING = {
     ("last", "engine"): "rank0.engine is a symbolic link that leads out of the directory",
     ("last", "pipe"): "pipe.engine is a FIFO",
     ("last", "output"): "made a link of its output directory",
-    ("last", "archive newest record ledger heartbeat holder hashes parent"): "",
+    ("last", "archive newest record report ledger heartbeat holder hashes parent"): "",
     ("failing", "build"): "has meddled with the service's own directories",
     ("failing", "builds"): "has meddled with the service's own directories",
     ("last", "state"): "has meddled with the service's own directories",

@@ -15,6 +15,7 @@ import pytest
 
 from tests.integration.conftest import TOOLCHAIN
 from trt_llm_pipeline import pipeline
+from trt_llm_pipeline.errors import StepOutputError
 from trt_llm_pipeline.inspection import inspect
 from trt_llm_pipeline.report import render
 from trt_llm_pipeline.settings import Settings
@@ -112,6 +113,20 @@ def test_report_true_puts_it_into_the_archive_and_says_so(settings: Settings, tm
     assert result.sha256 not in page
 
 
+def test_a_failed_build_leaves_a_page_with_the_reason(settings: Settings) -> None:
+    text = QUICK_START.replace("  output_dir: ./engine_outputs/", "  output_dir: ./elsewhere/", 1)
+    assert text != QUICK_START
+    with pytest.raises(StepOutputError) as failure:
+        pipeline.build(validate(text, "config.yaml", settings), settings, Log(), token="hf_goodtoken")
+    newest = max(path for path in settings.workspace.builds.iterdir())
+    page = (newest / "report.html").read_text()
+    assert "output_dir" in str(failure.value)
+    assert " ".join(str(failure.value).split()) in words(page)
+    assert "hf_goodtoken" not in page
+    assert (newest / "logs" / "build.log").is_file()
+    assert not (newest / "build.json").exists()
+
+
 def test_without_it_identical_builds_give_identical_bytes(settings: Settings) -> None:
     one, lines = build(settings, "cache: false\n")
     two, _ = build(settings, "cache: false\n")
@@ -143,7 +158,7 @@ def test_a_browser_shows_it_light_and_dark_wide_and_narrow(settings: Settings, t
     result, _ = build(settings)
     record = json.loads(result.record_path.read_text())
     samples = [[t, 1_000_000 * t, [10**9 * t] * 8] for t in range(1, 90)]
-    record["steps"][-1].update(samples=samples, peak_gpu_memory_bytes=[9 * 10**10] * 8)
+    record["steps"][-1].update(cached=False, samples=samples, peak_gpu_memory_bytes=[9 * 10**10] * 8)
     record["warnings"].append("a-warning-without-a-space-" * 30)
     record["manifest"]["model_id"] = "owner/" + "m" * 90
     page = tmp_path / "report.html"

@@ -239,6 +239,24 @@ def test_the_page_in_the_archive_says_where_the_archives_own_hash_is() -> None:
     assert "Files in the archive" not in page.text
 
 
+def test_a_failed_build_has_a_page_with_the_reason_and_what_had_been_done() -> None:
+    failed = record(
+        error="step build: exited with code 1\n  | <b>no memory</b>", steps=[step("convert_to_ft")]
+    )
+    del failed["archive"], failed["files"], failed["seconds"]["package"]
+    page = Page(render(failed))
+    assert "What went wrong step build: exited with code 1 | <b>no memory</b>" in page.text
+    assert page.all("span", "pill")[0]["class"] == "pill problem"
+    assert "build.json" not in page.text
+    assert len(page.all("div", "bar")) > 0
+
+
+def test_a_section_with_nothing_in_it_is_left_out() -> None:
+    page = Page(render(record(steps=[], seconds={"download": 1.0})))
+    assert "Memory" not in page.text
+    assert "Commands" not in page.text
+
+
 def test_warnings_and_settings_are_shown_where_there_are_any() -> None:
     checks = [{"name": "ranks", "status": "warning", "message": "two", "settings": {"WORLD_SIZE": "2"}}]
     page = Page(render(record(warnings=["mind the gap"], readiness=checks)))
