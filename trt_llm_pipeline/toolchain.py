@@ -191,8 +191,8 @@ def _identify(root: Path, python: str, reason: str, env: Mapping[str, str]) -> T
             f"{PROJECT_ROOT / 'cpu_toolchain'} to build a CPU engine with the embedded toolchain"
         )
     version = installed or version
-    follows = (version,) if version else ()
-    return Toolchain(root, "tensorrt_llm", version or "unknown", follows, python, reason)
+    own = (version,) if version else ()
+    return Toolchain(root, "tensorrt_llm", version or "unknown", own, python, reason)
 
 
 def _tree_version(root: Path) -> str | None:
