@@ -138,9 +138,18 @@ TEXTS = (CONFIGS | PLAUSIBLE).map(as_yaml) | damaged() | WORDS | st.text(max_siz
 class TestConfigs:
     """The library itself, where a case takes a millisecond."""
 
-    @settings(max_examples=2000, deadline=None, suppress_health_check=RELAXED)
+    @settings(max_examples=300, deadline=None, suppress_health_check=RELAXED)
     @given(text=TEXTS)
     def test_any_text_is_planned_safely_or_refused_in_words(self, tmp_path: Path, text: str) -> None:
+        self._examine(tmp_path, text)
+
+    @pytest.mark.slow
+    @settings(max_examples=3000, deadline=None, suppress_health_check=RELAXED)
+    @given(text=TEXTS)
+    def test_thousands_of_texts(self, tmp_path: Path, text: str) -> None:
+        self._examine(tmp_path, text)
+
+    def _examine(self, tmp_path: Path, text: str) -> None:
         workspace = Workspace.at(tmp_path / "workspace")
         try:
             loaded = config.examine(text, "fuzz.yaml")
@@ -281,4 +290,4 @@ class TestSchema:
                 check(response.status_code, answer if isinstance(answer, dict) else {})
 
             try_it()
-        assert tried > 100
+        assert tried > 50

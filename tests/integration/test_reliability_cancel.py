@@ -182,7 +182,10 @@ class TestCommandLine:
 
     @pytest.mark.parametrize(
         ("number", "code", "words"),
-        [(signal.SIGINT, 130, "interrupted; the downloaded model is kept"), (signal.SIGTERM, 143, "")],
+        [
+            (signal.SIGINT, 130, "interrupted; the downloaded model is kept"),
+            pytest.param(signal.SIGTERM, 143, "", marks=pytest.mark.slow),
+        ],
     )
     def test_signal_ends_everything_and_keeps_the_model(
         self, hub: HubServer, tmp_path: Path, number: int, code: int, words: str

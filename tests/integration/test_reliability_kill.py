@@ -19,6 +19,7 @@ DEAD_WITHIN_S = 5.0
 CONFIG = """
 model_id: {model}
 example_name: faults
+cache: false
 convert_to_ft:
   script: once.py
   output_dir: ./checkpoint

@@ -24,7 +24,7 @@ from trt_llm_pipeline.testing.webhooks import WebhookReceiver
 
 TOKEN = "hf_MarkedTokenThatNobodyMaySee0123456789"
 REFUSED = "hf_RefusedTokenThatNobodyMaySee987654321"
-WAYS = ("input", "config", "environment")
+WAYS = ("input", "config", pytest.param("environment", marks=pytest.mark.slow))
 
 
 @pytest.fixture(scope="module")

@@ -39,14 +39,14 @@ elif args.kind == "garbage":
     time.sleep(0.05)
     write(b"\x98\x80 whole after all\n")
 elif args.kind == "bars":
-    for percent in range(101):
+    for percent in range(0, 101, 2):
         write(b"\rloading: %3d%%|%s|" % (percent, b"#" * percent))
         time.sleep(0.05)
     write(b"\n")
 elif args.kind == "with_pauses":
     for number in range(3):
         write(b"tick %d\n" % number)
-        time.sleep(1.0)
+        time.sleep(0.7)
     write(b"a question without an end? ")
-    time.sleep(2.0)
+    time.sleep(1.2)
 write(b"the last words\n")
