@@ -7,9 +7,11 @@ for it, dies, or is killed. Waiting is done in short turns, so that an exception
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import json
 import os
+import queue
 import selectors
 import subprocess
 import sys
@@ -26,6 +28,7 @@ from trt_llm_pipeline.output import LineAssembler, Redactor
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _TURN_S = 0.1
+_START_WITHIN_S = 5.0
 _END_WITHIN_S = 1.8
 _READ_BYTES = 1 << 16
 
@@ -83,6 +86,7 @@ class _Supervised:
         self._process: subprocess.Popen[bytes] | None = None
         self._selector = selectors.DefaultSelector()
         self._reporting = True
+        self._theirs: list[int] = []
         self.usage = Usage()
         self.final: dict[str, Any] | None = None
 
@@ -99,38 +103,64 @@ class _Supervised:
         return self
 
     def _start(self) -> None:
-        theirs: list[int] = []
+        problems: list[OSError] = []
+        tried: queue.SimpleQueue[None] = queue.SimpleQueue()
+        launched = False
         try:
             life_read, self._life = os.pipe()
-            theirs.append(life_read)
-            report_write = self._pipe("report", theirs)
-            out_write = self._pipe("out", theirs)
-            err_write = out_write if self._merge else self._pipe("err", theirs)
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", str(_SUPERVISOR), str(report_write)],
-                stdin=life_read,
-                stdout=out_write,
-                stderr=err_write,
-                pass_fds=[report_write, *self._kept_open],
-                start_new_session=True,  # a signal to our group must not reach the step before we do
-            )
+            self._theirs.append(life_read)
+            report_write = self._pipe("report")
+            out_write = self._pipe("out")
+            err_write = out_write if self._merge else self._pipe("err")
+
+            def start() -> None:
+                try:
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-I", str(_SUPERVISOR), str(report_write)],
+                        stdin=life_read,
+                        stdout=out_write,
+                        stderr=err_write,
+                        pass_fds=[report_write, *self._kept_open],
+                        start_new_session=True,  # a signal to our group must not reach the step before we do
+                    )
+                except OSError as error:
+                    problems.append(error)
+                finally:
+                    tried.put(None)
+                    tried.put(None)
+
+            # In a thread of its own no cancellation can strike between the fork and the knowledge of it.
+            # A bare thread and a queue: an exception from outside may leave the rest of `threading` locked.
+            launched = True
+            _thread.start_new_thread(start, ())
+            tried.get()
         finally:
-            for fd in theirs:
-                os.close(fd)
+            if launched:
+                with contextlib.suppress(queue.Empty):
+                    tried.get(timeout=_START_WITHIN_S)
+            self._close_theirs()
+        if problems:
+            raise problems[0]
         with contextlib.suppress(BrokenPipeError):
             view = memoryview(self._request)
             while view:
                 view = view[os.write(self._life, view) :]
 
-    def _pipe(self, name: str, theirs: list[int]) -> int:
+    def _pipe(self, name: str) -> int:
         """Makes a pipe that is read here; returns its other end."""
         read, write = os.pipe()
-        theirs.append(write)
+        self._theirs.append(write)
         self._selector.register(read, selectors.EVENT_READ, name)
         return write
 
+    def _close_theirs(self) -> None:
+        """Closes the ends of pipes that the supervisor has by now; again where that was broken off."""
+        while self._theirs:
+            os.close(self._theirs.pop())
+
     def __exit__(self, *_: object) -> None:
         try:
+            self._close_theirs()
             self._end()
         finally:
             self._close_readers()

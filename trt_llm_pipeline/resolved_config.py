@@ -49,4 +49,5 @@ def resolved_yaml(plan: Plan, found: Mapping[str, Path]) -> str:
         }
         if step.script is not None:
             result[name]["script"] = resolve(step.script).replace("${", "$${")
-    return str(yaml.safe_dump(result, sort_keys=False, allow_unicode=True, width=1000))
+    # In ASCII: some characters beyond it, such as U+0085, are line breaks to YAML.
+    return str(yaml.safe_dump(result, sort_keys=False, width=1000))

@@ -446,13 +446,10 @@ class TestAnEndThatWasAskedFor:
         program = "import os\nwhile True: os.write(1, b'x' * 65536)"
         self.cancel_when(tree, program, Count(3))
 
-    # Where it strikes inside Popen() itself, a process that has ended is collected later, by Popen's finalizer,
-    # and Popen's own pipe may stay open. Nothing goes on running.
-    @pytest.mark.filterwarnings("ignore::ResourceWarning")
     def test_may_come_at_any_moment_of_the_start(self, tree: Tree) -> None:
         """As Cog does it: the exception is raised in the thread, between any two bytecodes."""
         cancelled = 0
-        tree.may_leave_fds = 2
+        tree.may_leave_fds = 2  # nothing can be done between the making of a pipe and the note of it
         delays_ms = (0.3, 0.6, 1, 1.5, 2, 3, 4, 5, 6, 8, 12, 20, 40)
         for delay_ms in delays_ms:
             signal.signal(signal.SIGALRM, _raise_cancelled)
@@ -466,7 +463,7 @@ class TestAnEndThatWasAskedFor:
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
             assert tree.living() == []
         assert cancelled == len(delays_ms)
-        assert within(5, lambda: {child.status() for child in psutil.Process().children()} <= {"zombie"})
+        assert psutil.Process().children() == []
 
 
 class Count:
