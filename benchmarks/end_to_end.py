@@ -176,9 +176,7 @@ def main() -> int:
         for label, ours, theirs in rows:
             print(f"{label:16} {ours:9.2f}s {theirs:9.2f}s {theirs / ours:19.1f}x")
         again = rows[1][1]
-        print(
-            f"\nthe same again, less a hashing copy ({copy:.2f} s): {again - copy:.2f} s of {REBUILD_S} s"
-        )
+        print(f"\nthe same again, less a hashing copy ({copy:.2f} s): {again - copy:.2f} s of {REBUILD_S} s")
         print(f"overhead of a warm server: {idle:.2f} s of {OVERHEAD_S} s")
         return 0 if again - copy < REBUILD_S and idle < OVERHEAD_S else 1
 

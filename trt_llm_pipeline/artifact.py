@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline.archive_reader import ArchiveContents, read_archive
-from trt_llm_pipeline.archive_writer import (
+from trt_llm_pipeline.archive.archive_reader import ArchiveContents, read_archive
+from trt_llm_pipeline.archive.archive_writer import (
     MANIFEST_NAME,
     ArchivedFile,
     Compression,
@@ -19,8 +19,8 @@ from trt_llm_pipeline.archive_writer import (
     WrittenArchive,
     write_archive,
 )
-from trt_llm_pipeline.atomic_file import PARTIAL_SUFFIX, appearing
-from trt_llm_pipeline.engine_files import engine_entries, extra_entry
+from trt_llm_pipeline.archive.atomic_file import PARTIAL_SUFFIX, appearing
+from trt_llm_pipeline.archive.engine_files import engine_entries, extra_entry
 from trt_llm_pipeline.errors import ArtifactError
 
 __all__ = [

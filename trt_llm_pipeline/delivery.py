@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from trt_llm_pipeline.archive_writer import ArchivedFile, Compression, Progress, Sink, WrittenArchive
+from trt_llm_pipeline.archive.archive_writer import ArchivedFile, Compression, Progress, Sink, WrittenArchive
+from trt_llm_pipeline.archive.atomic_file import appearing
 from trt_llm_pipeline.artifact import write_artifact
-from trt_llm_pipeline.atomic_file import appearing
-from trt_llm_pipeline.destination import Destination, parse_destination
 from trt_llm_pipeline.errors import ArtifactError, DeliveryError
-from trt_llm_pipeline.http_put import HttpPut, PutFailed
-from trt_llm_pipeline.store_upload import StoreUpload
+from trt_llm_pipeline.sending.destination import Destination, parse_destination
+from trt_llm_pipeline.sending.http_put import HttpPut, PutFailed
+from trt_llm_pipeline.sending.store_upload import StoreUpload
 
 __all__ = ["Delivered", "Destination", "deliver", "deliver_file", "parse_destination"]
 

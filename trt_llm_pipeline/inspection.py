@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from trt_llm_pipeline import readiness
-from trt_llm_pipeline.archive_reader import ArchiveContents, read_archive
-from trt_llm_pipeline.archive_writer import Entry
-from trt_llm_pipeline.checks import Check, is_ready, settings, table, verdict
-from trt_llm_pipeline.engine_files import engine_entries, extra_entry
-from trt_llm_pipeline.readiness import ArchiveFacts
+from trt_llm_pipeline.archive.archive_reader import ArchiveContents, read_archive
+from trt_llm_pipeline.archive.archive_writer import Entry
+from trt_llm_pipeline.archive.engine_files import engine_entries, extra_entry
 from trt_llm_pipeline.resources import in_words
 from trt_llm_pipeline.tokenizer_files import is_vocabulary
-from trt_llm_pipeline.tokenizer_trial import try_tokenizer
+from trt_llm_pipeline.triton import readiness
+from trt_llm_pipeline.triton.checks import Check, is_ready, settings, table, verdict
+from trt_llm_pipeline.triton.readiness import ArchiveFacts
+from trt_llm_pipeline.triton.tokenizer_trial import try_tokenizer
 
 _LARGEST_READ = 64 << 20
 _UNKNOWN_END = ("end of sequence", "unknown")

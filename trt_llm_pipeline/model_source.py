@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from trt_llm_pipeline import model_record
 from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable, WorkspaceError
-from trt_llm_pipeline.hub_listing import Hub, Listing, endpoint_of, is_offline, offline_error
-from trt_llm_pipeline.model_files import CACHE_FOLDER, choose_files, model_files
-from trt_llm_pipeline.model_record import Record, RecordedFile
-from trt_llm_pipeline.model_types import (
+from trt_llm_pipeline.sources import model_record
+from trt_llm_pipeline.sources.hub_listing import Hub, Listing, endpoint_of, is_offline, offline_error
+from trt_llm_pipeline.sources.model_files import CACHE_FOLDER, choose_files, model_files
+from trt_llm_pipeline.sources.model_record import Record, RecordedFile
+from trt_llm_pipeline.sources.model_types import (
     BRIEFLY,
     DownloadPlan,
     ModelRequest,
@@ -30,7 +30,7 @@ from trt_llm_pipeline.model_types import (
     WeightFormat,
     human_bytes,
 )
-from trt_llm_pipeline.transfer import Transfer, Wanted, disk_full, free_bytes, write_error
+from trt_llm_pipeline.sources.transfer import Transfer, Wanted, disk_full, free_bytes, write_error
 
 __all__ = [
     "DownloadPlan",
@@ -71,7 +71,7 @@ def plan(
     if _is_users_own(folder):
         return DownloadPlan(request.model_id, "", "local", (), 0, 0)
     if request.tar_url is not None:
-        from trt_llm_pipeline import tar_source
+        from trt_llm_pipeline.sources import tar_source
 
         return tar_source.plan_tar(request, folder, limits=limits, log=log)
     record = model_record.read_record(folder)
@@ -130,7 +130,7 @@ def fetch(
     if _is_users_own(folder):
         return _local(request, folder)
     if request.tar_url is not None:
-        from trt_llm_pipeline import tar_source
+        from trt_llm_pipeline.sources import tar_source
 
         return tar_source.fetch_tar(request, folder, log=log, progress=progress, limits=limits)
     record = model_record.read_record(folder)

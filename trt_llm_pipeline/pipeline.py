@@ -16,24 +16,20 @@ from typing import Any, Literal, Protocol
 from trt_llm_pipeline import (
     artifact,
     builds,
-    checks,
     delivery,
     disk,
     inspection,
     model_source,
     preview,
     provenance,
-    readiness,
     report,
     step,
     tokenizer_files,
-    verified_copy,
 )
-from trt_llm_pipeline.atomic_file import appearing
+from trt_llm_pipeline.archive import verified_copy
+from trt_llm_pipeline.archive.atomic_file import appearing
 from trt_llm_pipeline.builds import ARCHIVE_NAMES, RECORD_NAME, Builds
 from trt_llm_pipeline.cache import StepCache
-from trt_llm_pipeline.checks import Check
-from trt_llm_pipeline.destination import Destination, parse_destination
 from trt_llm_pipeline.errors import DeliveryError, PipelineError, TrtLlmPipelineError
 from trt_llm_pipeline.fingerprint import FileHashes, hash_file
 from trt_llm_pipeline.ledger import Ledger
@@ -43,9 +39,12 @@ from trt_llm_pipeline.planning import Plan
 from trt_llm_pipeline.report import REPORT_NAME
 from trt_llm_pipeline.resolved_config import resolved_yaml
 from trt_llm_pipeline.resources import GpuMonitor, in_words
+from trt_llm_pipeline.sending.destination import Destination, parse_destination
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.step import StepContext, StepReport
 from trt_llm_pipeline.step_keys import StepKeys, model_identity
+from trt_llm_pipeline.triton import checks, readiness
+from trt_llm_pipeline.triton.checks import Check
 from trt_llm_pipeline.validation import Validated
 from trt_llm_pipeline.workspace import write_json
 

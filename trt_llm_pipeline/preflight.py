@@ -19,14 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline import preflight_messages, process
+from trt_llm_pipeline import process
 from trt_llm_pipeline.errors import PipelineError
 from trt_llm_pipeline.output import Redactor
+from trt_llm_pipeline.probe import preflight_messages
 
 # A first import of torch and tensorrt_llm from a cold disk takes tens of seconds.
 TIME_LIMIT_S = 60.0
 
-_PROBE = Path(__file__).with_name("parser_probe.py")
+_PROBE = Path(__file__).parent / "probe" / "parser_probe.py"
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY", re.IGNORECASE)
 _PYTHON_NAME = re.compile(r"(python|pypy)[\d.]*$")
 _SHEBANG_BYTES = 1024

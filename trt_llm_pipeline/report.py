@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from trt_llm_pipeline.markup import Node, document, el
-from trt_llm_pipeline.report_charts import Span, in_time, memory, sizes, timeline
-from trt_llm_pipeline.report_style import STYLE
+from trt_llm_pipeline.report_page.markup import Node, document, el
+from trt_llm_pipeline.report_page.report_charts import Span, in_time, memory, sizes, timeline
+from trt_llm_pipeline.report_page.report_style import STYLE
 from trt_llm_pipeline.resources import in_words
 
 REPORT_NAME = "report.html"

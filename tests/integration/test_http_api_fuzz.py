@@ -16,7 +16,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.reliability.house import TOOLCHAIN, House
+from tests.integration.reliability.house import TOOLCHAIN, House, wait_for
 from trt_llm_pipeline import config, planning, toolchain
 from trt_llm_pipeline.errors import ConfigError
 from trt_llm_pipeline.testing.hub import HubServer
@@ -194,7 +194,7 @@ def server(house: House) -> Iterator[CogServer]:
     before = files_outside(house)
     with house.server() as cog:
         yield cog
-        cog.wait_until_ready(timeout=5)
+        assert wait_for(lambda: cog.health() == "READY", f"READY:\n{cog.output()[-3000:]}", 10)
         prediction = cog.predict(config=house.config())
         assert prediction["status"] == "succeeded", prediction["error"]
         assert "Traceback" not in cog.output()

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.archive_reader import read_archive
-from trt_llm_pipeline.archive_writer import ArchivedFile
+from trt_llm_pipeline.archive.archive_reader import read_archive
+from trt_llm_pipeline.archive.archive_writer import ArchivedFile
 from trt_llm_pipeline.artifact import pack
 from trt_llm_pipeline.errors import ArtifactError
 

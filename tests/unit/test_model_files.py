@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trt_llm_pipeline.errors import ModelSourceError
-from trt_llm_pipeline.model_files import choose_files, foreign_format_of, model_files, weight_format_of
+from trt_llm_pipeline.sources.model_files import (
+    choose_files,
+    foreign_format_of,
+    model_files,
+    weight_format_of,
+)
 
 LLAMA_2 = [
     "LICENSE.txt",

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from trt_llm_pipeline.errors import ModelSourceError, WorkspaceError
-from trt_llm_pipeline.http_stream import (
+from trt_llm_pipeline.sources.http_stream import (
     HttpStatusError,
     Stopped,
     StopSwitch,
@@ -27,7 +27,7 @@ from trt_llm_pipeline.http_stream import (
     run_interruptibly,
     transient_failure,
 )
-from trt_llm_pipeline.model_record import (
+from trt_llm_pipeline.sources.model_record import (
     Record,
     RecordedFile,
     check_no_links,
@@ -39,8 +39,8 @@ from trt_llm_pipeline.model_record import (
     remove_files,
     write_record,
 )
-from trt_llm_pipeline.model_types import RetryLimits, human_bytes
-from trt_llm_pipeline.retrying import Patience
+from trt_llm_pipeline.sources.model_types import RetryLimits, human_bytes
+from trt_llm_pipeline.sources.retrying import Patience
 
 
 class Clock:

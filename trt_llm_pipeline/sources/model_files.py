@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from trt_llm_pipeline.errors import ModelSourceError
-from trt_llm_pipeline.model_types import WeightFormat
+from trt_llm_pipeline.sources.model_types import WeightFormat
 
 # Where this service and huggingface_hub keep their books; never part of a model.
 CACHE_FOLDER = ".cache"

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline import engine_layout, tokenizer_readiness
-from trt_llm_pipeline.checks import Check
+from trt_llm_pipeline import engine_layout
 from trt_llm_pipeline.engine_layout import EngineFacts, LayoutError
-from trt_llm_pipeline.serving import check_gpu, check_release, compute_capability, release
 from trt_llm_pipeline.tokenizer_files import TOKENIZER_CONFIG, is_tokenizer_file, is_vocabulary
+from trt_llm_pipeline.triton import tokenizer_readiness
+from trt_llm_pipeline.triton.checks import Check
+from trt_llm_pipeline.triton.serving import check_gpu, check_release, compute_capability, release
 
 CONFIG_NAME = "config.json"
 _DEFAULT_WORLD_SIZE = 1

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trt_llm_pipeline.errors import DiskFull, ModelUnavailable, TrtLlmPipelineError, WorkspaceError
-from trt_llm_pipeline.http_stream import (
+from trt_llm_pipeline.sources.http_stream import (
     HttpStatusError,
     ResponseStream,
     Stopped,
@@ -25,9 +25,15 @@ from trt_llm_pipeline.http_stream import (
     open_stream,
     transient_failure,
 )
-from trt_llm_pipeline.model_record import RecordedFile, check_no_links, check_path, new_hash, partial_name
-from trt_llm_pipeline.model_types import Progress, RetryLimits, human_bytes
-from trt_llm_pipeline.retrying import Patience
+from trt_llm_pipeline.sources.model_record import (
+    RecordedFile,
+    check_no_links,
+    check_path,
+    new_hash,
+    partial_name,
+)
+from trt_llm_pipeline.sources.model_types import Progress, RetryLimits, human_bytes
+from trt_llm_pipeline.sources.retrying import Patience
 
 _CHUNK = 1 << 20
 _WORKERS = 8

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trt_llm_pipeline import process
-from trt_llm_pipeline.checks import Check
 from trt_llm_pipeline.errors import PipelineError
-from trt_llm_pipeline.readiness import DEFAULT_END_ID
+from trt_llm_pipeline.triton.checks import Check
+from trt_llm_pipeline.triton.readiness import DEFAULT_END_ID
 
 _WITHIN_S = 120.0
 _OFFLINE = {

@@ -12,7 +12,7 @@ import socket
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from trt_llm_pipeline.destination import Destination, is_loopback
+from trt_llm_pipeline.sending.destination import Destination, is_loopback
 
 _TIMEOUT_SECONDS = 60.0
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)

@@ -15,16 +15,16 @@ from trt_llm_pipeline.errors import (
     ModelUnavailable,
     TrtLlmPipelineError,
 )
-from trt_llm_pipeline.http_stream import (
+from trt_llm_pipeline.sources.http_stream import (
     HttpStatusError,
     Transient,
     run_interruptibly,
     transient_status,
     wait_interruptibly,
 )
-from trt_llm_pipeline.model_record import RecordedFile, check_path
-from trt_llm_pipeline.model_types import RetryLimits
-from trt_llm_pipeline.retrying import Patience
+from trt_llm_pipeline.sources.model_record import RecordedFile, check_path
+from trt_llm_pipeline.sources.model_types import RetryLimits
+from trt_llm_pipeline.sources.retrying import Patience
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable, TrtLlmPipelineError
-from trt_llm_pipeline.http_stream import (
+from trt_llm_pipeline.sources.http_stream import (
     HttpStatusError,
     ResponseStream,
     Stopped,
@@ -20,8 +20,8 @@ from trt_llm_pipeline.http_stream import (
     open_stream,
     transient_failure,
 )
-from trt_llm_pipeline.model_types import RetryLimits, human_bytes
-from trt_llm_pipeline.retrying import Patience
+from trt_llm_pipeline.sources.model_types import RetryLimits, human_bytes
+from trt_llm_pipeline.sources.retrying import Patience
 
 CHUNK = 1 << 20
 _AHEAD = 32  # chunks

@@ -11,7 +11,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from trt_llm_pipeline.checks import Check
+from trt_llm_pipeline.triton.checks import Check
 
 _CAPABILITY = re.compile(r"(?:sm_?|compute_?)?(\d{1,2})\.?(\d)a?", re.IGNORECASE)
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from isal import isal_zlib
 
-from trt_llm_pipeline.archive_writer import END_OF_ARCHIVE, MANIFEST_NAME, ArchivedFile, Compression
+from trt_llm_pipeline.archive.archive_writer import END_OF_ARCHIVE, MANIFEST_NAME, ArchivedFile, Compression
 from trt_llm_pipeline.errors import ArtifactError
 
 _CHUNK = 1 << 20

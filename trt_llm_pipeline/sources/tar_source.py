@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from trt_llm_pipeline import model_record
 from trt_llm_pipeline.errors import (
     DiskFull,
     ModelAccessDenied,
@@ -19,10 +18,11 @@ from trt_llm_pipeline.errors import (
     ModelUnavailable,
     TrtLlmPipelineError,
 )
-from trt_llm_pipeline.http_stream import HttpStatusError
-from trt_llm_pipeline.model_files import CACHE_FOLDER
-from trt_llm_pipeline.model_record import Record, RecordedFile
-from trt_llm_pipeline.model_types import (
+from trt_llm_pipeline.sources import model_record
+from trt_llm_pipeline.sources.http_stream import HttpStatusError
+from trt_llm_pipeline.sources.model_files import CACHE_FOLDER
+from trt_llm_pipeline.sources.model_record import Record, RecordedFile
+from trt_llm_pipeline.sources.model_types import (
     BRIEFLY,
     DownloadPlan,
     ModelRequest,
@@ -32,8 +32,8 @@ from trt_llm_pipeline.model_types import (
     Snapshot,
     human_bytes,
 )
-from trt_llm_pipeline.tar_extract import Unpacked, unpack
-from trt_llm_pipeline.tar_reader import Fetcher, uncompressed
+from trt_llm_pipeline.sources.tar_extract import Unpacked, unpack
+from trt_llm_pipeline.sources.tar_reader import Fetcher, uncompressed
 
 # Left free on the disk, whatever the archive says.
 _SPARE_BYTES = 64 << 20

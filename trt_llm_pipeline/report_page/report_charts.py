@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from trt_llm_pipeline.markup import el
+from trt_llm_pipeline.report_page.markup import el
 from trt_llm_pipeline.resources import in_words
 
 _WIDTH, _HEIGHT = 1000, 100

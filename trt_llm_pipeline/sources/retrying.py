@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trt_llm_pipeline.http_stream import Transient
-from trt_llm_pipeline.model_types import RetryLimits
+from trt_llm_pipeline.sources.http_stream import Transient
+from trt_llm_pipeline.sources.model_types import RetryLimits
 
 
 class Patience:

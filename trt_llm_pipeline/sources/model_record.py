@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from trt_llm_pipeline.errors import ModelSourceError, WorkspaceError
-from trt_llm_pipeline.model_files import CACHE_FOLDER
+from trt_llm_pipeline.sources.model_files import CACHE_FOLDER
 
 _BOOKS = (CACHE_FOLDER, "trt-llm-pipeline")
 _SCHEMA = 1

@@ -1,0 +1,1 @@
+"""Where models come from: the Hub's listing, byte transfers, tar addresses, records of what is complete."""

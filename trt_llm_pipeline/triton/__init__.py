@@ -1,0 +1,1 @@
+"""Whether cog-triton could serve an archive: one check a question."""
