@@ -279,9 +279,17 @@ class TestArchitecture:
     def test_names_every_module_and_no_other(self) -> None:
         text = (DOCS / "architecture.md").read_text()
         tracked = [Path(name) for name in tracked_files()]
-        modules = {path.name for path in tracked if str(path.parent) == "trt_llm_pipeline"} - {"__init__.py"}
+        library = [path for path in tracked if path.parts[0] == "trt_llm_pipeline" and path.suffix == ".py"]
+        modules = {path.name for path in library if path.parts[1] != "testing"} - {"__init__.py"}
         named = set(re.findall(r"`(?:trt_llm_pipeline/)?(\w+\.py)`", text))
         # validation and pipeline are introduced by their functions.
         introduced = {"validation.py", "pipeline.py"} if "`validation.validate`" in text else set()
         assert modules - named - introduced == set()
         assert named - modules - {"predict.py"} == set()
+
+    def test_names_every_folder(self) -> None:
+        text = (DOCS / "architecture.md").read_text()
+        folders = {path.parts[1] for path in map(Path, tracked_files()) if len(path.parts) == 3}
+        ours = {name for name in folders if (ROOT / "trt_llm_pipeline" / name / "__init__.py").is_file()}
+        assert "archive" in ours
+        assert {name for name in ours if f"`{name}/`" not in text} == set()
