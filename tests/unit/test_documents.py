@@ -27,6 +27,12 @@ DOCS = ROOT / "docs"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
 
 
+def library() -> list[Path]:
+    """The library's modules, without those for tests."""
+    package = ROOT / "trt_llm_pipeline"
+    return sorted(path for path in package.rglob("*.py") if path.relative_to(package).parts[0] != "testing")
+
+
 def section(path: Path, heading: str) -> str:
     """The text below a heading, up to the next of the same or a higher level."""
     text = path.read_text()
@@ -192,7 +198,7 @@ class TestReadme:
 class TestOperatingNotes:
     """docs/operating.md against the code that reads the environment."""
 
-    LIBRARY = sorted([*(ROOT / "trt_llm_pipeline").glob("*.py"), ROOT / "predict.py"])
+    LIBRARY = [*library(), ROOT / "predict.py"]
     OURS = re.compile(r"(TRT_?LLM|HF|HUGGING_?FACE)_[A-Z_]+")
 
     def table(self) -> dict[str, list[str]]:
@@ -264,7 +270,7 @@ class TestTroubleshooting:
 
 def text_of_strings() -> Iterator[str]:
     """Every string of the library's code, with what is filled in later left out."""
-    for path in sorted((ROOT / "trt_llm_pipeline").glob("*.py")):
+    for path in library():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 parts = [part.value if isinstance(part, ast.Constant) else "\0" for part in node.values]

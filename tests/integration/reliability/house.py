@@ -107,17 +107,15 @@ class House:
 
     def archives(self) -> list[Path]:
         """Whatever looks like an archive or a part of one."""
-        if not self.workspace.exists():
-            return []
-        return sorted(p for p in self.workspace.rglob("*") if "engine.tar.gz" in p.name)
+        return [path for path in self.files() if "engine.tar.gz" in path.name]
 
     def partial_files(self) -> list[Path]:
         """Temporary files and parts of archives."""
-        return sorted(
-            p
-            for p in self.workspace.rglob("*")
-            if p.name.endswith((".tmp", ".part", ".partial")) and p.is_file()
-        )
+        return [path for path in self.files() if path.name.endswith((".tmp", ".part", ".partial"))]
+
+    def files(self) -> list[Path]:
+        """Every file of the workspace, also while a step makes and removes directories."""
+        return sorted(Path(folder, name) for folder, _, names in os.walk(self.workspace) for name in names)
 
 
 def worker_of(server: CogServer) -> psutil.Process:
