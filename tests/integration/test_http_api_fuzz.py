@@ -281,6 +281,9 @@ class TestSchema:
             def try_it(case: schemathesis.Case) -> None:
                 nonlocal tried
                 tried += 1
+                if isinstance(case.body, dict):
+                    # Cog makes a folder of that name before anybody else sees it: docs/reliability.md.
+                    case.body.pop("id", None)
                 server.wait_until_ready()
                 response = case.call(timeout=60)
                 try:
