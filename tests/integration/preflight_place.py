@@ -23,7 +23,7 @@ from trt_llm_pipeline.preflight import Checked, NotChecked
 
 TOOLCHAIN = Path(__file__).parent.parent / "fixtures" / "misbehaving_toolchain"
 SCRIPTS = TOOLCHAIN / "examples" / "gpt"
-PACKAGE = Path(preflight.__file__).parent
+PACKAGE = Path(preflight.__file__).parent / "probe"
 GOOD = ("--model_dir", "/src/models/gpt2")
 Answer = Checked | NotChecked
 
