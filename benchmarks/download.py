@@ -1,6 +1,6 @@
 """How fast a model comes from a Hub on loopback: `fetch` beside curl, from the same server.
 
-    python benchmarks/download.py [--megabytes 2000] [--files 4] [--repeats 3] [--folder DIR]
+    python -m benchmarks.download [--megabytes 2000] [--files 4] [--repeats 3] [--folder DIR]
 
 Downloads the same random files in turns, in one run, by
 
@@ -18,8 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from loopback import hub_process, in_turns, machine, write_random
-
+from benchmarks._loopback import hub_process, in_turns, machine, write_random
 from trt_llm_pipeline.model_source import ModelRequest, fetch, plan
 
 AT_LEAST = 0.8

@@ -1,6 +1,6 @@
 """A whole build beside the original's flow, and a rebuild: what this service adds and saves.
 
-    python benchmarks/end_to_end.py [--megabytes 400] [--repeats 3]
+    python -m benchmarks.end_to_end [--megabytes 400] [--repeats 3]
 
 The same GPT-2 of random weights, the same loopback Hub, the same embedded toolchain and the same config for
 both flows, in one run:

@@ -1,6 +1,6 @@
 """How much time it takes to know before you spend: the preflight beside the scripts' own start-up.
 
-    python benchmarks/preflight.py [REPEATS]
+    python -m benchmarks.preflight [REPEATS]
 
 Prints medians, measured in turns in one run, on the embedded toolchain and the quick start's config:
 

@@ -1,6 +1,6 @@
 """What returning a large engine costs a prediction server in memory.
 
-    python benchmarks/server_memory.py [--megabytes 2000]
+    python -m benchmarks.server_memory [--megabytes 2000]
 
 A step writes an engine of that size; the server and its worker are watched from the request to the response,
 in three ways of returning it: kept in the workspace because it is above the inline limit, sent to a

@@ -1,6 +1,6 @@
 """How well download and extraction of a `model_tar_url` overlap: both at once beside each alone.
 
-    python benchmarks/tar_source.py [--megabytes 2000] [--repeats 3] [--folder DIR]
+    python -m benchmarks.tar_source [--megabytes 2000] [--repeats 3] [--folder DIR]
 
 One model of random float16 weights, as a .tar and as a .tar.gz (gzip level 1), in turns, in one run:
 
@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 from isal import igzip
-from loopback import hub_process, in_turns, machine
 
+from benchmarks._loopback import hub_process, in_turns, machine
 from trt_llm_pipeline.model_source import ModelRequest, fetch
 from trt_llm_pipeline.sources.tar_extract import unpack
 from trt_llm_pipeline.sources.tar_reader import CHUNK, uncompressed

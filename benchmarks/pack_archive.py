@@ -1,7 +1,7 @@
 """How fast an engine becomes an archive: packing beside tar, with the checksums that packing computes on its
 way.
 
-    python benchmarks/packaging.py [--megabytes 2000] [--folder DIR] [--repeats 3]
+    python -m benchmarks.pack_archive [--megabytes 2000] [--folder DIR] [--repeats 3]
 
 One directory of random float16 weights (normal, the size of trained ones), packed in turns, in one run, by
 
