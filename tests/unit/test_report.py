@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -307,3 +309,12 @@ def test_ticks_are_few_and_inside(total: float) -> None:
 @given(st.integers(1, 10**15))
 def test_a_charts_upper_end_is_close_above(size: int) -> None:
     assert size <= round_up(size) <= 2 * size + 1
+
+
+def test_record_of_a_real_gpu_build_shows_its_gpu_and_its_memory() -> None:
+    """`h200_build.json` is what a build on an NVIDIA H200 wrote."""
+    fixture = Path(__file__).parents[1] / "fixtures" / "h200_build.json"
+    page = Page(render(record(**json.loads(fixture.read_text()))))
+    assert "NVIDIA H200" in page.text
+    assert "9.0" in page.text
+    assert "7.7 GB" in page.text
