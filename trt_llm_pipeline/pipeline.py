@@ -6,17 +6,13 @@ Whatever happens, a failed build returns nothing, leaves the last good archive a
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from trt_llm_pipeline import (
-    artifact,
     builds,
-    delivery,
     disk,
     inspection,
     model_source,
@@ -26,14 +22,15 @@ from trt_llm_pipeline import (
     step,
     tokenizer_files,
 )
-from trt_llm_pipeline.archive import verified_copy
 from trt_llm_pipeline.archive.atomic_file import appearing
 from trt_llm_pipeline.builds import ARCHIVE_NAMES, RECORD_NAME, Builds
 from trt_llm_pipeline.cache import StepCache
-from trt_llm_pipeline.errors import DeliveryError, PipelineError, TrtLlmPipelineError
-from trt_llm_pipeline.fingerprint import FileHashes, hash_file
+from trt_llm_pipeline.errors import PipelineError, TrtLlmPipelineError
+from trt_llm_pipeline.fingerprint import FileHashes
 from trt_llm_pipeline.ledger import Ledger
 from trt_llm_pipeline.model_source import Snapshot
+from trt_llm_pipeline.observer import Clock, Observer, RedactedObserver
+from trt_llm_pipeline.outbox import Outbox
 from trt_llm_pipeline.output import Redactor
 from trt_llm_pipeline.planning import Plan
 from trt_llm_pipeline.report import REPORT_NAME
@@ -48,23 +45,7 @@ from trt_llm_pipeline.triton.checks import Check
 from trt_llm_pipeline.validation import Validated
 from trt_llm_pipeline.workspace import write_json
 
-_DELIVERY = "delivery"
 CONFIG_NAME = "cog-trt-llm-config.yaml"
-
-Stage = Literal["download", "package"]
-
-
-class Observer(Protocol):
-    """Who is told what a build does."""
-
-    def log(self, line: str) -> None:
-        """One line of text, without secrets."""
-
-    def progress(self, stage: Stage, done_bytes: int, total_bytes: int | None) -> None:
-        """How far the download or the archive is."""
-
-    def metric(self, name: str, value: float) -> None:
-        """A measurement of a finished part."""
 
 
 @dataclass(frozen=True)
@@ -91,20 +72,6 @@ class BuildResult:
     record: Mapping[str, Any]
 
 
-@dataclass
-class _Clock:
-    """Seconds that each part of a build took."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def measure(self, name: str, metric: Callable[[str, float], None]) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self.seconds[name] = time.monotonic() - started
-        metric(f"timing.{name}", round(self.seconds[name], 3))
-
-
 def build(
     validated: Validated,
     settings: Settings,
@@ -128,9 +95,9 @@ def build(
     planned = validated.plan
     secret = planned.config.hf_token
     in_config = secret.get_secret_value() if secret else None
-    redactor = Redactor([token, in_config, settings.token])
+    redactor = Redactor([token, in_config, settings.token, *settings.secrets])
     token = token or in_config or settings.token
-    voice = _Redacted(observer, redactor)
+    voice = RedactedObserver(observer, redactor)
     name = ARCHIVE_NAMES[planned.config.compression]
     target = None
     if destination:
@@ -146,19 +113,6 @@ def build(
         return _Build(planned, settings, voice, redactor, token, target, build_id, gpus).run()
 
 
-class _Redacted:
-    """Passes on to an observer what is free of secrets."""
-
-    def __init__(self, observer: Observer, redactor: Redactor) -> None:
-        self._observer = observer
-        self._redactor = redactor
-        self.progress = observer.progress
-        self.metric = observer.metric
-
-    def log(self, line: str) -> None:
-        self._observer.log(self._redactor(line))
-
-
 class _Build:
     """One build, with the workspace locked."""
 
@@ -166,7 +120,7 @@ class _Build:
         self,
         planned: Plan,
         settings: Settings,
-        voice: _Redacted,
+        voice: RedactedObserver,
         redactor: Redactor,
         token: str | None,
         destination: Destination | None,
@@ -178,10 +132,9 @@ class _Build:
         self._voice = voice
         self._redactor = redactor
         self._token = token
-        self._destination = destination
         self._id = build_id
         self._gpus = gpus
-        self._clock = _Clock()
+        self._clock = Clock()
         self._warnings: list[str] = []
         self._snapshot: Snapshot | None = None
         self._reports: list[StepReport] = []
@@ -189,6 +142,7 @@ class _Build:
         self._ledger = Ledger(settings.workspace)
         self._cache = StepCache(settings.workspace, disk.cache_limit(settings))
         self._directory = settings.workspace.builds / build_id
+        self._outbox = Outbox(self._directory, destination, settings.workspace, self._packing)
 
     def run(self) -> BuildResult:
         left = self._ledger.recover()
@@ -196,7 +150,7 @@ class _Build:
             self._voice.log(f"an earlier build was killed; taking over the {len(left)} files it left")
         self._builds.remove_unfinished()
         self._cache.clean()
-        self._check_destination()
+        self._outbox.refuse_foreign(self._ledger)
         (self._directory / "logs").mkdir(parents=True)
         try:
             return self._run()
@@ -207,15 +161,6 @@ class _Build:
             raise
         finally:
             self._builds.keep_newest(self._settings.keep_builds)
-
-    def _check_destination(self) -> None:
-        """Nothing but an archive that an earlier build sent there is replaced."""
-        path = self._destination.path if self._destination else None
-        if path is None or not path.exists():
-            return
-        marks = self._settings.workspace.files_in(path)
-        if self._ledger.made_by(_DELIVERY, marks) != set(marks):
-            raise DeliveryError(f"{path} is there already, and no build made it; choose another name")
 
     def _run(self) -> BuildResult:
         snapshot, was_complete = self._download()
@@ -292,7 +237,7 @@ class _Build:
             return None
         source, old = earlier
         with self._clock.measure("package", self._voice.metric):
-            archive = self._again(source, old["archive"]["sha256"])
+            archive = self._outbox.again(source, old["archive"]["sha256"])
         if archive is None:
             self._voice.log(f"the archive {source} is damaged; building again")
             source.unlink()
@@ -307,20 +252,6 @@ class _Build:
             "seconds": seconds,
         }
         return self._finish({**old, **again})
-
-    def _again(self, source: Path, sha256: str) -> dict[str, Any] | None:
-        """Returns or sends an earlier build's archive; None where it is not what it was."""
-        if self._destination is None:
-            target = self._directory / source.name
-            size, found = verified_copy.copy(source, target, self._packing)
-            if found != sha256:
-                target.unlink()
-                return None
-            return {"name": source.name, "path": str(target), "size": size, "sha256": found}
-        if hash_file(source) != sha256:  # before anything is sent
-            return None
-        sent = delivery.deliver_file(source, self._destination, progress=self._packing)
-        return {"name": source.name, "address": sent.address, "size": sent.size, "sha256": sent.sha256}
 
     def _run_steps(self, keys: StepKeys | None) -> tuple[list[StepReport], dict[str, str]]:
         step.prepare_imports(self._plan)
@@ -387,43 +318,15 @@ class _Build:
                 f"{REPORT_NAME} goes into the archive, so the same inputs no longer give the same bytes"
             )
             extra[REPORT_NAME] = report.render(record(None)).encode()
-        return self._finish(record(self._send(found["build"], extra, facts)))
-
-    def _send(
-        self, engine_dir: Path, extra: Mapping[str, Path | bytes], facts: Mapping[str, Any]
-    ) -> provenance.Archive:
-        """Packs the archive, to the build's directory or straight to the destination."""
-        compression = self._plan.config.compression
-        name = ARCHIVE_NAMES[compression]
         with self._clock.measure("package", self._voice.metric):
-            if self._destination is not None:
-                sent = delivery.deliver(
-                    engine_dir,
-                    self._destination,
-                    extra=extra,
-                    manifest=facts,
-                    compression=compression,
-                    progress=self._packing,
-                )
-                place = {"address": sent.address}
-                return provenance.Archive(name, place, sent.size, sent.sha256, sent.files)
-            packed = artifact.pack(
-                engine_dir,
-                self._directory / name,
-                extra=extra,
-                manifest=facts,
-                compression=compression,
-                progress=self._packing,
-            )
-            place = {"path": str(packed.path)}
-            return provenance.Archive(name, place, packed.size, packed.sha256, packed.files)
+            archive = self._outbox.pack(found["build"], extra, facts, self._plan.config.compression)
+        return self._finish(record(archive))
 
     def _packing(self, done_bytes: int, total_bytes: int) -> None:
         self._voice.progress("package", done_bytes, total_bytes)
 
     def _finish(self, record: Mapping[str, Any]) -> BuildResult:
-        if self._destination is not None and self._destination.path is not None:
-            self._ledger.finish(_DELIVERY, self._settings.workspace.files_in(self._destination.path))
+        self._outbox.note(self._ledger)
         archive = record["archive"]
         self._voice.metric("archive_bytes", archive["size"])
         record_path = self._directory / RECORD_NAME

@@ -14,6 +14,8 @@ from trt_llm_pipeline.workspace import Workspace
 KEEP_BUILDS = 5
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|[kmgt]b)", re.IGNORECASE)
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_SECRET_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|_KEY)$", re.IGNORECASE)
+_SECRET_CHARS = 16  # at least; what is shorter may be a word that logs need
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 
 
@@ -25,6 +27,7 @@ class Settings:
         workspace: the directory that builds may write ($TRT_LLM_WORKSPACE).
         env: the environment that steps get, without any token.
         token: the Hub token of the environment ($HF_TOKEN), or None.
+        secrets: values of the environment that nobody may see: tokens, keys and passwords, by their names.
         step_timeout: seconds a step may take where the config does not say ($TRT_LLM_STEP_TIMEOUT).
         keep_builds: how many directories below `builds/` are kept ($TRT_LLM_KEEP_BUILDS).
         disk_check: whether a build is refused where its disk looks too small ($TRT_LLM_DISK_CHECK=off).
@@ -38,6 +41,7 @@ class Settings:
     keep_builds: int = KEEP_BUILDS
     disk_check: bool = True
     cache_limit: int | None = None
+    secrets: tuple[str, ...] = ()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ, workspace: Path | None = None) -> Settings:
@@ -60,7 +64,13 @@ class Settings:
             keep_builds=max(1, int(_number(env, "TRT_LLM_KEEP_BUILDS", KEEP_BUILDS) or KEEP_BUILDS)),
             disk_check=env.get("TRT_LLM_DISK_CHECK", "on") != "off",
             cache_limit=_bytes(env, "TRT_LLM_CACHE_LIMIT"),
+            secrets=tuple(value for name, value in env.items() if _is_secret(name, value)),
         )
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """True for a secret itself; a path is where one can be found."""
+    return bool(_SECRET_NAME.search(name)) and len(value) >= _SECRET_CHARS and not value.startswith("/")
 
 
 def _number(env: Mapping[str, str], name: str, default: float | None) -> float | None:

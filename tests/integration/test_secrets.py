@@ -23,6 +23,7 @@ from trt_llm_pipeline.testing.servers import PROJECT_ROOT
 from trt_llm_pipeline.testing.webhooks import WebhookReceiver
 
 TOKEN = "hf_MarkedTokenThatNobodyMaySee0123456789"
+KEY = "MarkedKeyThatNobodyMaySee+0123456789/abcd"
 REFUSED = "hf_RefusedTokenThatNobodyMaySee987654321"
 WAYS = ("input", "config", pytest.param("environment", marks=pytest.mark.slow))
 
@@ -47,6 +48,7 @@ class Place:
             (folder / name).mkdir()
         extra = {"HF_HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")}
         extra |= {"HF_TOKEN": TOKEN} if way == "environment" else {}
+        extra["AWS_SECRET_ACCESS_KEY"] = KEY
         self.house = House(hub, folder, extra)
         self.seen_in_command_lines = False
 
@@ -123,8 +125,10 @@ def test_token_shows_nowhere(gated: HubServer, tmp_path: Path, way: str) -> None
     for event in events:
         assert TOKEN not in json.dumps(event)
     assert TOKEN not in printed
+    assert KEY not in printed
     assert not place.seen_in_command_lines
     assert place.places_with(TOKEN) == []
+    assert place.places_with(KEY) == []
 
 
 @pytest.mark.parametrize("way", ["input", "config"])
