@@ -10,6 +10,7 @@ from cog import BasePredictor, Input, Path, Secret
 from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.config_source import read
 from trt_llm_pipeline.delivery_choice import check_variables, decide_delivery, server_argv
+from trt_llm_pipeline.observer import Stage
 from trt_llm_pipeline.orphan import exit_when_orphaned
 from trt_llm_pipeline.progress import throttled
 from trt_llm_pipeline.settings import Settings
@@ -61,7 +62,7 @@ class _Log:
     def log(self, line: str) -> None:
         print(line, flush=True)
 
-    def progress(self, stage: pipeline.Stage, done_bytes: int, total_bytes: int | None) -> None:
+    def progress(self, stage: Stage, done_bytes: int, total_bytes: int | None) -> None:
         self._progress(stage, done_bytes, total_bytes)
 
     def metric(self, name: str, value: float) -> None:

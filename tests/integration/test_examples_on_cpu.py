@@ -18,6 +18,7 @@ import pytest
 from trt_llm_pipeline import config as configs
 from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.errors import ConfigError, StepFailed
+from trt_llm_pipeline.observer import Stage
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing import models
 from trt_llm_pipeline.testing.hub import HubServer
@@ -74,7 +75,7 @@ class Quiet:
     def log(self, line: str) -> None:
         pass
 
-    def progress(self, stage: pipeline.Stage, done_bytes: int, total_bytes: int | None) -> None:
+    def progress(self, stage: Stage, done_bytes: int, total_bytes: int | None) -> None:
         pass
 
     def metric(self, name: str, value: float) -> None:

@@ -198,7 +198,7 @@ class TestReadme:
 class TestOperatingNotes:
     """docs/operating.md against the code that reads the environment."""
 
-    LIBRARY = [*library(), ROOT / "predict.py"]
+    LIBRARY = (*library(), ROOT / "predict.py")
     OURS = re.compile(r"(TRT_?LLM|HF|HUGGING_?FACE)_[A-Z_]+")
 
     def table(self) -> dict[str, list[str]]:
