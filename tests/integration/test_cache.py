@@ -39,7 +39,7 @@ class Story:
     def ran(self) -> set[str]:
         """The steps whose script was started."""
         return {
-            line.split()[1].rstrip(":") for line in self.lines if line.startswith("step ") and ".py " in line
+            line.split()[1].rstrip(":") for line in self.lines if line.startswith("step ") and ".py" in line
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -83,8 +84,10 @@ class TestArchive:
         prediction = service.cog.predict(config=service.config("uncached.yaml", UNCACHED))
         lines = prediction["logs"].splitlines()
         assert lines[0].startswith("toolchain cpu")
-        assert any("hf_gpt_convert.py --in-file" in line for line in lines)
-        assert any("build.py --model_dir" in line for line in lines)
+        commands = [shlex.split(line) for line in lines if line.startswith("step ")]
+        scripts = [Path(command[3]).name for command in commands if len(command) > 4]
+        assert "hf_gpt_convert.py" in scripts
+        assert "build.py" in scripts
 
 
 class TestInputs:
