@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trt_llm_pipeline.artifact import PARTIAL_SUFFIX
-from trt_llm_pipeline.workspace import Workspace
+from trt_llm_pipeline.workspace import Workspace, write_json
 
 RECORD_NAME = "build.json"
 ARCHIVE_NAMES = {"gzip": "engine.tar.gz", "none": "engine.tar"}
 
 
+_BUILD_ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{4}")
+
+
 class Builds:
-    """The builds of one workspace, newest last by name. Used with the workspace locked."""
+    """The builds of one workspace, and nothing else in `builds/`. Used with the workspace locked."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -28,8 +33,8 @@ class Builds:
         """Every build's directory, the newest first."""
         if not self._workspace.builds.is_dir() or self._workspace.builds.is_symlink():
             return []
-        there = [path for path in self._workspace.builds.iterdir() if path.is_dir() and not path.is_symlink()]
-        return sorted(there, reverse=True)
+        there = [path for path in self._workspace.builds.iterdir() if _BUILD_ID.fullmatch(path.name)]
+        return sorted((path for path in there if path.is_dir() and not path.is_symlink()), reverse=True)
 
     def find(self, key: str) -> tuple[Path, Mapping[str, Any]] | None:
         """The newest build with the key `key` whose archive is there: its archive and its record."""
@@ -42,9 +47,15 @@ class Builds:
                 return archive, record
         return None
 
-    def publish(self, archive: Path) -> Path:
-        """Puts an archive at the workspace's top, in one go, as a hard link; the path there."""
+    def publish(self, archive: Path) -> Path | None:
+        """Puts an archive at the workspace's top, in one go, as a hard link.
+
+        Returns:
+            The path there; None where something is in its place that no build has put there.
+        """
         newest = self._workspace.root / archive.name
+        if os.path.lexists(newest) and not self._published(newest):
+            return None
         temporary = self._workspace.root / f".{archive.name}.{os.getpid()}.tmp"
         temporary.unlink(missing_ok=True)
         try:
@@ -52,9 +63,17 @@ class Builds:
         except OSError:  # a file system without hard links
             shutil.copyfile(archive, temporary)
         temporary.replace(newest)
+        self._remember(newest)
         for other in set(ARCHIVE_NAMES.values()) - {archive.name}:
-            self._unpublish(self._workspace.root / other)
+            if self._published(self._workspace.root / other):
+                (self._workspace.root / other).unlink()
         return newest
+
+    def forget(self) -> None:
+        """Makes every build's archive one that no later build is answered with; the archives stay."""
+        for directory in self.directories():
+            if record := _read(directory):
+                write_json(directory / RECORD_NAME, {**record, "key": None})
 
     def settle_failed(self, directory: Path) -> None:
         """Leaves of a failed build only its logs, for whoever wants to know why."""
@@ -69,8 +88,9 @@ class Builds:
 
     def remove_unfinished(self) -> None:
         """Removes what a build that was killed left of its archive."""
-        for path in self._workspace.builds.glob(f"*/.*{PARTIAL_SUFFIX}"):
-            path.unlink(missing_ok=True)
+        for directory in self.directories():
+            for path in directory.glob(f".*{PARTIAL_SUFFIX}"):
+                path.unlink(missing_ok=True)
 
     def keep_newest(self, count: int) -> None:
         """Removes the oldest directories; the newest with an archive always stays."""
@@ -94,14 +114,27 @@ class Builds:
         good = next((path for path in directories if (path / RECORD_NAME).is_file()), None)
         return [path for path in directories if path != good]
 
-    def _unpublish(self, path: Path) -> None:
-        """Removes an older archive from the workspace's top, if a build has put it there."""
+    def _published(self, path: Path) -> bool:
+        """True where a build has put the archive at the workspace's top that is there now."""
         try:
-            identity = path.lstat().st_ino
+            there = path.lstat()
         except FileNotFoundError:
-            return
-        if any(found.stat().st_ino == identity for found in self._workspace.builds.glob(f"*/{path.name}")):
-            path.unlink()
+            return False
+        if not stat.S_ISREG(there.st_mode):
+            return False
+        if _read_json(self._note).get(path.name) == [there.st_ino, there.st_size, there.st_mtime_ns]:
+            return True
+        kept = [directory / path.name for directory in self.directories()]
+        return any(archive.is_file() and archive.stat().st_ino == there.st_ino for archive in kept)
+
+    def _remember(self, path: Path) -> None:
+        """Notes what was put at the top: its build's directory may be gone when the next one comes."""
+        there = path.lstat()
+        write_json(self._note, {path.name: [there.st_ino, there.st_size, there.st_mtime_ns]})
+
+    @property
+    def _note(self) -> Path:
+        return self._workspace.state / "published.json"
 
 
 def new_id() -> str:
@@ -112,8 +145,12 @@ def new_id() -> str:
 
 
 def _read(directory: Path) -> Mapping[str, Any]:
+    return _read_json(directory / RECORD_NAME)
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        record = json.loads((directory / RECORD_NAME).read_bytes())
+        record = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

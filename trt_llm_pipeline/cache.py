@@ -68,11 +68,13 @@ class StepCache:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 made.append(target)
                 _link(source, target)
-        except (OSError, ValueError):
-            for path in made:
-                path.unlink(missing_ok=True)
+        except (FileNotFoundError, ValueError):
+            _unlink(made)
             shutil.rmtree(entry, ignore_errors=True)
             return False
+        except OSError:  # no fault of the entry's: the disk is full, say
+            _unlink(made)
+            raise
         os.utime(entry)
         return True
 
@@ -183,6 +185,11 @@ class StepCache:
             return record if sane and isinstance(record["size"], int) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def _unlink(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -103,12 +103,15 @@ def plan(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: Jso
 
 @app.command()
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Remove every entry.")] = False,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Remove every entry, so that every step runs again.")
+    ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List what is cached of earlier builds' steps, or clear it."""
     with _failures(as_json):
+        from trt_llm_pipeline.builds import Builds
         from trt_llm_pipeline.cache import StepCache
         from trt_llm_pipeline.resources import in_words
         from trt_llm_pipeline.settings import Settings
@@ -119,6 +122,7 @@ def cache(
             place.prepare()
             with place.lock("trt-llm-pipeline cache --clear"):
                 removed = cached.clear()
+                Builds(place).forget()
             _print_json({"removed_bytes": removed}) if as_json else typer.echo(f"{in_words(removed)} removed")
         elif as_json:
             _print_json([asdict(entry) for entry in cached.entries()])

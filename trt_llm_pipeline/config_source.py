@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import urllib.error
 import urllib.request
 from pathlib import Path, PurePosixPath
@@ -25,7 +26,7 @@ def read(source: str) -> tuple[str, str]:
     Raises:
         ConfigError: it cannot be read.
     """
-    scheme = urlsplit(source).scheme if ":" in source else ""
+    scheme = source.partition(":")[0].lower() if ":" in source else ""
     if scheme in ("http", "https"):
         return _fetch(source)
     if scheme == "data":
@@ -35,8 +36,12 @@ def read(source: str) -> tuple[str, str]:
 
 
 def _fetch(address: str) -> tuple[str, str]:
-    parts = urlsplit(address)
-    shown = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    try:
+        parts = urlsplit(address)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError as error:
+        raise ConfigError([Mistake(f"is no address: {error}; check it")], "the config") from None
+    shown = f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
     name = unquote(PurePosixPath(parts.path).name) or shown
     return decode(_open(address, shown), name), name
 
@@ -45,12 +50,15 @@ def _open(address: str, shown: str) -> bytes:
     try:
         with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as answer:  # noqa: S310  scheme is checked
             data: bytes = answer.read(MAX_BYTES + 1)
+            announced = answer.headers.get("Content-Length")
+            if announced and len(data) < min(int(announced), MAX_BYTES):
+                raise OSError(f"only {len(data)} of {announced} bytes came")
             return data
     except urllib.error.HTTPError as error:
         error.close()
         message = f"cannot be fetched: the server answered {error.code} {error.reason}; check the address"
         raise ConfigError([Mistake(message)], shown) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         message = f"cannot be fetched: {reason}; check the address and that the server runs"
         raise ConfigError([Mistake(message)], shown) from None

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from trt_llm_pipeline.errors import DiskFull
+from trt_llm_pipeline.errors import DiskFull, WorkspaceError
 from trt_llm_pipeline.resources import in_words
 from trt_llm_pipeline.settings import Settings
 
@@ -78,12 +78,15 @@ def is_full(directory: Path) -> bool:
 
 @contextmanager
 def translated(directory: Path) -> Iterator[None]:
-    """Turns what the system says when `directory` has no room left into `DiskFull`."""
+    """Turns what the system says when `directory` cannot be written into `DiskFull` or `WorkspaceError`."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+            place, reason = error.filename or directory, error.strerror or error
+            raise WorkspaceError(
+                f"{place} cannot be used: {reason}; check who owns it, or name another TRT_LLM_WORKSPACE"
+            ) from error
         raise DiskFull(
             f"the disk of {directory} is full ({error.strerror}): free some, or name another "
             "TRT_LLM_WORKSPACE, and build again"

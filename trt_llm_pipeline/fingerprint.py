@@ -6,6 +6,7 @@ same interpreter with the same packages, with the same arguments, on the same mo
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -30,7 +31,7 @@ class FileHashes:
 
     @classmethod
     def load(cls, path: Path) -> FileHashes:
-        """What `save` has written; nothing where that cannot be read."""
+        """What was known before, from a JSON file; nothing where that cannot be read."""
         try:
             known = json.loads(path.read_bytes())
         except (OSError, ValueError):
@@ -44,7 +45,7 @@ class FileHashes:
         remembered = self.known.get(str(path))
         if remembered and remembered[:-1] == identity:
             return str(remembered[-1])
-        value = hash_file(path)
+        value = hash_file(path.resolve())  # a link stands for the content it leads to
         self.known[str(path)] = [*identity, value]
         return value
 
@@ -74,7 +75,9 @@ def combined(**parts: Any) -> str:
 def toolchain_identity(toolchain: Toolchain, hashes: FileHashes) -> str:
     """Covers the toolchain's Python files, its interpreter, and which packages that interpreter has."""
     python = Path(toolchain.python)
-    packages = sorted(path.name for path in python.parent.parent.glob("lib*/python*/*-packages/*.dist-info"))
+    prefixes = [python.parent.parent, python.parent.parent / "local"]  # Debian's pip installs to the second
+    folders = [path for prefix in prefixes for path in prefix.glob("lib*/python*/*-packages/*.dist-info")]
+    packages = sorted(path.name for path in folders)
     return combined(
         name=toolchain.name,
         version=toolchain.version,
@@ -112,14 +115,13 @@ def step_key(
         inputs: identifies the content of the other files that the arguments name.
         gpus: name and compute capability of each GPU; an engine is made for those, a checkpoint is not.
     """
-    root = str(plan.workspace.root)
     return combined(
         format=_FORMAT,
         toolchain=toolchain,
         step=step.name,
         program=list(step.program),
-        argv=[argument.replace(root, "/src") for argument in argv],
-        output_dir=str(step.output_dir).replace(root, "/src"),
+        argv=[plan.workspace.portable(argument) for argument in argv],
+        output_dir=plan.workspace.portable(str(step.output_dir)),
         model=model,
         earlier=dict(earlier),
         inputs=inputs,
@@ -128,17 +130,22 @@ def step_key(
 
 
 def files_below(paths: Iterable[Path]) -> Iterator[Path]:
-    """Regular files at or below `paths`; links are not followed. Ends after `_MOST_FILES`."""
+    """Files at or below `paths`; links to directories are not followed.
+
+    Raises:
+        OSError: more than `_MOST_FILES`: too much to tell whether anything has changed.
+    """
     count = 0
     pending = list(paths)
-    while pending and count < _MOST_FILES:
+    while pending:
         path = pending.pop()
-        if path.is_symlink():
-            continue
         if path.is_dir():
-            pending.extend(path.iterdir())
+            if not path.is_symlink():
+                pending.extend(path.iterdir())
         elif path.is_file():
             count += 1
+            if count > _MOST_FILES:
+                raise OSError(errno.EFBIG, f"it holds more than {_MOST_FILES:,} files", str(path.parent))
             yield path
 
 

@@ -333,6 +333,9 @@ class _Build:
         write_json(record_path, record)
         path = Path(archive["path"]) if "path" in archive else None
         newest = self._builds.publish(path) if path else None
+        if path is not None and newest is None:
+            taken = self._settings.workspace.root / path.name
+            self._voice.log(f"warning: {taken} is not this service's, so it stays; the archive is at {path}")
         self._write_report(record)
         self._voice.log(
             f"packaged {len(record['files'])} files in {self._clock.seconds['package']:.1f} s: "

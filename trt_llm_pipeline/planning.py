@@ -132,7 +132,7 @@ def _release(config: BuildConfig, toolchain: Toolchain) -> list[Mistake]:
         return []
     follows = ", ".join(toolchain.follows) or "no known release"
     message = (
-        f"TensorRT-LLM {wanted} is required, but the toolchain {toolchain.name} {toolchain.version} at "
+        f"TensorRT-LLM {wanted} is required, but the toolchain {toolchain.title} at "
         f"{toolchain.root} follows {follows}; set TRTLLM_DIR to a tree of that release"
     )
     return [config.mistake(message, "requires_trt_llm")]
@@ -161,7 +161,7 @@ def _program(
         if step.script is not None:
             message = f"{step.executable} takes no script; leave one of the two out"
             mistakes.append(config.mistake(message, name, "script"))
-        return toolchain.executable(step.executable, None)
+        return toolchain.executable(step.executable)
     if example is None:
         return None
     try:
@@ -171,7 +171,7 @@ def _program(
     except ToolchainError as error:
         mistakes.append(config.mistake(str(error), name, "script"))
         return None
-    return (*toolchain.executable(step.executable, None), str(script))
+    return (*toolchain.executable(step.executable), str(script))
 
 
 def _output_dir(

@@ -144,7 +144,10 @@ def _cached(validated: Validated, download: DownloadPlan, settings: Settings) ->
     hashes = FileHashes.load(settings.workspace.state / "hashes.json")
     cache = StepCache(settings.workspace, 0)
     with GpuMonitor() as gpus:
-        model = model_identity(plan, download.source, download.revision, hashes)
-        keys = StepKeys(plan, model, Ledger(settings.workspace), gpus.gpus, hashes)
-        by_step, found = keys.foresee(cache)
+        try:
+            model = model_identity(plan, download.source, download.revision, hashes)
+            keys = StepKeys(plan, model, Ledger(settings.workspace), gpus.gpus, hashes)
+            by_step, found = keys.foresee(cache)
+        except OSError:  # what cannot be read is not cached either
+            return {}
     return {name: found[name] for name, key in by_step.items() if name in found and cache.has(key)}

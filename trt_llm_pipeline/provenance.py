@@ -104,16 +104,10 @@ def _size(directory: Path | None) -> int | None:
 
 def _portable(plan: Plan, argv: Sequence[str]) -> list[str]:
     """A command without the paths of this machine: they differ between builds that are otherwise the same."""
-    replaced = {
-        plan.toolchain.python: "python",
-        str(plan.toolchain.root): "$TRTLLM_DIR",
-        str(plan.workspace.root): "/src",
-    }
+    replaced = {plan.toolchain.python: "python", str(plan.toolchain.root): "$TRTLLM_DIR"}
     portable = []
     for argument in argv:
-        for path, name in replaced.items():
-            if argument == path or argument.startswith(f"{path}/"):
-                argument = name + argument[len(path) :]
-                break
-        portable.append(argument)
+        path = next((path for path in replaced if argument == path or argument.startswith(f"{path}/")), None)
+        shown = plan.workspace.portable(argument) if path is None else replaced[path] + argument[len(path) :]
+        portable.append(shown)
     return portable

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
 from trt_llm_pipeline.config import ArgValue
 from trt_llm_pipeline.planning import Plan
-from trt_llm_pipeline.workspace import IMAGE_WORKSPACE
 
 
 def resolved_yaml(plan: Plan, found: Mapping[str, Path]) -> str:
@@ -22,14 +22,12 @@ def resolved_yaml(plan: Plan, found: Mapping[str, Path]) -> str:
 
     Returns:
         The config with its references replaced and every output directory named; paths in the workspace
-        begin with `/src`. Tokens are left out.
+        begin with `/src`. Tokens, and the query of an address, are left out.
     """
     config = plan.config
-    root = str(plan.workspace.root)
 
     def portable(text: str) -> str:
-        inside = text == root or text.startswith(f"{root}/")
-        return (IMAGE_WORKSPACE + text[len(root) :] if inside else text).replace("${", "$${")
+        return plan.workspace.portable(text).replace("${", "$${")
 
     resolve = plan.resolver(found)
 
@@ -41,6 +39,8 @@ def resolved_yaml(plan: Plan, found: Mapping[str, Path]) -> str:
         return portable(resolve(given)) if isinstance(given, str) else given
 
     result: dict[str, Any] = config.model_dump(exclude={"hf_token"}, exclude_none=True, exclude_unset=True)
+    if config.model_tar_url is not None:  # a signed address's query is a secret
+        result["model_tar_url"] = urlsplit(config.model_tar_url)._replace(query="", fragment="").geturl()
     for name, step in config.steps():
         result[name] = {
             **result[name],

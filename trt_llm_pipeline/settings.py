@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trt_llm_pipeline.delivery_choice import parse_size
 from trt_llm_pipeline.errors import PipelineError
 from trt_llm_pipeline.workspace import Workspace
 
 KEEP_BUILDS = 5
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|[kmgt]b)", re.IGNORECASE)
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SECRET_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|_KEY)$", re.IGNORECASE)
 _SECRET_CHARS = 16  # at least; what is shorter may be a word that logs need
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
@@ -62,7 +61,7 @@ class Settings:
             token=tokens[0] if tokens else None,
             step_timeout=_number(env, "TRT_LLM_STEP_TIMEOUT", None),
             keep_builds=max(1, int(_number(env, "TRT_LLM_KEEP_BUILDS", KEEP_BUILDS) or KEEP_BUILDS)),
-            disk_check=env.get("TRT_LLM_DISK_CHECK", "on") != "off",
+            disk_check=_switch(env, "TRT_LLM_DISK_CHECK"),
             cache_limit=_bytes(env, "TRT_LLM_CACHE_LIMIT"),
             secrets=tuple(value for name, value in env.items() if _is_secret(name, value)),
         )
@@ -71,6 +70,13 @@ class Settings:
 def _is_secret(name: str, value: str) -> bool:
     """True for a secret itself; a path is where one can be found."""
     return bool(_SECRET_NAME.search(name)) and len(value) >= _SECRET_CHARS and not value.startswith("/")
+
+
+def _switch(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name) or "on"
+    if text.lower() not in ("on", "off"):
+        raise PipelineError(f"{name} is {text!r}; set it to on or off, or unset it")
+    return text.lower() == "on"
 
 
 def _number(env: Mapping[str, str], name: str, default: float | None) -> float | None:
@@ -90,7 +96,7 @@ def _bytes(env: Mapping[str, str], name: str) -> int | None:
     text = env.get(name)
     if not text:
         return None
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise PipelineError(f"{name} is {text!r}; write a number of bytes, or one with MB, GB or TB")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    size = parse_size(text)
+    if size is None:
+        raise PipelineError(f"{name} is {text!r}; write a number of bytes, or one with a unit: 500MB, 20GB")
+    return size

@@ -19,7 +19,7 @@ from trt_llm_pipeline.ledger import Ledger
 from trt_llm_pipeline.output import Redactor
 from trt_llm_pipeline.planning import Plan, PlannedStep
 from trt_llm_pipeline.resources import GpuMonitor, in_words
-from trt_llm_pipeline.workspace import FileMark
+from trt_llm_pipeline.workspace import FileMark, Workspace
 
 _SILENCE_S = 60.0
 _MOST_SAMPLES = 600
@@ -137,7 +137,7 @@ def run(context: StepContext, step: PlannedStep, found: Mapping[str, Path]) -> S
         made = outputs.changed(before, workspace.files())
         full = disk.is_full(workspace.root)
         if full:  # nothing can be noted, and no later build succeeds, unless what was written goes
-            ledger.discard(set(made) - set(before))
+            ledger.discard(name for name in set(made) - set(before) if _below(workspace, name, step, named))
         ledger.finish(step.name, outputs.changed(before, workspace.files()))
     report = StepReport(
         name=step.name,
@@ -203,6 +203,12 @@ def restore(
     ledger.found(step.name, output_dir)
     context.log(f"step {step.name}: unchanged, its cached results are in {output_dir}")
     return StepReport(step.name, (*step.program, *argv), output_dir, 0.0, 0.0, 0, cached=True)
+
+
+def _below(workspace: Workspace, name: str, step: PlannedStep, named: list[Path]) -> bool:
+    """True for a file in the step's output directory or below a path that its arguments name."""
+    places = [*named, *filter(None, [step.output_dir])]
+    return any((workspace.root / name).is_relative_to(place) for place in places)
 
 
 def _limit(context: StepContext, step: PlannedStep) -> float | None:

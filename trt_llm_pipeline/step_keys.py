@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import trt_llm_pipeline
 from trt_llm_pipeline import fingerprint, outputs
 from trt_llm_pipeline.cache import StepCache
 from trt_llm_pipeline.fingerprint import FileHashes
@@ -75,7 +76,13 @@ class StepKeys:
     def build(self, keys: Mapping[str, str]) -> str:
         """The key of the whole archive, from the keys of all steps."""
         config = self._plan.config.model_dump(mode="json", exclude={"hf_token"})
-        return fingerprint.combined(steps=dict(keys), config=config, model=self._model, gpus=self._gpus)
+        return fingerprint.combined(
+            service=trt_llm_pipeline.__version__,
+            steps=dict(keys),
+            config=config,
+            model=self._model,
+            gpus=self._gpus,
+        )
 
     def _inputs(self, step: PlannedStep, argv: Sequence[str], found: Mapping[str, Path]) -> str:
         """Identifies the content of what the arguments name, but for the model and earlier steps' results."""
@@ -91,10 +98,8 @@ class StepKeys:
         }
         own = self._ledger.made_by(step.name, marks)
         files = {workspace.root / name for name in marks if name not in own}
-        # A directory outside the workspace may be anything, the file system's root included.
-        files |= {path for path in named if path.is_file() and path not in inside}
-        readable = [path for path in files if path.is_file() and not path.is_symlink()]
-        return self._hashes.of_all(readable, workspace.root)
+        files |= set(fingerprint.files_below(path for path in named if path not in inside))
+        return self._hashes.of_all([path for path in files if path.is_file()], workspace.root)
 
 
 def model_identity(plan: Plan, source: str, revision: str, hashes: FileHashes) -> str:

@@ -46,6 +46,7 @@ class Toolchain:
         follows: the releases whose options its scripts follow; for NVIDIA's trees the version alone.
         python: the interpreter that runs its scripts.
         reason: why this one was chosen, in words.
+        path: where console scripts are searched for last, as in $PATH; None for this process's.
     """
 
     root: Path
@@ -54,18 +55,23 @@ class Toolchain:
     follows: tuple[str, ...]
     python: str
     reason: str
+    path: str | None = None
 
     @property
     def examples(self) -> Path:
         """The directory that no script may lie outside of."""
         return self.root / "examples"
 
+    @property
+    def title(self) -> str:
+        """Name and release in short: `cpu`, `tensorrt_llm 0.7.1`."""
+        return self.name if self.version == self.name else f"{self.name} {self.version}"
+
     def describe(self) -> str:
         """One line for the log."""
-        release = f" {self.version}" if self.version != self.name else ""
         others = [other for other in self.follows if other != self.version]
         follows = f", with the options of {', '.join(others)}," if others else ""
-        return f"toolchain {self.name}{release}{follows} at {self.root} ({self.reason})"
+        return f"toolchain {self.title}{follows} at {self.root} ({self.reason})"
 
     def meets(self, requirement: str) -> bool:
         """True where one of the releases that this toolchain follows satisfies `requirement`."""
@@ -96,8 +102,9 @@ class Toolchain:
                     return path
         known = self.example_names()
         close = difflib.get_close_matches(Path(name).name, known, 3, 0.4)
-        advice = f"the closest are {', '.join(close)}" if close else f"it has {', '.join(known) or 'none'}"
-        raise ToolchainError(f"{name!r} is no example of {self.name} {self.version}; {advice}")
+        closest = f"{'the closest is' if len(close) == 1 else 'the closest are'} {', '.join(close)}"
+        advice = closest if close else f"it has {', '.join(known) or 'none'}"
+        raise ToolchainError(f"{name!r} is no example of {self.title}; {advice}")
 
     def script(self, example: Path, script: str) -> Path:
         """The script's file, for a step of the example in the directory `example`.
@@ -116,12 +123,11 @@ class Toolchain:
         advice = f"it has {', '.join(close)}" if close else "it has no scripts"
         raise ToolchainError(f"{script!r} is not in the example {example.name}; {advice}")
 
-    def executable(self, name: str, path: str | None) -> tuple[str, ...]:
+    def executable(self, name: str) -> tuple[str, ...]:
         """How to call a console script: the toolchain's own, the one beside the interpreter, or on PATH.
 
         Args:
             name: such as `trtllm-build`.
-            path: the value of PATH to search, or None for this process's.
 
         Returns:
             The beginning of an argv.
@@ -134,7 +140,7 @@ class Toolchain:
         beside = Path(self.python).parent / name
         if beside.is_file():
             return (str(beside),)
-        found = shutil.which(name, path=path)
+        found = shutil.which(name, path=self.path)
         if found:
             return (found,)
         return (self.python, "-m", "tensorrt_llm.commands.build")
@@ -181,7 +187,7 @@ def _identify(root: Path, python: str, reason: str, env: Mapping[str, str]) -> T
         follows = [line.partition(":")[2] for line in rest if line.startswith("follows:")]
         releases = tuple(part.strip() for line in follows for part in line.split(",") if part.strip())
         name = name.strip()
-        return Toolchain(root, name, name, releases, python, reason)
+        return Toolchain(root, name, name, releases, python, reason, env.get("PATH"))
     version = _tree_version(root)
     installed = _installed_version(python, env)
     if installed is None and (root / "tensorrt_llm").is_dir():
@@ -192,7 +198,7 @@ def _identify(root: Path, python: str, reason: str, env: Mapping[str, str]) -> T
         )
     version = installed or version
     own = (version,) if version else ()
-    return Toolchain(root, "tensorrt_llm", version or "unknown", own, python, reason)
+    return Toolchain(root, "tensorrt_llm", version or "unknown", own, python, reason, env.get("PATH"))
 
 
 def _tree_version(root: Path) -> str | None:

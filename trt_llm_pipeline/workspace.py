@@ -19,7 +19,7 @@ from trt_llm_pipeline.errors import WorkspaceError
 
 STATE_DIR = ".trt-llm-pipeline"
 IMAGE_WORKSPACE = "/src"
-NEWEST_ARCHIVE = "engine.tar.gz"
+NEWEST_ARCHIVES = ("engine.tar.gz", "engine.tar")
 _STEP_ENDS_WITHIN_S = 5.0
 _INNER = ("import", "cache", "cache/accepted")
 _NAME_MAX = 255  # bytes, on every common file system
@@ -43,7 +43,10 @@ class Workspace:
     @classmethod
     def at(cls, path: Path) -> Workspace:
         """The workspace at `path`, which need not exist yet."""
-        return cls(path.expanduser().resolve())
+        try:
+            return cls(path.expanduser().resolve())
+        except (OSError, RuntimeError) as error:
+            raise WorkspaceError(f"the workspace {path} cannot be found: {error}; name another") from None
 
     @property
     def models(self) -> Path:
@@ -116,6 +119,12 @@ class Workspace:
             return str(self.root) + text[len(IMAGE_WORKSPACE) :]
         return text
 
+    def portable(self, text: str) -> str:
+        """The opposite of `map`: a path in this workspace as it would be in any other."""
+        root = str(self.root)
+        inside = text == root or text.startswith(f"{root}/")
+        return IMAGE_WORKSPACE + text[len(root) :] if inside else text
+
     def output_dir(self, text: str) -> Path:
         """The directory that a step's `output_dir` names, with every link in it followed.
 
@@ -146,7 +155,7 @@ class Workspace:
             raise WorkspaceError(
                 f"{text!r} is in {relative.parts[0]}/, which the service keeps for itself; choose another"
             )
-        if relative.parts == (NEWEST_ARCHIVE,):
+        if len(relative.parts) == 1 and relative.name in NEWEST_ARCHIVES:
             raise WorkspaceError(f"{text!r} is where the newest archive is put; choose another directory")
         if is_file:
             raise WorkspaceError(f"{text!r} is a file; choose a directory")

@@ -185,3 +185,31 @@ def test_plan_says_which_steps_are_cached(build: Build, settings: Settings) -> N
     build()
     after = preview.preview(validate(QUICK_START, "config.yaml", settings), settings)
     assert [step.cached for step in after.steps] == [True, True]
+
+
+class TestInputsElsewhere:
+    """Files that a step reads and that are not in the workspace."""
+
+    def config(self, folder: Path) -> str:
+        return QUICK_START.replace("    remove_input_padding:", f"    timing_cache: {folder}")
+
+    def test_content_of_a_directory_is_part_of_the_key(self, build: Build, tmp_path: Path) -> None:
+        data = tmp_path / "data"
+        data.mkdir()
+        (data / "calibration.json").write_text("one")
+        build(self.config(data))
+        assert build(self.config(data))[0].ran() == set()
+        (data / "calibration.json").write_text("two")
+        assert build(self.config(data))[0].ran() == {"build"}
+
+    def test_content_behind_a_link_is_part_of_the_key(
+        self, build: Build, settings: Settings, tmp_path: Path
+    ) -> None:
+        (tmp_path / "blob").write_text("one")
+        settings.workspace.prepare()
+        (settings.workspace.root / "data").mkdir()
+        (settings.workspace.root / "data" / "link").symlink_to(tmp_path / "blob")
+        text = self.config(Path("./data"))
+        build(text)
+        (tmp_path / "blob").write_text("two")
+        assert build(text)[0].ran() == {"build"}

@@ -220,16 +220,16 @@ class TestExecutables:
         self, miniature: Toolchain, tmp_path: Path
     ) -> None:
         python = self.program(tmp_path / "venv/bin/python")
-        tools = Toolchain(miniature.root, "t", "1", (), str(python), "")
         path = str(tmp_path / "path")
-        assert tools.executable("trtllm-build", path) == (str(python), "-m", "tensorrt_llm.commands.build")
+        tools = Toolchain(miniature.root, "t", "1", (), str(python), "", path)
+        assert tools.executable("trtllm-build") == (str(python), "-m", "tensorrt_llm.commands.build")
         on_path = self.program(tmp_path / "path/trtllm-build")
-        assert tools.executable("trtllm-build", path) == (str(on_path),)
+        assert tools.executable("trtllm-build") == (str(on_path),)
         beside = self.program(tmp_path / "venv/bin/trtllm-build")
-        assert tools.executable("trtllm-build", path) == (str(beside),)
+        assert tools.executable("trtllm-build") == (str(beside),)
         own = self.program(miniature.root / "bin/trtllm-build")
-        assert tools.executable("trtllm-build", path) == (str(python), str(own))
+        assert tools.executable("trtllm-build") == (str(python), str(own))
 
     @pytest.mark.parametrize("name", ["python", "python3"])
     def test_python_is_the_toolchains_interpreter(self, miniature: Toolchain, name: str) -> None:
-        assert miniature.executable(name, None) == (sys.executable,)
+        assert miniature.executable(name) == (sys.executable,)

@@ -1,0 +1,99 @@
+"""The directories of builds: what is a build's, and what is somebody else's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trt_llm_pipeline.builds import Builds, new_id
+from trt_llm_pipeline.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    place = Workspace.at(tmp_path / "ws")
+    place.prepare()
+    return place
+
+
+def make_build(workspace: Workspace, *, archive: str = "engine.tar.gz", key: str = "k") -> Path:
+    directory = workspace.builds / new_id()
+    directory.mkdir()
+    (directory / archive).write_bytes(b"archive")
+    (directory / "build.json").write_text(json.dumps({"key": key, "archive": {"name": archive}}))
+    return directory / archive
+
+
+class TestOthers:
+    """What lies in the workspace and is no build's."""
+
+    def test_directories_of_the_users_own_stay(self, workspace: Workspace) -> None:
+        for name in ("linux", "debug", "release", "20240101"):
+            (workspace.builds / name).mkdir()
+            (workspace.builds / name / "build.json").write_text("{}")
+        for _ in range(4):
+            make_build(workspace)
+        builds = Builds(workspace)
+        builds.keep_newest(2)
+        builds.give_way(10**12)
+        names = {path.name for path in workspace.builds.iterdir()}
+        assert {"linux", "debug", "release", "20240101"} <= names
+        assert len(names) == 5
+
+    def test_archive_of_the_users_own_is_not_replaced(self, workspace: Workspace) -> None:
+        mine = workspace.root / "engine.tar.gz"
+        mine.write_bytes(b"mine")
+        assert Builds(workspace).publish(make_build(workspace)) is None
+        assert mine.read_bytes() == b"mine"
+
+    def test_directory_in_the_archives_place_costs_nothing(self, workspace: Workspace) -> None:
+        (workspace.root / "engine.tar.gz").mkdir()
+        (workspace.root / "engine.tar").mkdir()
+        archive = make_build(workspace)
+        assert Builds(workspace).publish(archive) is None
+        assert archive.is_file()
+
+    def test_unfinished_files_behind_a_link_stay(self, workspace: Workspace, tmp_path: Path) -> None:
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (outside / ".mine.partial").write_text("mine")
+        (workspace.builds / new_id()).symlink_to(outside, target_is_directory=True)
+        Builds(workspace).remove_unfinished()
+        assert (outside / ".mine.partial").is_file()
+
+
+class TestPublishing:
+    """The newest archive at the workspace's top."""
+
+    def test_newest_replaces_the_one_before(self, workspace: Workspace) -> None:
+        builds = Builds(workspace)
+        builds.publish(make_build(workspace))
+        second = make_build(workspace)
+        newest = builds.publish(second)
+        assert newest is not None
+        assert newest.samefile(second)
+
+    def test_archive_whose_build_is_gone_is_still_a_builds(self, workspace: Workspace) -> None:
+        builds = Builds(workspace)
+        first = make_build(workspace)
+        builds.publish(first)
+        first.unlink()
+        assert builds.publish(make_build(workspace)) is not None
+
+    def test_other_compression_takes_its_place(self, workspace: Workspace) -> None:
+        builds = Builds(workspace)
+        builds.publish(make_build(workspace))
+        newest = builds.publish(make_build(workspace, archive="engine.tar"))
+        assert newest == workspace.root / "engine.tar"
+        assert not (workspace.root / "engine.tar.gz").exists()
+
+
+def test_forgotten_builds_answer_nothing(workspace: Workspace) -> None:
+    builds = Builds(workspace)
+    archive = make_build(workspace, key="same")
+    assert builds.find("same") is not None
+    builds.forget()
+    assert builds.find("same") is None
+    assert archive.is_file()

@@ -1,0 +1,57 @@
+"""Configs from addresses that are none, and from servers that misbehave."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from trt_llm_pipeline.config_source import read
+from trt_llm_pipeline.errors import ConfigError
+
+
+@pytest.fixture
+def answering() -> Iterator[list[bytes]]:
+    """A server that answers once with the first item of the list; its address is the second."""
+    answer: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer[0])
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        answer.append(b"")
+        answer.append(f"http://127.0.0.1:{listener.getsockname()[1]}/c.yaml".encode())
+        yield answer
+        thread.join(5)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[::1/x.yaml", "http://h:99999/x", "http://h:abc/x", "http://127.0.0.1:9/a b.yaml"]
+)
+def test_address_that_is_none_is_said_so(address: str) -> None:
+    with pytest.raises(ConfigError, match="check"):
+        read(address)
+
+
+def test_garbage_instead_of_http(answering: list[bytes]) -> None:
+    answering[0] = b"garbage\r\n\r\n"
+    with pytest.raises(ConfigError, match="cannot be fetched"):
+        read(answering[1].decode())
+
+
+def test_config_that_is_cut_off_is_not_taken_for_a_whole_one(answering: list[bytes]) -> None:
+    answering[0] = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\na: 1"
+    with pytest.raises(ConfigError, match="only 4 of 100 bytes came"):
+        read(answering[1].decode())
+
+
+def test_whole_config_is_read(answering: list[bytes]) -> None:
+    answering[0] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\na: 1"
+    assert read(answering[1].decode()) == ("a: 1", "c.yaml")
