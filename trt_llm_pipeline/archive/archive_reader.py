@@ -6,8 +6,6 @@ import hashlib
 import io
 import json
 import tarfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,6 +97,9 @@ def _opened(source: Path | str | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
         yield source, str(getattr(source, "name", "the stream"))
         return
     if isinstance(source, str) and urlsplit(source).scheme in ("http", "https"):
+        import urllib.error
+        import urllib.request
+
         parts = urlsplit(source)
         label = f"{parts.scheme}://{parts.hostname}{parts.path}"
         try:
