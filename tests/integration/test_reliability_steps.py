@@ -160,8 +160,13 @@ class TestMeasurements:
         assert metrics["peak_memory"]["build"] == step["peak_memory_bytes"]
         assert metrics["cpu"]["build"] == step["cpu_s"]
         assert metrics["timing"]["build"] >= step["wall_s"]
-        words = rf"step build: done in {step['wall_s']:.1f} s, CPU {step['cpu_s']:.1f} s, memory at most"
-        assert words in prediction["logs"]
+        said = re.search(
+            r"step build: done in ([\d.]+) s, CPU ([\d.]+) s, memory at most", prediction["logs"]
+        )
+        assert said is not None
+        # The log rounds what build.json has rounded to thousandths.
+        assert float(said[1]) == pytest.approx(step["wall_s"], abs=0.051)
+        assert float(said[2]) == pytest.approx(step["cpu_s"], abs=0.051)
 
     def test_without_an_nvidia_driver_there_are_no_gpu_figures(self, house: House, server: CogServer) -> None:
         prediction = server.predict(config=house.config())
