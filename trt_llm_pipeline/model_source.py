@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable, WorkspaceError
+from trt_llm_pipeline.resources import in_words
 from trt_llm_pipeline.sources import model_record
 from trt_llm_pipeline.sources.hub_listing import Hub, Listing, endpoint_of, is_offline, offline_error
 from trt_llm_pipeline.sources.model_files import CACHE_FOLDER, choose_files, model_files
@@ -28,7 +29,6 @@ from trt_llm_pipeline.sources.model_types import (
     RetryLimits,
     Snapshot,
     WeightFormat,
-    human_bytes,
 )
 from trt_llm_pipeline.sources.transfer import Transfer, Wanted, disk_full, free_bytes, write_error
 
@@ -195,7 +195,7 @@ def _download(
     if missing:
         hub.log(
             f"model {request.model_id} at {listing.commit[:12]}: {len(missing)} of {len(files)} files, "
-            f"{human_bytes(needed)} to download from {hub.endpoint}"
+            f"{in_words(needed)} to download from {hub.endpoint}"
         )
 
         def finished(file: RecordedFile) -> None:
@@ -216,7 +216,7 @@ def _download(
         ).run([Wanted(hub.url_of(request.model_id, listing.commit, file.path), file) for file in missing])
         seconds = max(time.monotonic() - started, 1e-3)
         hub.log(
-            f"model {request.model_id}: downloaded {human_bytes(received)} in {seconds:.1f} s "
+            f"model {request.model_id}: downloaded {in_words(received)} in {seconds:.1f} s "
             f"({received / 1e6 / seconds:.0f} MB/s)"
         )
     model_record.remove_files(folder, current.stale)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from trt_llm_pipeline.errors import ModelSourceError, WorkspaceError
+from trt_llm_pipeline.resources import in_words
 from trt_llm_pipeline.sources.http_stream import (
     HttpStatusError,
     Stopped,
@@ -39,7 +40,7 @@ from trt_llm_pipeline.sources.model_record import (
     remove_files,
     write_record,
 )
-from trt_llm_pipeline.sources.model_types import RetryLimits, human_bytes
+from trt_llm_pipeline.sources.model_types import RetryLimits
 from trt_llm_pipeline.sources.retrying import Patience
 
 
@@ -253,7 +254,7 @@ class TestRecord:
     ],
 )
 def test_sizes_read_well(count: float, text: str) -> None:
-    assert human_bytes(count) == text
+    assert in_words(count) == text
 
 
 def test_importing_it_brings_neither_the_hub_client_nor_the_test_tools() -> None:

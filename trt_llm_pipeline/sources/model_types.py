@@ -110,12 +110,3 @@ class RetryLimits:
 
 # With a complete snapshot at hand, a source that is down is not waited for.
 BRIEFLY = RetryLimits(attempts=2, patience=10.0)
-
-
-def human_bytes(count: float) -> str:
-    """`1.5 GB`: decimal units, as disks and the Hub count."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from trt_llm_pipeline.errors import ModelSourceError
-from trt_llm_pipeline.sources.model_types import human_bytes
+from trt_llm_pipeline.resources import in_words
 
 MOST_ENTRIES = 100_000
 # A name or a set of extended attributes; a header that claims more wants to fill the memory.
@@ -209,8 +209,8 @@ class _Unpacker:
         self._bytes += max(member.size, 0)
         if member.size < 0 or self._bytes > self._most_bytes:
             raise ModelSourceError(
-                f"{self._shown} is refused: with {path} it unpacks to {human_bytes(self._bytes)} or more, "
-                f"and there is room for {human_bytes(self._most_bytes)}; make room or use a smaller model"
+                f"{self._shown} is refused: with {path} it unpacks to {in_words(self._bytes)} or more, "
+                f"and there is room for {in_words(self._most_bytes)}; make room or use a smaller model"
             )
         target = self._clear(path)
         mode = 0o755 if member.mode & stat.S_IXUSR else 0o644
@@ -222,7 +222,7 @@ class _Unpacker:
                 piece = self._stream.take(left)
                 if not piece:
                     raise ModelSourceError(
-                        f"{self._shown} is cut short: {human_bytes(left)} of {path} are missing"
+                        f"{self._shown} is cut short: {in_words(left)} of {path} are missing"
                     )
                 left -= len(piece)
                 while piece:

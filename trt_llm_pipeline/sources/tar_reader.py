@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable, TrtLlmPipelineError
+from trt_llm_pipeline.resources import in_words
 from trt_llm_pipeline.sources.http_stream import (
     HttpStatusError,
     ResponseStream,
@@ -20,7 +21,7 @@ from trt_llm_pipeline.sources.http_stream import (
     open_stream,
     transient_failure,
 )
-from trt_llm_pipeline.sources.model_types import RetryLimits, human_bytes
+from trt_llm_pipeline.sources.model_types import RetryLimits
 from trt_llm_pipeline.sources.retrying import Patience
 
 CHUNK = 1 << 20
@@ -197,7 +198,7 @@ class Fetcher:
                     "again later"
                 )
             self._put(
-                f"{self._shown}: {problem.reason} at {human_bytes(self.received)}; attempt "
+                f"{self._shown}: {problem.reason} at {in_words(self.received)}; attempt "
                 f"{patience.failures + 1} of {self._limits.attempts} in {wait:.0f} s"
             )
             self._stop.wait(wait)
@@ -208,7 +209,7 @@ class Fetcher:
             validator = self.headers.get("etag") or self.headers.get("last-modified")
             if validator is None or validator.startswith("W/"):
                 raise ModelUnavailable(
-                    f"{self._shown} broke off at {human_bytes(self.received)}, and the server sends no "
+                    f"{self._shown} broke off at {in_words(self.received)}, and the server sends no "
                     "ETag by which one could go on safely; run the build again"
                 )
             headers |= {"Range": f"bytes={self.received}-", "If-Range": validator}
@@ -221,7 +222,7 @@ class Fetcher:
         begins = stream.headers.get("content-range", "").startswith(f"bytes {self.received}-")
         if stream.status != 206 or not begins:
             raise ModelUnavailable(
-                f"{self._shown} broke off at {human_bytes(self.received)} and cannot be gone on with: the "
+                f"{self._shown} broke off at {in_words(self.received)} and cannot be gone on with: the "
                 "server sends it from the start, or it has changed; run the build again"
             )
 

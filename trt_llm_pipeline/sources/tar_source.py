@@ -18,6 +18,7 @@ from trt_llm_pipeline.errors import (
     ModelUnavailable,
     TrtLlmPipelineError,
 )
+from trt_llm_pipeline.resources import in_words
 from trt_llm_pipeline.sources import model_record
 from trt_llm_pipeline.sources.http_stream import HttpStatusError
 from trt_llm_pipeline.sources.model_files import CACHE_FOLDER
@@ -30,7 +31,6 @@ from trt_llm_pipeline.sources.model_types import (
     RemoteFile,
     RetryLimits,
     Snapshot,
-    human_bytes,
 )
 from trt_llm_pipeline.sources.tar_extract import Unpacked, unpack
 from trt_llm_pipeline.sources.tar_reader import Fetcher, uncompressed
@@ -89,7 +89,7 @@ def fetch_tar(
                 log(f"model {request.model_id}: {shown} is complete here; nothing to download")
                 return Snapshot(request.model_id, known.revision, folder, "tar", 0, ())
         fetcher.raise_if_failed()
-        size = "of unknown size" if fetcher.length is None else human_bytes(fetcher.length)
+        size = "of unknown size" if fetcher.length is None else in_words(fetcher.length)
         log(f"model {request.model_id}: {size} to download and unpack from {shown}")
         staging = model_record.unpacking_folder(folder)
         model_record.check_no_links(folder, f"{staging.relative_to(folder)}/x")
@@ -111,8 +111,8 @@ def fetch_tar(
         received = fetcher.received
     seconds = max(time.monotonic() - started, 1e-3)
     log(
-        f"model {request.model_id}: downloaded {human_bytes(received)} and unpacked "
-        f"{human_bytes(unpacked.bytes)} in {seconds:.1f} s ({received / 1e6 / seconds:.0f} MB/s)"
+        f"model {request.model_id}: downloaded {in_words(received)} and unpacked "
+        f"{in_words(unpacked.bytes)} in {seconds:.1f} s ({received / 1e6 / seconds:.0f} MB/s)"
     )
     return Snapshot(request.model_id, revision, folder, "tar", received, ())
 
@@ -219,7 +219,7 @@ def _translated(error: OSError, folder: Path, shown: str) -> TrtLlmPipelineError
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(folder).free if folder.exists() else 0
         return DiskFull(
-            f"the disk is full: {shown} was being unpacked, and {human_bytes(free)} are free on the disk of "
+            f"the disk is full: {shown} was being unpacked, and {in_words(free)} are free on the disk of "
             f"{folder}. What was unpacked is removed; make room and run the build again"
         )
     return ModelSourceError(f"{shown} could not be unpacked: {error.strerror or type(error).__name__}")

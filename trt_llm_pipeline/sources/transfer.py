@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trt_llm_pipeline.errors import DiskFull, ModelUnavailable, TrtLlmPipelineError, WorkspaceError
+from trt_llm_pipeline.resources import in_words
 from trt_llm_pipeline.sources.http_stream import (
     HttpStatusError,
     ResponseStream,
@@ -32,7 +33,7 @@ from trt_llm_pipeline.sources.model_record import (
     new_hash,
     partial_name,
 )
-from trt_llm_pipeline.sources.model_types import Progress, RetryLimits, human_bytes
+from trt_llm_pipeline.sources.model_types import Progress, RetryLimits
 from trt_llm_pipeline.sources.retrying import Patience
 
 _CHUNK = 1 << 20
@@ -212,11 +213,11 @@ class _Download:
             if wait is None:
                 raise ModelUnavailable(
                     f"{file.path} could not be downloaded from {self._host()}: {patience.describe(problem)}. "
-                    f"{human_bytes(have)} of {human_bytes(file.size)} are kept; run the build again to go on "
+                    f"{in_words(have)} of {in_words(file.size)} are kept; run the build again to go on "
                     "from there."
                 )
             self.say(
-                f"{file.path}: {problem.reason} at {human_bytes(have)} of {human_bytes(file.size)}; "
+                f"{file.path}: {problem.reason} at {in_words(have)} of {in_words(file.size)}; "
                 f"attempt {patience.failures + 1} of {self.transfer.limits.attempts} in {wait:.0f} s"
             )
             self.stop.wait(wait)
@@ -365,6 +366,6 @@ def disk_full(folder: Path, needed: int, what: str) -> DiskFull:
     """Says what was needed and what is free."""
     free = free_bytes(folder)
     return DiskFull(
-        f"the disk is full: {what} needs {human_bytes(needed)} and {human_bytes(free)} are free on the disk "
+        f"the disk is full: {what} needs {in_words(needed)} and {in_words(free)} are free on the disk "
         f"of {folder}. What was downloaded is kept; make room and run the build again to go on from there."
     )
