@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trt_llm_pipeline import preflight
+from trt_llm_pipeline.preflight import parser_check as preflight
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLCHAIN = ROOT / "cpu_toolchain"

@@ -27,9 +27,9 @@ import numpy as np
 from isal import igzip
 
 from benchmarks._loopback import hub_process, in_turns, machine
-from trt_llm_pipeline.model_source import ModelRequest, fetch
-from trt_llm_pipeline.sources.tar_extract import unpack
-from trt_llm_pipeline.sources.tar_reader import CHUNK, uncompressed
+from trt_llm_pipeline.model_source.source import ModelRequest, fetch
+from trt_llm_pipeline.model_source.tar_extract import unpack
+from trt_llm_pipeline.model_source.tar_reader import CHUNK, uncompressed
 
 AT_MOST = 1.15
 

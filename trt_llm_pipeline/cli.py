@@ -52,7 +52,9 @@ def build(
 ) -> None:
     """Build an engine. A token for gated models is taken from $HF_TOKEN."""
     with _failures(as_json):
-        from trt_llm_pipeline import config_source, pipeline, validation
+        from trt_llm_pipeline.config import source as config_source
+        from trt_llm_pipeline.preflight import validation
+        from trt_llm_pipeline import pipeline
         from trt_llm_pipeline.settings import Settings
         from trt_llm_pipeline.terminal import JsonLines, Terminal
 
@@ -71,7 +73,8 @@ def build(
 def validate(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Name every mistake of a config: exit code 0 without any, else 1. Downloads and writes nothing."""
     with _failures(as_json):
-        from trt_llm_pipeline import config_source, validation
+        from trt_llm_pipeline.config import source as config_source
+        from trt_llm_pipeline.preflight import validation
         from trt_llm_pipeline.settings import Settings
 
         settings = Settings.from_env(workspace=workspace)
@@ -89,7 +92,9 @@ def validate(config: ConfigArgument, workspace: WorkspaceOption = None, as_json:
 def plan(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Show what a build would do: commands, directories, downloads and disk space. Runs nothing."""
     with _failures(as_json):
-        from trt_llm_pipeline import config_source, preview, validation
+        from trt_llm_pipeline.config import source as config_source
+        from trt_llm_pipeline.preflight import preview
+        from trt_llm_pipeline.preflight import validation
         from trt_llm_pipeline.settings import Settings
 
         settings = Settings.from_env(workspace=workspace)
@@ -111,9 +116,9 @@ def cache(
 ) -> None:
     """List what is cached of earlier builds' steps, or clear it."""
     with _failures(as_json):
-        from trt_llm_pipeline.builds import Builds
-        from trt_llm_pipeline.cache import StepCache
-        from trt_llm_pipeline.resources import in_words
+        from trt_llm_pipeline.workspace.builds import Builds
+        from trt_llm_pipeline.cache.store import StepCache
+        from trt_llm_pipeline.process.resources import in_words
         from trt_llm_pipeline.settings import Settings
 
         place = Settings.from_env(workspace=workspace).workspace
@@ -146,7 +151,7 @@ def inspect(
 ) -> None:
     """Show what is in an archive and whether cog-triton can serve it: exit code 0 if so, else 1."""
     with _failures(as_json):
-        from trt_llm_pipeline import inspection
+        from trt_llm_pipeline.inspection import inspect_archive as inspection
 
         python = os.environ.get("TRTLLM_PYTHON") or sys.executable
         try:
@@ -168,7 +173,7 @@ def inspect(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the config, for editors."""
-    from trt_llm_pipeline.config_schema import json_schema
+    from trt_llm_pipeline.config.schema import json_schema
 
     _print_json(json_schema())
 

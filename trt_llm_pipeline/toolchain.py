@@ -19,7 +19,7 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from trt_llm_pipeline import process
+from trt_llm_pipeline.process import tree as process
 from trt_llm_pipeline.errors import PipelineError, ToolchainError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent

@@ -18,8 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trt_llm_pipeline import preflight
-from trt_llm_pipeline.preflight import Checked, NotChecked
+from trt_llm_pipeline.preflight import parser_check as preflight
+from trt_llm_pipeline.preflight.parser_check import Checked, NotChecked
 
 TOOLCHAIN = Path(__file__).parent.parent / "fixtures" / "misbehaving_toolchain"
 SCRIPTS = TOOLCHAIN / "examples" / "gpt"

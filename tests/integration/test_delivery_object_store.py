@@ -21,9 +21,9 @@ import boto3
 import obstore
 import pytest
 
-from trt_llm_pipeline.archive.archive_reader import read_archive
-from trt_llm_pipeline.artifact import pack
-from trt_llm_pipeline.delivery import deliver, deliver_file, parse_destination
+from trt_llm_pipeline.artifact.reader import read_archive
+from trt_llm_pipeline.artifact.pack import pack
+from trt_llm_pipeline.delivery.send import deliver, deliver_file, parse_destination
 from trt_llm_pipeline.errors import DeliveryError
 
 BUCKET = "engines"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.artifact import pack
-from trt_llm_pipeline.delivery import deliver, deliver_file, parse_destination
+from trt_llm_pipeline.artifact.pack import pack
+from trt_llm_pipeline.delivery.send import deliver, deliver_file, parse_destination
 from trt_llm_pipeline.errors import DeliveryError
 
 SIGNED = "/up/engine.tar.gz?X-Signature=marked-s3cret"

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline import config as configs
+from trt_llm_pipeline.config import model as configs
 from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.errors import ConfigError, StepFailed
 from trt_llm_pipeline.observer import Stage
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing import models
 from trt_llm_pipeline.testing.hub import HubServer
-from trt_llm_pipeline.validation import validate
+from trt_llm_pipeline.preflight.validation import validate
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"

@@ -17,11 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.reliability.house import TOOLCHAIN, House, wait_for
-from trt_llm_pipeline import config, planning, toolchain
+from trt_llm_pipeline.config import model as config
+from trt_llm_pipeline.plan import plan as planning
+from trt_llm_pipeline import toolchain
 from trt_llm_pipeline.errors import ConfigError
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT, CogServer
-from trt_llm_pipeline.workspace import SERVICE_FOLDERS, Workspace
+from trt_llm_pipeline.workspace.workspace import SERVICE_FOLDERS, Workspace
 
 RELAXED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
 QUICK_START = """

@@ -22,9 +22,9 @@ from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT
 from trt_llm_pipeline.testing.tiny_text import write_gpt2_tokenizer
-from trt_llm_pipeline.tokenizer_files import tokenizer_files
-from trt_llm_pipeline.triton.tokenizer_trial import try_tokenizer
-from trt_llm_pipeline.validation import validate
+from trt_llm_pipeline.engine.tokenizer_files import tokenizer_files
+from trt_llm_pipeline.inspection.tokenizer_trial import try_tokenizer
+from trt_llm_pipeline.preflight.validation import validate
 
 COMMAND = Path(sys.executable).parent / "trt-llm-pipeline"
 

@@ -27,7 +27,7 @@ from trt_llm_pipeline.errors import (
     ModelUnavailable,
     WorkspaceError,
 )
-from trt_llm_pipeline.model_source import (
+from trt_llm_pipeline.model_source.source import (
     DownloadPlan,
     ModelRequest,
     RetryLimits,

@@ -20,8 +20,8 @@ from tests.integration.preflight_place import (
     python,
     reason,
 )
-from trt_llm_pipeline import preflight
-from trt_llm_pipeline.preflight import Checked
+from trt_llm_pipeline.preflight import parser_check as preflight
+from trt_llm_pipeline.preflight.parser_check import Checked
 
 # The fixtures are found by their names, which the tests that ask for them share.
 # ruff: noqa: F401, F811

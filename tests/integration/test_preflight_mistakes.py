@@ -14,7 +14,7 @@ from tests.integration.preflight_place import (
     place,
     python,
 )
-from trt_llm_pipeline.preflight import Checked
+from trt_llm_pipeline.preflight.parser_check import Checked
 
 # The fixtures are found by their names, which the tests that ask for them share.
 # ruff: noqa: F401, F811

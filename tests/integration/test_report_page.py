@@ -16,12 +16,12 @@ import pytest
 from tests.integration.conftest import TOOLCHAIN
 from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.errors import StepOutputError
-from trt_llm_pipeline.inspection import inspect
-from trt_llm_pipeline.report import render
+from trt_llm_pipeline.inspection.inspect_archive import inspect
+from trt_llm_pipeline.report.page import render
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT, ConfigServer
-from trt_llm_pipeline.validation import validate
+from trt_llm_pipeline.preflight.validation import validate
 
 QUICK_START = (PROJECT_ROOT / "examples" / "gpt" / "config.yaml").read_text()
 PROBE = f"<script>{Path(__file__).with_name('report_probe.js').read_text()}</script>"

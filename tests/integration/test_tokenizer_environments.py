@@ -20,7 +20,7 @@ from trt_llm_pipeline.testing.tiny_text import (
     write_llama3_tokenizer,
     write_sentencepiece_tokenizer,
 )
-from trt_llm_pipeline.tokenizer_files import TOKENIZER_CLASSES, tokenizer_files
+from trt_llm_pipeline.engine.tokenizer_files import TOKENIZER_CLASSES, tokenizer_files
 
 ROOT = Path(__file__).parents[2]
 TEXT = "The engine said: hello  world, 12 ranks \u00e9!\n"

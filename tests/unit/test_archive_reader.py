@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.archive.archive_reader import read_archive
-from trt_llm_pipeline.archive.archive_writer import ArchivedFile
-from trt_llm_pipeline.artifact import pack
+from trt_llm_pipeline.artifact.reader import read_archive
+from trt_llm_pipeline.artifact.writer import ArchivedFile
+from trt_llm_pipeline.artifact.pack import pack
 from trt_llm_pipeline.errors import ArtifactError
 
 ENGINE = bytes(range(256)) * 9_001

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trt_llm_pipeline.archive.archive_writer import BLOCK_BYTES, Entry, WrittenArchive, write_archive
+from trt_llm_pipeline.artifact.writer import BLOCK_BYTES, Entry, WrittenArchive, write_archive
 from trt_llm_pipeline.errors import ArtifactError
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.artifact import PackedArchive, pack
+from trt_llm_pipeline.artifact.pack import PackedArchive, pack
 from trt_llm_pipeline.errors import ArtifactError
 
 

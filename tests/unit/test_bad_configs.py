@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FIXTURES
-from trt_llm_pipeline.config import examine
+from trt_llm_pipeline.config.model import examine
 from trt_llm_pipeline.errors import ConfigError
-from trt_llm_pipeline.planning import plan
+from trt_llm_pipeline.plan.plan import plan
 from trt_llm_pipeline.toolchain import Toolchain
-from trt_llm_pipeline.workspace import Workspace
-from trt_llm_pipeline.yaml_source import read_text
+from trt_llm_pipeline.workspace.workspace import Workspace
+from trt_llm_pipeline.config.yaml_reader import read_text
 
 BAD_CONFIGS = sorted((FIXTURES / "bad_configs").glob("*.yaml"))
 

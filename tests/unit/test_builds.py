@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.builds import Builds, new_id
-from trt_llm_pipeline.workspace import Workspace
+from trt_llm_pipeline.workspace.builds import Builds, new_id
+from trt_llm_pipeline.workspace.workspace import Workspace
 
 
 @pytest.fixture

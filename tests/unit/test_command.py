@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from trt_llm_pipeline.command import RenderedArgs, render, shell_line
-from trt_llm_pipeline.config import ArgValue
+from trt_llm_pipeline.plan.command import RenderedArgs, render, shell_line
+from trt_llm_pipeline.config.model import ArgValue
 
 
 def argv(args: dict[str, ArgValue]) -> tuple[str, ...]:

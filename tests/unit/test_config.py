@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from tests.conftest import FIXTURES
-from trt_llm_pipeline.command import render
-from trt_llm_pipeline.config import BuildConfig, examine, load, loads
+from trt_llm_pipeline.plan.command import render
+from trt_llm_pipeline.config.model import BuildConfig, examine, load, loads
 from trt_llm_pipeline.errors import ConfigError
 
 QUICK_START = FIXTURES / "quick_start.yaml"

@@ -13,13 +13,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trt_llm_pipeline.command import render, shell_line
-from trt_llm_pipeline.config import BuildConfig, Loaded, examine, loads
+from trt_llm_pipeline.plan.command import render, shell_line
+from trt_llm_pipeline.config.model import BuildConfig, Loaded, examine, loads
 from trt_llm_pipeline.errors import ConfigError
-from trt_llm_pipeline.planning import plan
-from trt_llm_pipeline.resolved_config import resolved_yaml
+from trt_llm_pipeline.plan.plan import plan
+from trt_llm_pipeline.plan.resolved_config import resolved_yaml
 from trt_llm_pipeline.toolchain import Toolchain
-from trt_llm_pipeline.workspace import Workspace
+from trt_llm_pipeline.workspace.workspace import Workspace
 
 FAST_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 KEYS = [

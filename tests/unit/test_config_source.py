@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from trt_llm_pipeline.config_source import read
+from trt_llm_pipeline.config.source import read
 from trt_llm_pipeline.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trt_llm_pipeline.delivery_choice import (
+from trt_llm_pipeline.server.answer import (
     DEFAULT_INLINE_LIMIT,
     check_variables,
     decide_delivery,
@@ -135,7 +135,7 @@ def test_mistyped_variables_are_refused_before_a_build() -> None:
 def test_the_servers_command_line_is_found_above_the_worker() -> None:
     """Through real processes: a server by name, its worker, and the worker asking."""
     ask = (
-        "from trt_llm_pipeline.delivery_choice import server_argv, upload_url\n"
+        "from trt_llm_pipeline.server.answer import server_argv, upload_url\n"
         "print(upload_url(server_argv()))"
     )
     worker = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ask!r}], check=True)"

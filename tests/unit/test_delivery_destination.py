@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trt_llm_pipeline.errors import DeliveryError
-from trt_llm_pipeline.sending.destination import parse_destination
+from trt_llm_pipeline.delivery.destination import parse_destination
 
 
 @pytest.mark.parametrize(

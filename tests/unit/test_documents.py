@@ -15,12 +15,14 @@ from typer.main import get_command
 
 from tests.dockerfile import tracked_files
 from tests.readme import blocks
-from trt_llm_pipeline import config as configs
-from trt_llm_pipeline import delivery_choice, settings, yaml_source
+from trt_llm_pipeline.config import model as configs
+from trt_llm_pipeline.server import answer as delivery_choice
+from trt_llm_pipeline.config import yaml_reader as yaml_source
+from trt_llm_pipeline import settings
 from trt_llm_pipeline.cli import app
-from trt_llm_pipeline.command import render, shell_line
-from trt_llm_pipeline.config import BuildConfig, StepConfig
-from trt_llm_pipeline.config_schema import json_schema
+from trt_llm_pipeline.plan.command import render, shell_line
+from trt_llm_pipeline.config.model import BuildConfig, StepConfig
+from trt_llm_pipeline.config.schema import json_schema
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

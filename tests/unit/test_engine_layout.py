@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trt_llm_pipeline.engine_layout import EngineFacts, LayoutError, check_checkpoint, check_engine
+from trt_llm_pipeline.engine.layout import EngineFacts, LayoutError, check_checkpoint, check_engine
 
 
 def directory(folder: Path, config: object, *names: str) -> Path:

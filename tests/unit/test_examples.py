@@ -12,11 +12,11 @@ import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
 
-from trt_llm_pipeline import config as configs
-from trt_llm_pipeline.command import RenderedArgs, render
-from trt_llm_pipeline.config import BuildConfig
-from trt_llm_pipeline.references import Resolver
-from trt_llm_pipeline.workspace import Workspace
+from trt_llm_pipeline.config import model as configs
+from trt_llm_pipeline.plan.command import RenderedArgs, render
+from trt_llm_pipeline.config.model import BuildConfig
+from trt_llm_pipeline.config.references import Resolver
+from trt_llm_pipeline.workspace.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*/*.yaml"))

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.artifact import pack
+from trt_llm_pipeline.artifact.pack import pack
 from trt_llm_pipeline.errors import ArtifactError
-from trt_llm_pipeline.inspection import Inspection, facts_of_build, inspect
-from trt_llm_pipeline.triton.readiness import readiness
-from trt_llm_pipeline.triton.tokenizer_trial import try_tokenizer
+from trt_llm_pipeline.inspection.inspect_archive import Inspection, facts_of_build, inspect
+from trt_llm_pipeline.inspection.readiness import readiness
+from trt_llm_pipeline.inspection.tokenizer_trial import try_tokenizer
 
 CONFIG = {"version": "0.9.0", "pretrained_config": {"max_position_embeddings": 64}}
 EXTRA = {

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trt_llm_pipeline import outputs
+from trt_llm_pipeline.step import results as outputs
 from trt_llm_pipeline.errors import StepOutputError, WorkspaceError
-from trt_llm_pipeline.ledger import Ledger
-from trt_llm_pipeline.workspace import Workspace
+from trt_llm_pipeline.workspace.ledger import Ledger
+from trt_llm_pipeline.workspace.workspace import Workspace
 
 
 class Builds:

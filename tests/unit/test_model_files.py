@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trt_llm_pipeline.errors import ModelSourceError
-from trt_llm_pipeline.sources.model_files import (
+from trt_llm_pipeline.model_source.choice import (
     choose_files,
     foreign_format_of,
     model_files,

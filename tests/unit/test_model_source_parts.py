@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from trt_llm_pipeline.errors import ModelSourceError, WorkspaceError
-from trt_llm_pipeline.resources import in_words
-from trt_llm_pipeline.sources.http_stream import (
+from trt_llm_pipeline.process.resources import in_words
+from trt_llm_pipeline.net.stream import (
     HttpStatusError,
     Stopped,
     StopSwitch,
@@ -28,7 +28,7 @@ from trt_llm_pipeline.sources.http_stream import (
     run_interruptibly,
     transient_failure,
 )
-from trt_llm_pipeline.sources.model_record import (
+from trt_llm_pipeline.model_source.record import (
     Record,
     RecordedFile,
     check_no_links,
@@ -40,8 +40,8 @@ from trt_llm_pipeline.sources.model_record import (
     remove_files,
     write_record,
 )
-from trt_llm_pipeline.sources.model_types import RetryLimits
-from trt_llm_pipeline.sources.retrying import Patience
+from trt_llm_pipeline.model_source.model_types import RetryLimits
+from trt_llm_pipeline.net.retrying import Patience
 
 
 class Clock:

@@ -12,7 +12,7 @@ import psutil
 
 WORKER = """
 import time
-from trt_llm_pipeline.orphan import exit_when_orphaned
+from trt_llm_pipeline.server.orphan import exit_when_orphaned
 exit_when_orphaned()
 print("watching", flush=True)
 time.sleep(60)

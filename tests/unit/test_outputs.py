@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline import outputs
-from trt_llm_pipeline.workspace import FileMark, Workspace
+from trt_llm_pipeline.step import results as outputs
+from trt_llm_pipeline.workspace.workspace import FileMark, Workspace
 
 
 @pytest.fixture

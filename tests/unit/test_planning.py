@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.config import examine, loads
+from trt_llm_pipeline.config.model import examine, loads
 from trt_llm_pipeline.errors import Mistake
-from trt_llm_pipeline.ledger import Ledger
-from trt_llm_pipeline.planning import Plan, plan
+from trt_llm_pipeline.workspace.ledger import Ledger
+from trt_llm_pipeline.plan.plan import Plan, plan
 from trt_llm_pipeline.toolchain import Toolchain
-from trt_llm_pipeline.workspace import Workspace
+from trt_llm_pipeline.workspace.workspace import Workspace
 
 CONFIG = """
 model_id: owner/name

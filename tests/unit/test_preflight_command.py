@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.preflight import NotChecked, _Program, _program
+from trt_llm_pipeline.preflight.parser_check import NotChecked, _Program, _program
 
 ENV = {"PATH": "/usr/bin:/bin"}
 

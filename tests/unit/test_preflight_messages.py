@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trt_llm_pipeline.probe import preflight_messages
+from trt_llm_pipeline.preflight import messages as preflight_messages
 
 BUILD_OPTIONS = [
     *(

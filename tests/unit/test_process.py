@@ -18,10 +18,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trt_llm_pipeline import process
+from trt_llm_pipeline.process import tree as process
 from trt_llm_pipeline.errors import PipelineError
-from trt_llm_pipeline.output import TAIL_LINES, Redactor
-from trt_llm_pipeline.process import ProcessResult, Usage
+from trt_llm_pipeline.process.lines import TAIL_LINES, Redactor
+from trt_llm_pipeline.process.tree import ProcessResult, Usage
 
 PATIENCE_S = 10.0
 
@@ -486,7 +486,7 @@ class TestAServiceThatIsGone:
         import os, sys
         from pathlib import Path
         from trt_llm_pipeline import process
-        from trt_llm_pipeline.output import Redactor
+        from trt_llm_pipeline.process.lines import Redactor
         process.run(
             [sys.executable, "-c", os.environ["STEP"]], cwd=Path.cwd(), env=dict(os.environ),
             on_line=lambda line: print(line, flush=True), redactor=Redactor(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trt_llm_pipeline.progress import throttled
+from trt_llm_pipeline.server.progress import throttled
 
 
 def test_a_line_comes_every_five_seconds_and_says_how_far() -> None:

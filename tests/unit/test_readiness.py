@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_llm_pipeline.triton.checks import Check, is_ready, log_lines, settings, verdict
-from trt_llm_pipeline.triton.readiness import ArchiveFacts, readiness
-from trt_llm_pipeline.triton.serving import compute_capability, release
+from trt_llm_pipeline.inspection.checks import Check, is_ready, log_lines, settings, verdict
+from trt_llm_pipeline.inspection.readiness import ArchiveFacts, readiness
+from trt_llm_pipeline.inspection.serving import compute_capability, release
 
 H100 = {"name": "NVIDIA H100", "compute_capability": "9.0"}
 A10 = {"name": "NVIDIA A10", "compute_capability": "8.6"}

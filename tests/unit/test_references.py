@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PRINT_PEAK_KIB
-from trt_llm_pipeline.config import examine, loads
-from trt_llm_pipeline.planning import plan
-from trt_llm_pipeline.references import Resolver, UnresolvedReferenceError
+from trt_llm_pipeline.config.model import examine, loads
+from trt_llm_pipeline.plan.plan import plan
+from trt_llm_pipeline.config.references import Resolver, UnresolvedReferenceError
 from trt_llm_pipeline.toolchain import Toolchain
-from trt_llm_pipeline.workspace import Workspace
+from trt_llm_pipeline.workspace.workspace import Workspace
 
 CONFIG = """
 model_id: owner/name
@@ -142,7 +142,7 @@ class TestChainsAndLimits:
 import sys
 from pathlib import Path
 from trt_llm_pipeline.config import load
-from trt_llm_pipeline.planning import plan
+from trt_llm_pipeline.plan.plan import plan
 from trt_llm_pipeline.toolchain import Toolchain
 from trt_llm_pipeline.workspace import Workspace
 here = Path(sys.argv[1])

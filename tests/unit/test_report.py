@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_llm_pipeline.report import render, shell
-from trt_llm_pipeline.report_page.report_charts import in_time, memory, round_up, ticks
+from trt_llm_pipeline.report.page import render, shell
+from trt_llm_pipeline.report.charts import in_time, memory, round_up, ticks
 
 HOSTILE = "</title><script src=//evil.example/x.js>alert('\"&amp;')</script><img src=x onerror=alert(1)>"
 _VOID = {"meta", "br"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import yaml
 
-from trt_llm_pipeline.config import loads
-from trt_llm_pipeline.planning import plan
-from trt_llm_pipeline.resolved_config import resolved_yaml
+from trt_llm_pipeline.config.model import loads
+from trt_llm_pipeline.plan.plan import plan
+from trt_llm_pipeline.plan.resolved_config import resolved_yaml
 from trt_llm_pipeline.toolchain import Toolchain
-from trt_llm_pipeline.workspace import Workspace
+from trt_llm_pipeline.workspace.workspace import Workspace
 
 CONFIG = """
 model_id: owner/name

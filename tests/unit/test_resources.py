@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trt_llm_pipeline import resources
-from trt_llm_pipeline.resources import GpuMonitor
+from trt_llm_pipeline.process import resources
+from trt_llm_pipeline.process.resources import GpuMonitor
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline import step as steps
-from trt_llm_pipeline.config import loads
+from trt_llm_pipeline.step import run as steps
+from trt_llm_pipeline.config.model import loads
 from trt_llm_pipeline.errors import StepFailed, StepOutputError, StepTimeout, WorkspaceError
-from trt_llm_pipeline.ledger import Ledger
-from trt_llm_pipeline.output import Redactor
-from trt_llm_pipeline.planning import Plan, plan
-from trt_llm_pipeline.resources import GpuMonitor
-from trt_llm_pipeline.step import StepContext, StepReport
+from trt_llm_pipeline.workspace.ledger import Ledger
+from trt_llm_pipeline.process.lines import Redactor
+from trt_llm_pipeline.plan.plan import Plan, plan
+from trt_llm_pipeline.process.resources import GpuMonitor
+from trt_llm_pipeline.step.run import StepContext, StepReport
 from trt_llm_pipeline.toolchain import Toolchain
-from trt_llm_pipeline.workspace import Workspace
+from trt_llm_pipeline.workspace.workspace import Workspace
 
 #: A script that runs its first argument, with what a script usually needs at hand.
 SCRIPT = """

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from trt_llm_pipeline import supervisor
+from trt_llm_pipeline.process import supervisor
 
 PROGRAM = Path(supervisor.__file__)
 

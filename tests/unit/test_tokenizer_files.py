@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trt_llm_pipeline.tokenizer_files import tokenizer_files
+from trt_llm_pipeline.engine.tokenizer_files import tokenizer_files
 
 BYTE_LEVEL = {"decoder": {"type": "ByteLevel"}, "model": {"type": "BPE", "merges": ["a b"]}}
 METASPACE = {"decoder": {"type": "Sequence", "decoders": [{"type": "Replace"}, {"type": "Fuse"}]}}

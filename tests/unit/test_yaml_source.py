@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import PRINT_PEAK_KIB
 from trt_llm_pipeline.errors import ConfigError, Mistake
-from trt_llm_pipeline.yaml_source import (
+from trt_llm_pipeline.config.yaml_reader import (
     MAX_BYTES,
     MAX_DEPTH,
     MAX_NODES,

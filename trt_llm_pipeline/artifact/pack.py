@@ -1,0 +1,116 @@
+"""The artifact: an engine directory, the tokenizer beside it and a manifest, as one reproducible archive."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trt_llm_pipeline.artifact.reader import ArchiveContents, read_archive
+from trt_llm_pipeline.artifact.writer import (
+    MANIFEST_NAME,
+    ArchivedFile,
+    Compression,
+    Entry,
+    Progress,
+    Sink,
+    WrittenArchive,
+    write_archive,
+)
+from trt_llm_pipeline.artifact.atomic_file import PARTIAL_SUFFIX, appearing
+from trt_llm_pipeline.artifact.engine_files import engine_entries, extra_entry
+from trt_llm_pipeline.errors import ArtifactError
+
+__all__ = [
+    "MANIFEST_NAME",
+    "PARTIAL_SUFFIX",
+    "ArchiveContents",
+    "ArchivedFile",
+    "Compression",
+    "PackedArchive",
+    "pack",
+    "read_archive",
+    "write_artifact",
+]
+
+
+@dataclass(frozen=True)
+class PackedArchive:
+    """An archive on disk.
+
+    Attributes:
+        path: where it is.
+        size: its size in bytes.
+        sha256: its SHA-256 in hexadecimal.
+        files: every file in it, in order; the manifest is the last.
+    """
+
+    path: Path
+    size: int
+    sha256: str
+    files: tuple[ArchivedFile, ...]
+
+
+def pack(
+    engine_dir: Path,
+    archive: Path,
+    *,
+    extra: Mapping[str, Path | bytes],
+    manifest: Mapping[str, Any],
+    compression: Compression = "gzip",
+    progress: Progress | None = None,
+) -> PackedArchive:
+    """Pack an engine directory into `archive`, which appears complete or not at all.
+
+    Args:
+        engine_dir: its regular files go to the archive's root, with their paths below it.
+        archive: the file to write; replaced when it is there. Its folder must exist.
+        extra: further files by their name in the archive; an engine file of the same name wins.
+        manifest: facts about the build, written as the last file, `manifest.json`, with `files` added: for
+            each other file, by name, its `size` in bytes and its `sha256`.
+        compression: `gzip`, or `none` for a plain tar.
+        progress: called with bytes packed so far and their total.
+
+    Raises:
+        ArtifactError: something in the directory cannot be archived, or the archive cannot be written.
+        DiskFull: there is no room for the archive.
+    """
+    with appearing(archive) as sink:
+        written = write_artifact(
+            engine_dir, sink, extra=extra, manifest=manifest, compression=compression, progress=progress
+        )
+    return PackedArchive(archive, written.size, written.sha256, written.files)
+
+
+def write_artifact(
+    engine_dir: Path,
+    sink: Sink,
+    *,
+    extra: Mapping[str, Path | bytes],
+    manifest: Mapping[str, Any],
+    compression: Compression = "gzip",
+    progress: Progress | None = None,
+    threads: int | None = None,
+) -> WrittenArchive:
+    """Like `pack`, to any sink. Raises what `pack` raises, and what the sink raises."""
+
+    def complete(files: tuple[ArchivedFile, ...]) -> Entry:
+        listed = {file.name: {"size": file.size, "sha256": file.sha256} for file in files}
+        text = json.dumps({**manifest, "files": listed}, indent=2, ensure_ascii=False) + "\n"
+        return Entry.of_bytes(MANIFEST_NAME, text.encode())
+
+    with engine_entries(engine_dir) as engine:
+        taken = {entry.name for entry in engine}
+        folders = {name[:end] for name in taken for end, letter in enumerate(name) if letter == "/"}
+        beside = [extra_entry(name, data) for name, data in extra.items() if name not in taken | folders]
+        entries = sorted([*engine, *beside], key=lambda entry: entry.name)
+        if any(entry.name == MANIFEST_NAME for entry in entries):
+            raise ArtifactError(
+                f"{engine_dir} already holds a {MANIFEST_NAME}, the name of the archive's own list of "
+                "contents; have the build step write it under another name"
+            )
+        return write_archive(
+            entries, sink, compression=compression, last=complete, progress=progress, threads=threads
+        )

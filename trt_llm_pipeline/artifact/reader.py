@@ -1,0 +1,279 @@
+"""Reading an archive back in one streaming pass: what is in it, and whether it is what its manifest says."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
+
+from isal import isal_zlib
+
+from trt_llm_pipeline.artifact.writer import END_OF_ARCHIVE, MANIFEST_NAME, ArchivedFile, Compression
+from trt_llm_pipeline.errors import ArtifactError
+
+_CHUNK = 1 << 20
+_LARGEST_KEPT = 64 << 20
+_TIMEOUT_SECONDS = 60.0
+_InflateError = cast("type[Exception]", isal_zlib.error)
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class ArchiveContents:
+    """What an archive holds.
+
+    Attributes:
+        size, sha256: of the archive itself, in bytes and hexadecimal.
+        compression: `gzip` or `none`.
+        files: every regular file, in the archive's order.
+        manifest: the parsed manifest, without its promise being kept; None where there is none.
+        kept: contents of the files that were asked for, by name.
+        problems: where the archive is not what a build makes or what its manifest says, in sentences; empty
+            for a sound one.
+        strict: whether a reader that stops at the end-of-archive mark has consumed every byte, as some
+            insist on.
+    """
+
+    size: int
+    sha256: str
+    compression: Compression
+    files: tuple[ArchivedFile, ...]
+    manifest: Mapping[str, Any] | None
+    kept: Mapping[str, bytes]
+    problems: tuple[str, ...]
+    strict: bool
+
+
+def read_archive(
+    source: Path | str | BinaryIO, *, keep: Callable[[str, int], bool] = lambda _name, _size: False
+) -> ArchiveContents:
+    """Read an archive from its first byte to its last, hashing all of it and writing nothing.
+
+    Args:
+        source: a path, an http(s) address, or a binary stream at its start. Only read forward.
+        keep: asked with each file's name and size in bytes whether its content should be returned too; at
+            most 64 MiB a file.
+
+    Raises:
+        ArtifactError: it cannot be read, is no tar or tar.gz, or ends early.
+    """
+    with _opened(source) as (raw, label):
+        stream = _Decompressed(raw)
+        reading = _Reading(keep)
+        try:
+            with tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK, encoding="utf-8") as archive:
+                for member in archive:
+                    reading.take(archive, member)
+            stream.read_out()
+        except (tarfile.TarError, EOFError, _InflateError, OSError, ValueError) as problem:
+            raise ArtifactError(
+                f"{label} cannot be read as a tar or tar.gz archive ({problem}); fetch or build it again"
+            ) from problem
+        reading.finish(stream)
+        return ArchiveContents(
+            size=stream.size,
+            sha256=stream.sha256.hexdigest(),
+            compression="gzip" if stream.members else "none",
+            files=tuple(reading.files),
+            manifest=reading.manifest,
+            kept=reading.kept,
+            problems=tuple(reading.problems),
+            strict=stream.total == reading.end
+            and (not stream.members or stream.members[-1] == len(END_OF_ARCHIVE)),
+        )
+
+
+@contextmanager
+def _opened(source: Path | str | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
+    """The stream and what to call it; an address loses its query, which may be a signature."""
+    if not isinstance(source, Path | str):
+        yield source, str(getattr(source, "name", "the stream"))
+        return
+    if isinstance(source, str) and urlsplit(source).scheme in ("http", "https"):
+        import urllib.error
+        import urllib.request
+
+        parts = urlsplit(source)
+        label = f"{parts.scheme}://{parts.hostname}{parts.path}"
+        try:
+            response = urllib.request.urlopen(source, timeout=_TIMEOUT_SECONDS)  # noqa: S310  checked above
+        except urllib.error.HTTPError as answer:
+            answer.close()
+            raise ArtifactError(f"cannot fetch {label}: HTTP {answer.code}") from None
+        except (OSError, ValueError) as problem:
+            reason = getattr(problem, "reason", None) or type(problem).__name__
+            raise ArtifactError(f"cannot fetch {label}: {reason}") from None
+        with response:
+            yield cast(BinaryIO, response), label
+        return
+    try:
+        file = Path(source).open("rb")  # noqa: SIM115  closed below
+    except OSError as problem:
+        raise ArtifactError(f"cannot read {source}: {problem.strerror}") from problem
+    with file:
+        yield file, str(source)
+
+
+class _Decompressed(io.RawIOBase):
+    """The tar stream inside `raw`, and what was seen of both on the way."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        super().__init__()
+        self._raw = raw
+        self._pending = b""
+        self._inflate: Any = None
+        self._first = True
+        self.members: list[int] = []  # decompressed bytes of each gzip member
+        self.sha256 = hashlib.sha256()
+        self.size = 0  # bytes read from `raw`
+        self.total = 0  # bytes given
+        self.zeros = 0  # how many bytes at the end of what was given are zero
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        if size < 0:
+            raise ValueError("only bounded reads")
+        data = self._next(size)
+        self.total += len(data)
+        rest = len(data.rstrip(b"\0"))
+        self.zeros = self.zeros + len(data) if not rest else len(data) - rest
+        return data
+
+    def read_out(self) -> None:
+        while self.read(_CHUNK):
+            pass
+
+    def _fetch(self) -> bytes:
+        data = self._raw.read(_CHUNK)
+        self.size += len(data)
+        self.sha256.update(data)
+        return data
+
+    def _next(self, size: int) -> bytes:
+        if self._first:
+            self._first = False
+            self._pending = self._fetch()
+            if self._pending.startswith(_GZIP):
+                self.members.append(0)
+                self._inflate = _inflater()
+        if not self.members:
+            data, self._pending = self._pending[:size], self._pending[size:]
+            return data or self._fetch_some(size)
+        while True:
+            if self._inflate.eof:
+                self._pending = self._inflate.unused_data or self._fetch()
+                if not self._pending:
+                    return b""
+                self.members.append(0)
+                self._inflate = _inflater()
+            data = self._inflate.decompress(self._pending, size)
+            self._pending = self._inflate.unconsumed_tail
+            if data:
+                self.members[-1] += len(data)
+                return bytes(data)
+            if not self._pending and not self._inflate.eof:
+                self._pending = self._fetch()
+                if not self._pending:
+                    raise EOFError("it ends in the middle of its compressed data")
+
+    def _fetch_some(self, size: int) -> bytes:
+        self._pending = self._fetch()
+        data, self._pending = self._pending[:size], self._pending[size:]
+        return data
+
+
+def _inflater() -> Any:
+    return isal_zlib.decompressobj(wbits=16 + isal_zlib.MAX_WBITS)
+
+
+class _Reading:
+    """Collects what an archive holds, member by member."""
+
+    def __init__(self, keep: Callable[[str, int], bool]) -> None:
+        self._keep = keep
+        self.files: list[ArchivedFile] = []
+        self.kept: dict[str, bytes] = {}
+        self.problems: list[str] = []
+        self.manifest: Mapping[str, Any] | None = None
+        self.end = len(END_OF_ARCHIVE)  # where the end-of-archive mark ends
+
+    def take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        size = member.size if member.isreg() else 0
+        self.end = member.offset_data + size + -size % tarfile.BLOCKSIZE + len(END_OF_ARCHIVE)
+        content = archive.extractfile(member) if member.isreg() else None
+        if content is None:
+            self.problems.append(
+                f"{member.name} is not a regular file; an archive of this kind holds nothing else"
+            )
+            return
+        if PurePosixPath(member.name).is_absolute() or ".." in PurePosixPath(member.name).parts:
+            self.problems.append(f"{member.name!r} leads out of the folder that the archive is extracted to")
+        if any(file.name == member.name for file in self.files):
+            self.problems.append(f"{member.name} is there twice")
+        manifest = member.name == MANIFEST_NAME
+        wanted = (manifest or self._keep(member.name, member.size)) and member.size <= _LARGEST_KEPT
+        parts: list[bytes] = []
+        sha256 = hashlib.sha256()
+        while data := content.read(_CHUNK):
+            sha256.update(data)
+            if wanted:
+                parts.append(data)
+        self.files.append(ArchivedFile(member.name, member.size, sha256.hexdigest()))
+        if wanted:
+            self.kept[member.name] = b"".join(parts)
+        if manifest:
+            self._parse(self.kept.get(MANIFEST_NAME, b""))
+
+    def finish(self, stream: _Decompressed) -> None:
+        if not self.files:
+            self.problems.append("it holds no file")
+        if stream.total < self.end:
+            self.problems.append("the end-of-archive mark is missing: it may have been cut off")
+        elif stream.zeros < stream.total - self.end + len(END_OF_ARCHIVE):
+            self.problems.append("there is something after the end-of-archive mark")
+        if self.manifest is None:
+            if not any(MANIFEST_NAME in problem for problem in self.problems):
+                self.problems.append(f"it has no {MANIFEST_NAME}, so its files cannot be checked")
+            return
+        if self.files[-1].name != MANIFEST_NAME:
+            self.problems.append(f"{MANIFEST_NAME} is not the last file: files were added after it was made")
+        self._compare(self.manifest)
+
+    def _parse(self, text: bytes) -> None:
+        try:
+            manifest = json.loads(text)
+        except (ValueError, RecursionError):
+            self.problems.append(f"{MANIFEST_NAME} is not valid JSON")
+            return
+        if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict):
+            self.manifest = manifest
+        else:
+            self.problems.append(f"{MANIFEST_NAME} does not list the archive's files")
+
+    def _compare(self, manifest: Mapping[str, Any]) -> None:
+        promised: dict[str, Any] = dict(manifest["files"])
+        for file in self.files:
+            if file.name == MANIFEST_NAME:
+                continue
+            facts = promised.pop(file.name, None)
+            if not isinstance(facts, dict):
+                self.problems.append(f"{file.name} is not in {MANIFEST_NAME}")
+            elif facts.get("size") != file.size:
+                self.problems.append(
+                    f"{file.name} has {file.size} bytes; {MANIFEST_NAME} says {facts.get('size')}"
+                )
+            elif facts.get("sha256") != file.sha256:
+                self.problems.append(
+                    f"{file.name} was altered: its SHA-256 is {file.sha256}; {MANIFEST_NAME} says "
+                    f"{facts.get('sha256')}"
+                )
+        self.problems += [f"{name} is in {MANIFEST_NAME} but not in the archive" for name in promised]

@@ -1,0 +1,156 @@
+"""Where a user wants the archive: an address, checked before anything is spent on it."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from trt_llm_pipeline.errors import DeliveryError
+from trt_llm_pipeline.workspace.workspace import SERVICE_FOLDERS
+
+Kind = Literal["object store", "http", "file"]
+
+_STORES = {
+    "s3": "s3",
+    "gs": "gs",
+    "gcs": "gs",
+    "az": "az",
+    "azure": "az",
+}
+_IMAGE_WORKSPACE = PurePosixPath("/src")
+_FORMS = "s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY, an https:// PUT address, or file:///src/PATH"
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A checked destination.
+
+    Attributes:
+        kind: which way the archive goes there.
+        address: what may be shown and recorded: without a query, which may be a signature.
+        root: the store with its bucket or container (`s3://bucket`), for an object store.
+        key: the object's name, for an object store.
+        url: the full address to PUT to, for http; a secret, as it may be signed.
+        path: the file, for `file://`.
+    """
+
+    kind: Kind
+    address: str
+    root: str = ""
+    key: str = ""
+    url: str = field(default="", repr=False)
+    path: Path | None = None
+
+
+def parse_destination(text: str, workspace: Path, *, archive_name: str = "engine.tar.gz") -> Destination:
+    """Check a destination, without reaching for it.
+
+    Args:
+        text: as the user gave it; one that ends in `/` names a folder, and the archive gets `archive_name`
+            in it.
+        workspace: where a `file://` path must lie; `/src` stands for it, as in configs.
+
+    Raises:
+        DeliveryError: it is no address that an archive can be sent to; says which are. Never repeats a query.
+    """
+    try:
+        parts = urlsplit(text.strip())
+        port = parts.port
+    except ValueError:
+        raise DeliveryError(f"the destination is not a valid address; use {_FORMS}") from None
+    if parts.scheme in _STORES:
+        return _in_store(parts, archive_name)
+    if parts.scheme in ("http", "https"):
+        return _by_http(parts, port)
+    if parts.scheme == "file":
+        return _in_workspace(parts, workspace, archive_name)
+    scheme = f"{parts.scheme}:// is not supported" if parts.scheme else "the destination has no scheme"
+    raise DeliveryError(f"{scheme}; use {_FORMS}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine, by name or number, without asking a name server."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _in_store(parts: SplitResult, archive_name: str) -> Destination:
+    scheme = _STORES[parts.scheme]
+    shown = f"{scheme}://{parts.hostname or ''}{parts.path}"
+    if parts.username is not None or parts.query or parts.fragment:
+        raise DeliveryError(
+            f"the destination {shown} must hold nothing but bucket and key; credentials come from the "
+            f"environment"
+        )
+    if not parts.netloc:
+        raise DeliveryError(f"the destination {shown} names no bucket; use {_FORMS}")
+    key = parts.path.lstrip("/")
+    if not key or key.endswith("/"):
+        key += archive_name
+    if any(part in ("", ".", "..") for part in key.split("/")):
+        raise DeliveryError(
+            f"the destination {shown} has an empty, '.' or '..' part in its key; name the object plainly"
+        )
+    return Destination("object store", f"{scheme}://{parts.netloc}/{key}", f"{scheme}://{parts.netloc}", key)
+
+
+def _by_http(parts: SplitResult, port: int | None) -> Destination:
+    host = parts.hostname or ""
+    where = f"[{host}]" if ":" in host else host
+    shown = f"{parts.scheme}://{where}{f':{port}' if port else ''}{parts.path}"
+    if not host:
+        raise DeliveryError(f"the destination {shown} names no host; use {_FORMS}")
+    if parts.username is not None or parts.password is not None:
+        raise DeliveryError(
+            f"the destination {shown} holds a user name or password, which would end up in logs; use a "
+            f"signed address"
+        )
+    if parts.scheme == "http" and not is_loopback(host):
+        raise DeliveryError(
+            f"the destination {shown} is not encrypted; use https:// (http:// is for this machine only)"
+        )
+    url = parts._replace(fragment="").geturl()
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise DeliveryError(f"the destination {shown!a} has characters that an address must escape with %")
+    return Destination("http", shown, url=url)
+
+
+def _in_workspace(parts: SplitResult, workspace: Path, archive_name: str) -> Destination:
+    if parts.netloc not in ("", "localhost"):
+        raise DeliveryError(
+            f"file://{parts.netloc}{parts.path} names another machine; write file:///src/PATH"
+        )
+    named = unquote(parts.path)
+    if "\0" in named or not named.startswith("/"):
+        raise DeliveryError("the destination's file name is not valid; write file:///src/PATH")
+    if named.endswith("/"):
+        named += archive_name
+    pure = PurePosixPath(named)
+    path = (
+        workspace / pure.relative_to(_IMAGE_WORKSPACE)
+        if pure.is_relative_to(_IMAGE_WORKSPACE)
+        else Path(named)
+    )
+    home, real = Path(os.path.realpath(workspace)), Path(os.path.realpath(path))
+    if ".." in pure.parts or real == home or not real.is_relative_to(home):
+        raise DeliveryError(
+            f"file://{named} lies outside the workspace {workspace}; write file:///src/PATH for a file in it"
+        )
+    if real.relative_to(home).parts[0] in SERVICE_FOLDERS:
+        folder = real.relative_to(home).parts[0]
+        raise DeliveryError(f"file://{named} is in {folder}/, which the service keeps for itself")
+    if not real.name.endswith(
+        (".tar.gz", ".tgz", ".tar")
+    ):  # never takes the place of a file that is no archive
+        raise DeliveryError(f"file://{named} has not the name of an archive; end it in .tar.gz or .tar")
+    if real.is_dir():
+        raise DeliveryError(f"file://{named} is a directory; end it in / to have {archive_name} put there")
+    return Destination("file", f"file://{real}", path=real)

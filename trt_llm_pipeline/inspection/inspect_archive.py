@@ -1,0 +1,178 @@
+"""What is in an archive, and whether cog-triton can serve it: one streaming pass, nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from trt_llm_pipeline.artifact.reader import ArchiveContents, read_archive
+from trt_llm_pipeline.artifact.writer import Entry
+from trt_llm_pipeline.artifact.engine_files import engine_entries, extra_entry
+from trt_llm_pipeline.process.resources import in_words
+from trt_llm_pipeline.engine.tokenizer_files import is_vocabulary
+from trt_llm_pipeline.inspection import readiness
+from trt_llm_pipeline.inspection.checks import Check, is_ready, settings, table, verdict
+from trt_llm_pipeline.inspection.readiness import ArchiveFacts
+from trt_llm_pipeline.inspection.tokenizer_trial import try_tokenizer
+
+_LARGEST_READ = 64 << 20
+_UNKNOWN_END = ("end of sequence", "unknown")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """An archive that was looked at: what to call it, what it holds, and its readiness table."""
+
+    label: str
+    contents: ArchiveContents
+    checks: tuple[Check, ...]
+
+    @property
+    def ready(self) -> bool:
+        """True where nothing keeps cog-triton from serving it."""
+        return is_ready(self.checks)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything that was found, as JSON values."""
+        return {
+            "archive": self.label,
+            "size": self.contents.size,
+            "sha256": self.contents.sha256,
+            "compression": self.contents.compression,
+            "strict": self.contents.strict,
+            "files": [asdict(file) for file in self.contents.files],
+            "manifest": self.contents.manifest,
+            "ready": self.ready,
+            "checks": [asdict(check) for check in self.checks],
+            "settings": settings(self.checks),
+        }
+
+    def as_text(self) -> str:
+        """The manifest in short, every file's SHA-256 and the readiness table, for a terminal."""
+        contents = self.contents
+        lines = [
+            f"{self.label}: {in_words(contents.size)}, {contents.compression}, sha256 {contents.sha256}",
+            "",
+            *_summary(contents.manifest or {}),
+            "files",
+            *(f"  {file.sha256}  {file.size:>14,}  {file.name}" for file in contents.files),
+            "",
+            "cog-triton",
+            *table(self.checks),
+            "",
+            *verdict(self.checks),
+        ]
+        return "\n".join(map(_printable, lines))
+
+
+def inspect(
+    source: str,
+    *,
+    serve_on: str | None = None,
+    trt_llm: str | None = None,
+    world_size: int | None = None,
+    python: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Inspection:
+    """Read an archive from its first byte to its last and judge it.
+
+    Args:
+        source: a path or an http(s) address.
+        serve_on, trt_llm, world_size: what will serve it; see `readiness.readiness`.
+        python: an interpreter to load the tokenizer with, if it has transformers; None leaves that out.
+        env: that interpreter's environment.
+
+    Raises:
+        ArtifactError: it cannot be read, or is no tar or tar.gz.
+        ValueError: `serve_on` or `trt_llm` is not readable.
+    """
+    contents = read_archive(source, keep=lambda name, _size: readiness.matters(name))
+    label = _label(source)
+    facts = ArchiveFacts(
+        name=label,
+        files={file.name: file.size for file in contents.files},
+        contents=contents.kept,
+        manifest=contents.manifest,
+        problems=contents.problems,
+        strict=contents.strict,
+    )
+    checks = readiness.readiness(facts, serve_on, trt_llm, world_size)
+    if python is not None and any(is_vocabulary(name) for name in contents.kept):
+        loaded = try_tokenizer(contents.kept, python, env or {})
+        after = [check.name for check in checks].index("tokenizer") + 1
+        rest = checks[after:]
+        if loaded.status == "ok":  # then what the files do not tell is known after all
+            rest = tuple(check for check in rest if (check.name, check.status) != _UNKNOWN_END)
+        checks = (*checks[:after], loaded, *rest)
+    return Inspection(label, contents, checks)
+
+
+def facts_of_build(
+    engine_dir: Path, extra: Mapping[str, Path | bytes], manifest: Mapping[str, Any]
+) -> ArchiveFacts:
+    """The facts of an archive that is about to be packed; its engines are not read.
+
+    Args:
+        engine_dir, extra, manifest: as for `artifact.pack`.
+
+    Raises:
+        ArtifactError: the directory holds what cannot be packed.
+    """
+    with engine_entries(engine_dir) as engine:
+        beside = [extra_entry(name, data) for name, data in extra.items()]
+        entries = {entry.name: entry for entry in [*beside, *engine]}  # an engine file of the same name wins
+        contents = {
+            name: _content(entry)
+            for name, entry in entries.items()
+            if readiness.matters(name) and entry.size <= _LARGEST_READ
+        }
+    files = {name: entry.size for name, entry in entries.items()}
+    return ArchiveFacts("the engine", files, contents, manifest)
+
+
+def _summary(manifest: Mapping[str, Any]) -> list[str]:
+    """The manifest's facts in a few lines; whatever is not as expected is left out."""
+    lines = []
+    for key in ("model_id", "revision", "source"):
+        if isinstance(manifest.get(key), str):
+            lines.append(f"{key:10} {manifest[key]}")
+    tools = manifest.get("toolchain")
+    if isinstance(tools, dict):
+        lines.append(f"toolchain  {tools.get('name')} {tools.get('version')}")
+    gpus = manifest.get("gpus")
+    for gpu in gpus if isinstance(gpus, list) else []:
+        if isinstance(gpu, dict):
+            lines.append(f"GPU        {gpu.get('name')}, compute capability {gpu.get('compute_capability')}")
+    if isinstance(gpus, str):
+        lines.append(f"GPU        none ({gpus})")
+    steps = manifest.get("steps")
+    for step in steps if isinstance(steps, list) else []:
+        if isinstance(step, dict) and isinstance(step.get("argv"), list):
+            lines.append(f"step       {step.get('name')}: {' '.join(map(str, step['argv']))}")
+    return [*lines, ""] if lines else []
+
+
+def _label(source: str) -> str:
+    """What to call the archive: an address without its query, which may be a signature."""
+    parts = urlsplit(source)
+    return f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.scheme in ("http", "https") else source
+
+
+def _content(entry: Entry) -> bytes:
+    source = entry.open()
+    try:
+        content = bytearray(entry.size)
+        filled = 0
+        while filled < entry.size and (count := source.readinto(memoryview(content)[filled:])):
+            filled += count
+        return bytes(content[:filled])
+    finally:
+        source.close()
+
+
+def _printable(line: str) -> str:
+    """A line that cannot move a terminal's cursor: an archive's names are anyone's text."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)

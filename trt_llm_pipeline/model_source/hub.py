@@ -1,0 +1,258 @@
+"""What the Hub says about a model: the commit, its files, and why it refuses."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from trt_llm_pipeline.errors import (
+    ModelAccessDenied,
+    ModelNotFound,
+    ModelSourceError,
+    ModelUnavailable,
+    TrtLlmPipelineError,
+)
+from trt_llm_pipeline.net.stream import (
+    HttpStatusError,
+    Transient,
+    run_interruptibly,
+    transient_status,
+    wait_interruptibly,
+)
+from trt_llm_pipeline.model_source.record import RecordedFile, check_path
+from trt_llm_pipeline.model_source.model_types import RetryLimits
+from trt_llm_pipeline.net.retrying import Patience
+
+T = TypeVar("T")
+
+DEFAULT_ENDPOINT = "https://huggingface.co"
+# Values that huggingface_hub takes as true.
+_TRUE = frozenset({"1", "ON", "YES", "TRUE"})
+_REQUEST_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A Hub as seen with one token. Asking it is retried within the limits, and can be interrupted.
+
+    Attributes:
+        endpoint: its address without a slash at the end.
+        token: None lets huggingface_hub use a saved login, if there is one.
+    """
+
+    endpoint: str
+    token: str | None
+    limits: RetryLimits
+    log: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
+
+    def list_files(self, model_id: str, revision: str | None) -> Listing:
+        """Resolves the revision and lists every file of that commit.
+
+        Raises:
+            ModelNotFound, ModelAccessDenied: as the Hub answers.
+            ModelUnavailable: it did not answer in spite of retries.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(endpoint=self.endpoint, token=self.token)
+        about = f"{model_id} at {self.endpoint}"
+        info = self._ask(
+            lambda: api.model_info(
+                model_id, revision=revision, files_metadata=True, timeout=_REQUEST_SECONDS
+            ),
+            model_id,
+            revision,
+            about,
+        )
+        commit = str(info.sha)
+        files = []
+        for sibling in info.siblings or []:
+            path = check_path(sibling.rfilename)
+            if sibling.lfs is not None:
+                files.append(RecordedFile(path, sibling.lfs.size, f"sha256:{sibling.lfs.sha256}"))
+            elif sibling.size is not None:
+                digest = f"git-sha1:{sibling.blob_id}" if sibling.blob_id else ""
+                files.append(RecordedFile(path, sibling.size, digest))
+            else:  # a mirror that knows names only
+                files.append(self._ask_about_file(model_id, commit, path))
+        if info.gated and files:
+            # Names are public, content is not: better to know before anything is planned.
+            smallest = min(files, key=lambda file: file.size)
+            self._ask_about_file(model_id, commit, smallest.path)
+        return Listing(commit, tuple(files))
+
+    def url_of(self, model_id: str, commit: str, path: str) -> str:
+        from huggingface_hub import hf_hub_url
+
+        return hf_hub_url(model_id, path, revision=commit, endpoint=self.endpoint)
+
+    def headers(self) -> dict[str, str]:
+        """Authorization and User-Agent."""
+        from huggingface_hub.utils._headers import build_hf_headers
+
+        return {name.title(): value for name, value in build_hf_headers(token=self.token).items()}
+
+    def refusal(self, model_id: str, failure: HttpStatusError, path: str) -> TrtLlmPipelineError:
+        """The error for an answer to a file's download that no retry can heal."""
+        return self._refused(failure.status, failure.error_code, model_id, None, f"{path} of {model_id}")
+
+    def _ask_about_file(self, model_id: str, commit: str, path: str) -> RecordedFile:
+        from huggingface_hub import get_hf_file_metadata
+
+        url = self.url_of(model_id, commit, path)
+        found = self._ask(
+            lambda: get_hf_file_metadata(
+                url, token=self.token, timeout=_REQUEST_SECONDS, endpoint=self.endpoint
+            ),
+            model_id,
+            commit,
+            f"{path} of {model_id}",
+        )
+        etag = found.etag or ""
+        digest = {64: "sha256:", 40: "git-sha1:"}.get(len(etag))
+        return RecordedFile(path, found.size or 0, "" if digest is None else digest + etag)
+
+    def _ask(self, question: Callable[[], T], model_id: str, revision: str | None, about: str) -> T:
+        patience = Patience(self.limits, self.clock)
+        while True:
+            try:
+                return run_interruptibly(question)
+            except Exception as error:
+                problem = self._sort_out(error, model_id, revision, about)
+                if isinstance(problem, TrtLlmPipelineError):
+                    raise problem from error
+                wait = patience.next_wait(problem)
+                if wait is None:
+                    raise ModelUnavailable(
+                        f"{self.endpoint} could not be asked about {about}: {patience.describe(problem)}. "
+                        "Check the network and HF_ENDPOINT, and run the build again; what was downloaded "
+                        "before is kept."
+                    ) from error
+                self.log(
+                    f"{about}: {problem.reason}; attempt {patience.failures + 1} of {self.limits.attempts} "
+                    f"in {wait:.0f} s"
+                )
+                wait_interruptibly(wait, self.clock)
+
+    def _sort_out(
+        self, error: Exception, model_id: str, revision: str | None, about: str
+    ) -> Transient | TrtLlmPipelineError:
+        """The one table for what huggingface_hub and the HTTP client below it raise."""
+        import httpx2
+        from huggingface_hub import errors
+
+        if isinstance(error, TrtLlmPipelineError):
+            return error
+        if isinstance(error, errors.OfflineModeIsEnabled):
+            return offline_error(model_id)
+        if isinstance(error, errors.HFValidationError):
+            return ModelSourceError(f"model_id {model_id!r} is no repository's name; it is owner/name")
+        if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
+            response = error.response
+            transient = transient_status(response.status_code, response.headers.get("retry-after"))
+            code = response.headers.get("x-error-code", "")
+            return transient or self._refused(response.status_code, code, model_id, revision, about)
+        if isinstance(error, httpx2.TimeoutException | TimeoutError):
+            return Transient("no answer in time")
+        if isinstance(error, httpx2.TransportError):
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                return ModelUnavailable(
+                    f"{self.endpoint} shows a certificate that this machine does not trust; set "
+                    "SSL_CERT_FILE to the authority's certificate, or mend HF_ENDPOINT"
+                )
+            return Transient(_reason_of(error))
+        if isinstance(error, OSError) and error.errno in (errno.ECONNREFUSED, errno.ECONNRESET):
+            return Transient("connection failed")
+        if isinstance(error, ValueError | KeyError | TypeError | errors.FileMetadataError):
+            return ModelUnavailable(
+                f"{self.endpoint} answered about {about} with something that is no Hub's answer "
+                f"({type(error).__name__}); check HF_ENDPOINT"
+            )
+        return ModelUnavailable(f"{about} could not be had: {type(error).__name__}")
+
+    def _refused(
+        self, status: int, code: str, model_id: str, revision: str | None, about: str
+    ) -> TrtLlmPipelineError:
+        page = f"{self.endpoint}/{model_id}"
+        if code == "GatedRepo":
+            if self.token is None:
+                return ModelAccessDenied(
+                    f"{model_id} is gated: accept its licence at {page}, then give a token of that account "
+                    "as the hf_token input (or HF_TOKEN in the environment)"
+                )
+            return ModelAccessDenied(
+                f"{model_id} is gated and the given token has no access: accept its licence at {page} with "
+                "the account that the token belongs to, or give another hf_token"
+            )
+        if code == "RevisionNotFound":
+            return ModelNotFound(
+                f"{model_id} has no revision {revision!r}: check `revision` in the config against the "
+                f"branches and tags at {page}/tree/main"
+            )
+        if code == "EntryNotFound":
+            return ModelUnavailable(
+                f"{self.endpoint} has nothing at the address of {about} (HTTP {status}): check HF_ENDPOINT, "
+                "or run the build again if the repository is just being changed"
+            )
+        if code == "RepoNotFound" or status == 404:
+            hint = (
+                "if it is private, give a token with access as hf_token"
+                if self.token is None
+                else "if it is private, the given token has no access to it"
+            )
+            return ModelNotFound(f"{self.endpoint} has no model {model_id}: check model_id; {hint}")
+        if status == 401:
+            if self.token is None:
+                return ModelAccessDenied(f"{about} needs a token: give one as hf_token (see {page})")
+            return ModelAccessDenied(
+                f"the given token is not valid at {self.endpoint}: make a new one in the account's settings "
+                "and give it as hf_token"
+            )
+        if status == 403:
+            return ModelAccessDenied(
+                f"access to {about} is forbidden: accept the licence at {page} and give a token with read "
+                "access as hf_token"
+            )
+        return ModelSourceError(f"{self.endpoint} refused {about} with HTTP {status}; check the config")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A commit, and every file of it with its size and digest."""
+
+    commit: str
+    files: tuple[RecordedFile, ...]
+
+
+def _reason_of(error: Exception) -> str:
+    text = str(error).lower()
+    for sign, reason in (
+        ("refused", "connection refused"),
+        ("reset", "connection reset"),
+        ("name", "its name could not be looked up"),
+        ("disconnected", "connection closed without an answer"),
+    ):
+        if sign in text:
+            return reason
+    return f"connection failed ({type(error).__name__})"
+
+
+def endpoint_of(env: Mapping[str, str]) -> str:
+    """The Hub's address: HF_ENDPOINT or the public one."""
+    return (env.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
+
+
+def is_offline(env: Mapping[str, str]) -> bool:
+    """Whether HF_HUB_OFFLINE forbids to ask the Hub."""
+    return env.get("HF_HUB_OFFLINE", "").upper() in _TRUE
+
+
+def offline_error(model_id: str) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"HF_HUB_OFFLINE is set and {model_id} is not on this machine, or not all of it. Unset "
+        "HF_HUB_OFFLINE, or put the model into the workspace's models folder"
+    )

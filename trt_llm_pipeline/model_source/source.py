@@ -1,0 +1,317 @@
+"""A model, from the Hub, a tar address or a local folder, into `<models_dir>/<model_id>`.
+
+Names and revisions are the Hub client's business (`huggingface_hub`, imported when first needed). The bytes
+are fetched by `transfer`: the client deletes a half-downloaded file when it is interrupted, and downloads of
+a hundred gigabytes must be able to go on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable, WorkspaceError
+from trt_llm_pipeline.process.resources import in_words
+from trt_llm_pipeline.model_source import record as model_record
+from trt_llm_pipeline.model_source.hub import Hub, Listing, endpoint_of, is_offline, offline_error
+from trt_llm_pipeline.model_source.choice import CACHE_FOLDER, choose_files, model_files
+from trt_llm_pipeline.model_source.record import Record, RecordedFile
+from trt_llm_pipeline.model_source.model_types import (
+    BRIEFLY,
+    DownloadPlan,
+    ModelRequest,
+    Progress,
+    RemoteFile,
+    RetryLimits,
+    Snapshot,
+    WeightFormat,
+)
+from trt_llm_pipeline.model_source.transfer import Transfer, Wanted, disk_full, free_bytes, write_error
+
+__all__ = [
+    "DownloadPlan",
+    "ModelRequest",
+    "Progress",
+    "RemoteFile",
+    "RetryLimits",
+    "Snapshot",
+    "WeightFormat",
+    "fetch",
+    "model_files",
+    "plan",
+]
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_MODEL_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*/)?[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+def _ignore(line: str) -> None:
+    """A log for those who want none."""
+    del line
+
+
+def plan(
+    request: ModelRequest,
+    models_dir: Path,
+    *,
+    token: str | None,
+    env: Mapping[str, str] = os.environ,
+    limits: RetryLimits = RetryLimits(),  # noqa: B008  frozen
+    log: Callable[[str], None] = _ignore,
+) -> DownloadPlan:
+    """What `fetch` would download. Asks the source; writes nothing.
+
+    Args, raises: as `fetch`.
+    """
+    folder = _folder(request.model_id, models_dir)
+    if _is_users_own(folder):
+        return DownloadPlan(request.model_id, "", "local", (), 0, 0)
+    if request.tar_url is not None:
+        from trt_llm_pipeline.model_source import tar as tar_source
+
+        return tar_source.plan_tar(request, folder, limits=limits, log=log)
+    record = model_record.read_record(folder)
+    if (settled := _settled(folder, record, request, env)) is not None:
+        return DownloadPlan(request.model_id, settled.revision, "hub", (), _bytes(settled.files), 0)
+    if is_offline(env):
+        raise offline_error(request.model_id)
+    hub = _hub(env, token, limits, log)
+    files, listing = _choose(hub, request)
+    missing = tuple(file for file in files if model_record.matches(folder, _known(record, file)) is None)
+    partial = sum(_partial_bytes(folder, file) for file in missing)
+    return DownloadPlan(
+        request.model_id,
+        listing.commit,
+        "hub",
+        tuple(RemoteFile(file.path, file.size) for file in missing),
+        _bytes(files),
+        _bytes(missing) - partial,
+    )
+
+
+def fetch(
+    request: ModelRequest,
+    models_dir: Path,
+    *,
+    token: str | None,
+    log: Callable[[str], None],
+    progress: Progress | None = None,
+    env: Mapping[str, str] = os.environ,
+    limits: RetryLimits = RetryLimits(),  # noqa: B008  frozen
+) -> Snapshot:
+    """Brings the model to `<models_dir>/<model_id>`, or finds that it is there.
+
+    What is complete at the wanted revision is used as it is; what is half there is gone on with. A populated
+    folder that this service did not download is used as it is, with a warning.
+
+    Args:
+        request: what to fetch.
+        models_dir: made if need be.
+        token: for gated and private repositories; None takes HF_TOKEN from `env`.
+        log: gets one line at the start, one at the end, and one for each attempt that failed.
+        progress: see Progress; an exception that it raises, or that is raised in the calling thread, stops
+            the download within about two seconds and keeps what came.
+        env: HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are read from it.
+        limits: how long a failing source is asked again.
+
+    Raises:
+        ModelNotFound: no such repository, revision or address.
+        ModelAccessDenied: gated or private, and the token is missing or refused.
+        ModelUnavailable: the source failed, or went on failing; or HF_HUB_OFFLINE is set.
+        ModelSourceError: no weights in the wanted format, or the source is not to be trusted.
+        DiskFull: what came so far is kept.
+        WorkspaceError: a symbolic link lies where files should be written.
+    """
+    folder = _folder(request.model_id, models_dir)
+    if _is_users_own(folder):
+        return _local(request, folder)
+    if request.tar_url is not None:
+        from trt_llm_pipeline.model_source import tar as tar_source
+
+        return tar_source.fetch_tar(request, folder, log=log, progress=progress, limits=limits)
+    record = model_record.read_record(folder)
+    if (settled := _settled(folder, record, request, env)) is not None:
+        log(f"model {request.model_id}: complete at {settled.revision[:12]}; nothing to download")
+        return _snapshot(request, folder, settled, 0)
+    if is_offline(env):
+        raise offline_error(request.model_id)
+    usable = _complete(folder, record, request)
+    hub = _hub(env, token, BRIEFLY if usable is not None else limits, log)
+    try:
+        files, listing = _choose(hub, request)
+    except ModelUnavailable as error:
+        if usable is None:
+            raise
+        warning = (
+            f"{hub.endpoint} could not be asked whether {request.model_id} has changed; the snapshot "
+            f"{usable.revision[:12]} that is here is used"
+        )
+        log(f"warning: {warning} ({error})")
+        return replace(_snapshot(request, folder, usable, 0), warnings=(warning,))
+    try:
+        return _download(replace(hub, limits=limits), request, folder, record, files, listing, progress)
+    except OSError as error:
+        raise write_error(error, folder, _bytes(files), request.model_id) from error
+
+
+def _download(
+    hub: Hub,
+    request: ModelRequest,
+    folder: Path,
+    record: Record | None,
+    files: tuple[RecordedFile, ...],
+    listing: Listing,
+    progress: Progress | None,
+) -> Snapshot:
+    model_record.check_no_links(folder, f"{model_record.partial_folder(folder).relative_to(folder)}/x")
+    found = {file.path: model_record.matches(folder, _known(record, file)) for file in files}
+    missing = [file for file in files if found[file.path] is None]
+    earlier = () if record is None else (*(file.path for file in record.files), *record.stale)
+    paths = {file.path for file in files}
+    current = Record(
+        source="hub",
+        origin=hub.endpoint,
+        model_id=request.model_id,
+        requested_revision=request.revision,
+        weight_format=request.weight_format,
+        revision=listing.commit,
+        complete=False,
+        files=tuple(found[file.path] or file for file in files),
+        stale=tuple(path for path in dict.fromkeys(earlier) if path not in paths),
+    )
+    needed = _bytes(missing) - sum(_partial_bytes(folder, file) for file in missing)
+    if needed > free_bytes(folder):
+        raise disk_full(folder, needed, f"{request.model_id} ({len(missing)} files)")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not missing and not current.stale:
+        hub.log(f"model {request.model_id}: complete at {listing.commit[:12]}; nothing to download")
+    # Before the first file: from now on the folder is known to be ours, and to be incomplete.
+    model_record.write_record(folder, current)
+    received = 0
+    if missing:
+        hub.log(
+            f"model {request.model_id} at {listing.commit[:12]}: {len(missing)} of {len(files)} files, "
+            f"{in_words(needed)} to download from {hub.endpoint}"
+        )
+
+        def finished(file: RecordedFile) -> None:
+            nonlocal current
+            current = current.with_file(file)
+            model_record.write_record(folder, current)
+
+        started = time.monotonic()
+        received = Transfer(
+            folder=folder,
+            partial=model_record.partial_folder(folder),
+            headers=hub.headers(),
+            refused=lambda failure, path: hub.refusal(request.model_id, failure, path),
+            limits=hub.limits,
+            log=hub.log,
+            progress=progress,
+            finished=finished,
+        ).run([Wanted(hub.url_of(request.model_id, listing.commit, file.path), file) for file in missing])
+        seconds = max(time.monotonic() - started, 1e-3)
+        hub.log(
+            f"model {request.model_id}: downloaded {in_words(received)} in {seconds:.1f} s "
+            f"({received / 1e6 / seconds:.0f} MB/s)"
+        )
+    model_record.remove_files(folder, current.stale)
+    model_record.remove_partial(folder)
+    current = model_record.completed(current)
+    model_record.write_record(folder, current)
+    return _snapshot(request, folder, current, received)
+
+
+def _choose(hub: Hub, request: ModelRequest) -> tuple[tuple[RecordedFile, ...], Listing]:
+    listing = hub.list_files(request.model_id, request.revision)
+    known = {file.path: file for file in listing.files}
+    chosen = choose_files(known, request.weight_format, request.model_id)
+    return tuple(known[path] for path in chosen), listing
+
+
+def _folder(model_id: str, models_dir: Path) -> Path:
+    if not _MODEL_ID.fullmatch(model_id):
+        raise ModelSourceError(f"model_id {model_id!r} is no repository's name; it is owner/name")
+    folder = models_dir / model_id
+    if folder.parent != models_dir and folder.parent.is_symlink():
+        raise WorkspaceError(
+            f"{folder.parent} is a symbolic link, and nothing is written through it; remove it"
+        )
+    return folder
+
+
+def _is_users_own(folder: Path) -> bool:
+    """Whether there is a model that this service did not put there; a link to a folder is the user's too."""
+    if folder.is_symlink():
+        return True
+    if not folder.is_dir() or model_record.read_record(folder) is not None:
+        return False
+    return any(entry.name != CACHE_FOLDER for entry in folder.iterdir())
+
+
+def _local(request: ModelRequest, folder: Path) -> Snapshot:
+    if not folder.is_dir():
+        raise ModelSourceError(f"{folder} is a symbolic link to a folder that is not there; remove it")
+    warning = (
+        f"{folder} holds a model that this service did not download; it is used as it is, whatever revision "
+        "it has. Remove the folder to have it downloaded"
+    )
+    return Snapshot(request.model_id, "", folder, "local", 0, (warning,))
+
+
+def _settled(
+    folder: Path, record: Record | None, request: ModelRequest, env: Mapping[str, str]
+) -> Record | None:
+    """The record, when it answers the request without asking the Hub."""
+    if record is None or not (is_offline(env) or record.revision == request.revision):
+        return None
+    return _complete(folder, record, request)
+
+
+def _complete(folder: Path, record: Record | None, request: ModelRequest) -> Record | None:
+    """The record, when all that it lists is there and it is what the request asks for by name."""
+    if record is None or not record.complete or record.source != "hub":
+        return None
+    if _named(request.revision) not in (_named(record.requested_revision), record.revision):
+        return None
+    if request.weight_format != record.weight_format or record.model_id != request.model_id:
+        return None
+    if any(model_record.matches(folder, file) is None for file in record.files):
+        return None
+    return record
+
+
+def _named(revision: str | None) -> str:
+    return revision or "main"
+
+
+def _known(record: Record | None, file: RecordedFile) -> RecordedFile:
+    """The file as announced, with the time at which an earlier fetch found the same content right."""
+    for entry in () if record is None else record.files:
+        if (entry.path, entry.size, entry.digest) == (file.path, file.size, file.digest):
+            return entry
+    return file
+
+
+def _snapshot(request: ModelRequest, folder: Path, record: Record, received: int) -> Snapshot:
+    return Snapshot(request.model_id, record.revision, folder, "hub", received, ())
+
+
+def _hub(env: Mapping[str, str], token: str | None, limits: RetryLimits, log: Callable[[str], None]) -> Hub:
+    return Hub(endpoint_of(env), token or env.get("HF_TOKEN") or None, limits, log)
+
+
+def _bytes(files: tuple[RecordedFile, ...] | list[RecordedFile]) -> int:
+    return sum(file.size for file in files)
+
+
+def _partial_bytes(folder: Path, file: RecordedFile) -> int:
+    part = model_record.partial_folder(folder) / model_record.partial_name(file)
+    try:
+        return min(part.stat().st_size, file.size)
+    except OSError:
+        return 0

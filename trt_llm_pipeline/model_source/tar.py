@@ -1,0 +1,225 @@
+"""A model from `model_tar_url`: unpacked while it is downloaded."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from trt_llm_pipeline.errors import (
+    DiskFull,
+    ModelAccessDenied,
+    ModelNotFound,
+    ModelSourceError,
+    ModelUnavailable,
+    TrtLlmPipelineError,
+)
+from trt_llm_pipeline.process.resources import in_words
+from trt_llm_pipeline.model_source import record as model_record
+from trt_llm_pipeline.net.stream import HttpStatusError
+from trt_llm_pipeline.model_source.choice import CACHE_FOLDER
+from trt_llm_pipeline.model_source.record import Record, RecordedFile
+from trt_llm_pipeline.model_source.model_types import (
+    BRIEFLY,
+    DownloadPlan,
+    ModelRequest,
+    Progress,
+    RemoteFile,
+    RetryLimits,
+    Snapshot,
+)
+from trt_llm_pipeline.model_source.tar_extract import Unpacked, unpack
+from trt_llm_pipeline.model_source.tar_reader import Fetcher, uncompressed
+
+# Left free on the disk, whatever the archive says.
+_SPARE_BYTES = 64 << 20
+_TICK = 0.1
+
+
+def plan_tar(
+    request: ModelRequest, folder: Path, *, limits: RetryLimits, log: Callable[[str], None]
+) -> DownloadPlan:
+    """What `fetch_tar` would download; reads the answer's headers only, and writes nothing."""
+    url, shown = _address(request)
+    with Fetcher(url, shown, limits=limits, log=log, refused=_refusal(shown)) as fetcher:
+        fetcher.raise_if_failed()
+        size = fetcher.length or 0
+        record = _complete(folder, shown)
+        if record is not None and _same(record, fetcher.validators):
+            return DownloadPlan(request.model_id, record.revision, "tar", (), size, 0)
+        revision = fetcher.headers.get("etag", "").strip('"')
+    file = RemoteFile(shown.rpartition("/")[2], size)
+    return DownloadPlan(request.model_id, revision, "tar", (file,), size, size)
+
+
+def fetch_tar(
+    request: ModelRequest,
+    folder: Path,
+    *,
+    log: Callable[[str], None],
+    progress: Progress | None,
+    limits: RetryLimits,
+) -> Snapshot:
+    """Downloads and unpacks; what was there before stays until the new model is whole.
+
+    Nothing is downloaded when the same address, with the same ETag (or date and size), is complete.
+
+    Raises:
+        ModelSourceError: the archive is refused (see `tar_extract`) or its address is.
+        ModelNotFound, ModelAccessDenied, ModelUnavailable: as the server answers.
+        DiskFull: there was no room. Nothing partial is left in any of these cases.
+    """
+    url, shown = _address(request)
+    known = _complete(folder, shown)
+    opening = limits if known is None else BRIEFLY
+    started = time.monotonic()
+    with Fetcher(url, shown, limits=limits, log=log, refused=_refusal(shown), opening=opening) as fetcher:
+        if known is not None:
+            try:
+                fetcher.raise_if_failed()
+            except ModelUnavailable:
+                warning = f"{shown} could not be asked whether it has changed; the model that is here is used"
+                log(f"warning: {warning}")
+                return Snapshot(request.model_id, known.revision, folder, "tar", 0, (warning,))
+            if _same(known, fetcher.validators):
+                log(f"model {request.model_id}: {shown} is complete here; nothing to download")
+                return Snapshot(request.model_id, known.revision, folder, "tar", 0, ())
+        fetcher.raise_if_failed()
+        size = "of unknown size" if fetcher.length is None else in_words(fetcher.length)
+        log(f"model {request.model_id}: {size} to download and unpack from {shown}")
+        staging = model_record.unpacking_folder(folder)
+        model_record.check_no_links(folder, f"{staging.relative_to(folder)}/x")
+        fresh = not folder.exists()
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            staging.mkdir(parents=True)
+            unpacked = _unpack(fetcher, staging, shown, progress)
+            revision = f"sha256:{fetcher.sha256}"
+            _settle(request, folder, shown, fetcher, unpacked, revision)
+        except OSError as error:
+            raise _translated(error, folder, shown) from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+            if fresh and model_record.read_record(folder) is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    folder.parent.rmdir()
+        received = fetcher.received
+    seconds = max(time.monotonic() - started, 1e-3)
+    log(
+        f"model {request.model_id}: downloaded {in_words(received)} and unpacked "
+        f"{in_words(unpacked.bytes)} in {seconds:.1f} s ({received / 1e6 / seconds:.0f} MB/s)"
+    )
+    return Snapshot(request.model_id, revision, folder, "tar", received, ())
+
+
+def _unpack(fetcher: Fetcher, staging: Path, shown: str, progress: Progress | None) -> Unpacked:
+    told = 0.0
+
+    def tick(final: bool = False) -> None:
+        nonlocal told
+        if progress is not None and (final or time.monotonic() - told >= _TICK):
+            told = time.monotonic()
+            progress(fetcher.received, fetcher.length)
+
+    room = max(0, shutil.disk_usage(staging).free - _SPARE_BYTES)
+    chunks = uncompressed(fetcher.chunks(), shown)
+    unpacked = unpack(chunks, staging, shown, most_bytes=room, tick=tick)
+    tick(final=True)
+    return unpacked
+
+
+def _settle(
+    request: ModelRequest, folder: Path, shown: str, fetcher: Fetcher, unpacked: Unpacked, revision: str
+) -> None:
+    """Moves the unpacked files to their places. The record says `complete` only after the last one."""
+    before = model_record.read_record(folder)
+    earlier = () if before is None else (*(file.path for file in before.files), *before.stale)
+    paths = [path for path in (*unpacked.files, *unpacked.links) if path.partition("/")[0] != CACHE_FOLDER]
+    record = Record(
+        source="tar",
+        origin=shown,
+        model_id=request.model_id,
+        requested_revision=None,
+        weight_format=None,
+        revision=revision,
+        complete=False,
+        files=tuple(_recorded(unpacked.root, path) for path in paths),
+        stale=tuple(path for path in dict.fromkeys(earlier) if path not in paths),
+        validators=fetcher.validators,
+    )
+    model_record.write_record(folder, record)
+    model_record.remove_files(folder, record.stale)
+    for path in paths:
+        model_record.check_no_links(folder, path)
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (unpacked.root / path).replace(target)
+    model_record.remove_partial(folder)
+    model_record.write_record(folder, model_record.completed(record))
+
+
+def _recorded(root: Path, path: str) -> RecordedFile:
+    place = root / path
+    if place.is_symlink():
+        return RecordedFile(path, 0, f"link:{place.readlink()}")
+    status = place.stat()
+    return RecordedFile(path, status.st_size, "", status.st_mtime_ns)
+
+
+def _complete(folder: Path, shown: str) -> Record | None:
+    record = model_record.read_record(folder)
+    if record is None or not record.complete or record.source != "tar" or record.origin != shown:
+        return None
+    if any(model_record.matches(folder, file) is None for file in record.files):
+        return None
+    return record
+
+
+def _same(record: Record, validators: dict[str, str]) -> bool:
+    """Whether the server still has what the record was made from; not sure is no."""
+    if "etag" in validators:
+        return dict(record.validators or {}) == validators
+    return {"last-modified", "content-length"} <= set(validators) and record.validators == validators
+
+
+def _address(request: ModelRequest) -> tuple[str, str]:
+    """The URL, and what of it may be shown and kept: a signed address's query is a secret."""
+    url = request.tar_url or ""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ModelSourceError(f"model_tar_url {url!r} is no http:// or https:// address")
+    if "@" in parts.netloc:
+        raise ModelSourceError(
+            "model_tar_url must not hold a user name or a password: they would be seen in logs. Use a signed "
+            "address instead"
+        )
+    return url, f"{parts.scheme}://{parts.netloc}{parts.path}"
+
+
+def _refusal(shown: str) -> Callable[[HttpStatusError], TrtLlmPipelineError]:
+    def refused(error: HttpStatusError) -> TrtLlmPipelineError:
+        if error.status in (404, 410):
+            return ModelNotFound(f"there is nothing at {shown} (HTTP {error.status}); check model_tar_url")
+        if error.status in (401, 403):
+            return ModelAccessDenied(
+                f"access to {shown} is refused (HTTP {error.status}); model_tar_url must be readable by "
+                "anyone who has the address: use a public or a signed one, and check that it has not expired"
+            )
+        return ModelSourceError(f"{shown} answers HTTP {error.status}; check model_tar_url")
+
+    return refused
+
+
+def _translated(error: OSError, folder: Path, shown: str) -> TrtLlmPipelineError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(folder).free if folder.exists() else 0
+        return DiskFull(
+            f"the disk is full: {shown} was being unpacked, and {in_words(free)} are free on the disk of "
+            f"{folder}. What was unpacked is removed; make room and run the build again"
+        )
+    return ModelSourceError(f"{shown} could not be unpacked: {error.strerror or type(error).__name__}")

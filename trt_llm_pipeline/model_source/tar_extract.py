@@ -1,0 +1,248 @@
+"""Unpacks a tar from a stream, trusting nothing in it.
+
+Stricter than `tarfile`'s data filter (PEP 706), and the same on every Python: links that lead out of the
+folder, devices and absolute paths are refused rather than mended, and the whole archive with them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from trt_llm_pipeline.errors import ModelSourceError
+from trt_llm_pipeline.process.resources import in_words
+
+MOST_ENTRIES = 100_000
+# A name or a set of extended attributes; a header that claims more wants to fill the memory.
+_LONGEST_HEADER = 1 << 20
+_BLOCK = 512
+
+
+class TarStream:
+    """A forward-only file over an iterator of chunks, as much of one as `tarfile.TarFile` needs."""
+
+    def __init__(self, chunks: Iterator[bytes], shown: str) -> None:
+        self._chunks = chunks
+        self._shown = shown
+        self._chunk = memoryview(b"")
+        self._place = 0
+        self.last_block_was_zero = False
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, place: int) -> None:
+        if place < self._place:
+            raise ModelSourceError(f"{self._shown} is damaged: an entry points backwards")
+        while self._place < place and self.take(place - self._place):
+            pass
+
+    def read(self, size: int) -> bytes:
+        """So many bytes, or fewer at the end; what `tarfile` reads headers with."""
+        if not 0 <= size <= _LONGEST_HEADER:
+            raise ModelSourceError(f"{self._shown} is refused: it has a header of {size} bytes")
+        pieces, left = [], size
+        while left and (piece := self.take(left)):
+            pieces.append(bytes(piece))
+            left -= len(piece)
+        content = b"".join(pieces)
+        if size == _BLOCK:
+            self.last_block_was_zero = len(content) == _BLOCK and not any(content)
+        return content
+
+    def take(self, most: int) -> memoryview:
+        """What is at hand, at most so many bytes, without copying; empty at the end."""
+        while not self._chunk:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return self._chunk
+            self._chunk = memoryview(chunk)
+        piece, self._chunk = self._chunk[:most], self._chunk[most:]
+        self._place += len(piece)
+        return piece
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What came out: paths relative to `root`, which is the wrapper folder where there was just one."""
+
+    root: Path
+    files: tuple[str, ...]
+    links: tuple[str, ...]
+    bytes: int
+
+
+def unpack(
+    chunks: Iterator[bytes], folder: Path, shown: str, *, most_bytes: int, tick: Callable[[], None]
+) -> Unpacked:
+    """Unpacks into an empty folder.
+
+    Args:
+        chunks: the uncompressed tar.
+        folder: must be there.
+        shown: the source's name for messages.
+        most_bytes: what may be written at most, in all.
+        tick: called now and then; may raise.
+
+    Raises:
+        ModelSourceError: the archive is refused, damaged or cut short. What was written stays for the
+            caller to remove.
+        OSError: it could not be written.
+    """
+    stream = TarStream(chunks, shown)
+    unpacker = _Unpacker(stream, folder, shown, most_bytes, tick)
+    try:
+        with tarfile.TarFile(fileobj=stream, mode="r") as archive:  # type: ignore[arg-type]
+            for count, member in enumerate(iter(archive.next, None), start=1):
+                if count > MOST_ENTRIES:
+                    raise ModelSourceError(
+                        f"{shown} is refused: it has more than {MOST_ENTRIES:,} entries, which no model does"
+                    )
+                unpacker.unpack(member)
+                archive.members = []  # type: ignore[attr-defined]  # kept by tarfile, needed by nobody
+    except tarfile.ReadError as error:
+        place = stream.tell()
+        if place <= _BLOCK:
+            raise ModelSourceError(
+                f"{shown} is no tar archive; model_tar_url takes a .tar or a .tar.gz"
+            ) from error
+        raise ModelSourceError(f"{shown} is damaged or cut short at byte {place}") from error
+    except (RecursionError, tarfile.TarError, ValueError) as error:
+        raise ModelSourceError(f"{shown} is damaged: its headers make no sense") from error
+    if not stream.last_block_was_zero:
+        raise ModelSourceError(f"{shown} is cut short: it has no end-of-archive mark")
+    while stream.take(1 << 30):  # to the last byte, for the hash and the gzip checksums
+        tick()
+    return unpacker.result()
+
+
+class _Unpacker:
+    def __init__(
+        self, stream: TarStream, folder: Path, shown: str, most_bytes: int, tick: Callable[[], None]
+    ) -> None:
+        self._stream, self._folder, self._shown = stream, folder, shown
+        self._most_bytes, self._tick = most_bytes, tick
+        self._bytes = 0
+        self._files: dict[str, None] = {}
+        self._links: dict[str, None] = {}
+
+    def unpack(self, member: tarfile.TarInfo) -> None:
+        path = self._path_of(member.name, "an entry")
+        if member.isdir():
+            if path is not None:
+                self._make_folder(path)
+            return
+        if path is None:
+            raise ModelSourceError(f"{self._shown} is refused: the entry {member.name!r} is no file")
+        if member.issparse():
+            raise ModelSourceError(f"{self._shown} is refused: {path} is a sparse file; pack it plain")
+        if member.isreg():
+            self._write(path, member)
+        elif member.issym():
+            self._symlink(path, member.linkname)
+        elif member.islnk():
+            self._hardlink(path, member.linkname)
+        else:
+            raise ModelSourceError(f"{self._shown} is refused: {path} is a device or a pipe, not a file")
+
+    def result(self) -> Unpacked:
+        if not self._files:
+            raise ModelSourceError(f"{self._shown} holds no files")
+        root, prefix = self._folder, ""
+        tops = {path.partition("/")[0] for path in (*self._files, *self._links)}
+        if len(tops) == 1 and (wrapper := tops.pop()) not in self._files and wrapper not in self._links:
+            root, prefix = self._folder / wrapper, f"{wrapper}/"
+        real_root = root.resolve()
+        for path in self._links:
+            # Lexical checks are not enough where one link's target goes through another.
+            target = (self._folder / path).resolve()
+            if real_root != target and real_root not in target.parents:
+                raise self._leads_out(path)
+        return Unpacked(
+            root,
+            tuple(sorted(path.removeprefix(prefix) for path in self._files)),
+            tuple(sorted(path.removeprefix(prefix) for path in self._links)),
+            self._bytes,
+        )
+
+    def _path_of(self, name: str, what: str) -> str | None:
+        """The entry's path, normalised; None for the archive's root itself."""
+        pure = PurePosixPath(name)
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise ModelSourceError(f"{self._shown} is refused: {name!a} is not UTF-8") from error
+        if pure.is_absolute():
+            raise ModelSourceError(f"{self._shown} is refused: {what} has the absolute path {name!r}")
+        if ".." in pure.parts:
+            raise ModelSourceError(f"{self._shown} is refused: {what} has '..' in its path {name!r}")
+        if "\0" in name or "\\" in name:
+            raise ModelSourceError(f"{self._shown} is refused: {what} has the path {name!r}")
+        path = pure.as_posix()
+        if path == ".":
+            return None
+        for parent in (*pure.parents,):
+            if parent.as_posix() in self._links:
+                raise ModelSourceError(f"{self._shown} is refused: {path} lies behind the link {parent}")
+        return path
+
+    def _make_folder(self, path: str) -> None:
+        if path in self._links:
+            raise ModelSourceError(f"{self._shown} is refused: {path} is a link and a folder")
+        (self._folder / path).mkdir(parents=True, exist_ok=True)
+
+    def _clear(self, path: str) -> Path:
+        """The place for a file or link; a later entry of the same name replaces an earlier one."""
+        target = self._folder / path
+        self._files.pop(path, None)
+        self._links.pop(path, None)
+        if target.is_symlink() or target.is_file():
+            target.unlink()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
+
+    def _write(self, path: str, member: tarfile.TarInfo) -> None:
+        self._bytes += max(member.size, 0)
+        if member.size < 0 or self._bytes > self._most_bytes:
+            raise ModelSourceError(
+                f"{self._shown} is refused: with {path} it unpacks to {in_words(self._bytes)} or more, "
+                f"and there is room for {in_words(self._most_bytes)}; make room or use a smaller model"
+            )
+        target = self._clear(path)
+        mode = 0o755 if member.mode & stat.S_IXUSR else 0o644
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        left = member.size
+        descriptor = os.open(target, flags, mode)
+        with os.fdopen(descriptor, "wb", buffering=0) as output:
+            while left:
+                piece = self._stream.take(left)
+                if not piece:
+                    raise ModelSourceError(
+                        f"{self._shown} is cut short: {in_words(left)} of {path} are missing"
+                    )
+                left -= len(piece)
+                while piece:
+                    piece = piece[output.write(piece) :]
+                self._tick()
+        self._files[path] = None
+
+    def _symlink(self, path: str, target: str) -> None:
+        inside = os.path.normpath(PurePosixPath(path).parent / target)
+        if target.startswith("/") or inside.split("/")[0] == "..":
+            raise self._leads_out(path)
+        self._clear(path).symlink_to(target)
+        self._links[path] = None
+
+    def _hardlink(self, path: str, target: str) -> None:
+        source = self._path_of(target, f"the link {path}")
+        if source is None or source not in self._files:
+            raise self._leads_out(path)
+        os.link(self._folder / source, self._clear(path), follow_symlinks=False)
+        self._files[path] = None
+
+    def _leads_out(self, path: str) -> ModelSourceError:
+        return ModelSourceError(f"{self._shown} is refused: the link {path} leads out of the archive")

@@ -1,0 +1,56 @@
+"""A step's `args` as command-line arguments."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from trt_llm_pipeline.config.model import ArgValue
+
+
+@dataclass(frozen=True)
+class RenderedArgs:
+    """Arguments, and which key of the config each of them comes from.
+
+    Attributes:
+        argv: the arguments, without the program or the script.
+        keys: as long as `argv`; the key that each argument was rendered from.
+    """
+
+    argv: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+def render(args: Mapping[str, ArgValue], text: Callable[[str], str]) -> RenderedArgs:
+    """Renders `args` in their order.
+
+    `key: value` becomes `--key value`; a key that already begins with a dash stays as it is. A bare key or
+    `true` becomes `--key`, `false` nothing, and a list `--key a b c`. A value that begins with a dash is
+    joined to its option with `=`, or the script would take it for another option.
+
+    Args:
+        args: what the config says.
+        text: maps a scalar to the text that the script is given (references, the workspace's path).
+    """
+    argv: list[str] = []
+    keys: list[str] = []
+    for key, value in args.items():
+        if value is False:
+            continue
+        option = key if key.startswith("-") else f"--{key}"
+        values = [] if value is True else [value] if isinstance(value, str) else list(value)
+        texts = [text(item) for item in values]
+        rendered = [f"{option}={texts[0]}"] if _needs_equals(texts) else [option, *texts]
+        argv.extend(rendered)
+        keys.extend([key] * len(rendered))
+    return RenderedArgs(tuple(argv), tuple(keys))
+
+
+def shell_line(argv: Sequence[str]) -> str:
+    """The command in a form that can be pasted into a shell."""
+    return shlex.join(argv)
+
+
+def _needs_equals(texts: Sequence[str]) -> bool:
+    return len(texts) == 1 and texts[0].startswith("-")

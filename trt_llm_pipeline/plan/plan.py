@@ -1,0 +1,212 @@
+"""From a config to what would run: programs, arguments and directories, with every mistake named.
+
+Nothing is run, downloaded or written here. The workspace is looked at, so that a directory with somebody's
+files in it is refused now and not when its step is about to empty it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trt_llm_pipeline.config import references
+from trt_llm_pipeline.plan.command import RenderedArgs, render
+from trt_llm_pipeline.config.model import BuildConfig, StepConfig
+from trt_llm_pipeline.errors import Mistake, ToolchainError, WorkspaceError
+from trt_llm_pipeline.workspace.ledger import Ledger
+from trt_llm_pipeline.config.references import Resolver, UnresolvedReferenceError
+from trt_llm_pipeline.toolchain import Toolchain
+from trt_llm_pipeline.workspace.workspace import Workspace
+
+#: Stands for an output directory that only the step itself will show.
+UNKNOWN_DIR = "to-be-found"
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step, ready to be run once its references can be resolved.
+
+    Attributes:
+        name: `convert_to_ft`, `quantize` or `build`.
+        config: what the config says about it.
+        program: the beginning of its argv: interpreter and script, or the executable.
+        example: the directory of its example.
+        output_dir: where its results will be, or None where that is to be found.
+    """
+
+    name: str
+    config: StepConfig
+    program: tuple[str, ...]
+    example: Path
+    output_dir: Path | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A config that can be run on a toolchain, in a workspace."""
+
+    config: BuildConfig
+    toolchain: Toolchain
+    workspace: Workspace
+    steps: tuple[PlannedStep, ...]
+
+    @property
+    def model_dir(self) -> Path:
+        """Where the model will be."""
+        return self.workspace.models / self.config.model_id
+
+    def render(self, step: PlannedStep, found: Mapping[str, Path]) -> RenderedArgs:
+        """The step's arguments.
+
+        Args:
+            step: one of `steps`.
+            found: the output directories that are known by now, by step.
+        """
+        return render(step.config.args, self.resolver(found))
+
+    def resolver(self, found: Mapping[str, Path]) -> Callable[[str], str]:
+        """Maps a scalar of the config to the text that a script is given; `found` as for `render`."""
+        return _resolver(self.config, self.workspace, {k: str(v) for k, v in found.items()})
+
+    def expected_dirs(self) -> dict[str, Path]:
+        """Each step's output directory, with a stand-in where it is to be found."""
+        known = {step.name: step.output_dir for step in self.steps}
+        return {name: known.get(name) or _stand_in(self.workspace, name) for name, _ in self.config.steps()}
+
+
+def plan(config: BuildConfig, toolchain: Toolchain, workspace: Workspace) -> tuple[Plan, list[Mistake]]:
+    """Plans the build.
+
+    Returns:
+        The plan, with the steps that can be planned, and every mistake, in the order of the file.
+    """
+    mistakes: list[Mistake] = []
+    resolve = _resolver(config, workspace, {})
+    checked = references.check(config, resolve, _args_resolvers(config, workspace))
+    mistakes.extend(checked.mistakes)
+    mistakes.extend(_release(config, toolchain))
+    example = _example(config, toolchain, mistakes)
+    steps = []
+    output_dirs: dict[str, Path] = {}
+    for name, step in config.steps():
+        if name in config.wrong:
+            continue
+        program = _program(name, step, config, toolchain, example, resolve, mistakes)
+        output_dir = _output_dir(name, step, config, workspace, resolve, mistakes)
+        if output_dir is not None:
+            output_dirs[name] = output_dir
+        if program is None or example is None or name in checked.broken:
+            continue
+        if output_dir is not None or step.output_dir is None:
+            steps.append(PlannedStep(name, step, program, example, output_dir))
+    mistakes.extend(_overlaps(config, output_dirs))
+    mistakes.sort(key=lambda mistake: mistake.line or 0)
+    return Plan(config, toolchain, workspace, tuple(steps)), mistakes
+
+
+def _stand_in(workspace: Workspace, step: str) -> Path:
+    return workspace.root / UNKNOWN_DIR / step
+
+
+def _args_resolvers(config: BuildConfig, workspace: Workspace) -> dict[str, Callable[[str], str]]:
+    """What resolves the args of each step, before anything has run: it may refer to what runs before it."""
+    earlier: dict[str, str] = {}
+    resolvers = {}
+    for name, _ in config.steps():
+        resolvers[name] = _resolver(config, workspace, dict(earlier))
+        earlier[name] = str(_stand_in(workspace, name))
+    return resolvers
+
+
+def _resolver(
+    config: BuildConfig, workspace: Workspace, output_dirs: Mapping[str, str]
+) -> Callable[[str], str]:
+    model_dir = str(workspace.models / config.model_id)
+    return Resolver(config, model_dir, output_dirs, workspace.map).text
+
+
+def _release(config: BuildConfig, toolchain: Toolchain) -> list[Mistake]:
+    wanted = config.requires_trt_llm
+    if wanted is None or toolchain.meets(wanted):
+        return []
+    follows = ", ".join(toolchain.follows) or "no known release"
+    message = (
+        f"TensorRT-LLM {wanted} is required, but the toolchain {toolchain.title} at "
+        f"{toolchain.root} follows {follows}; set TRTLLM_DIR to a tree of that release"
+    )
+    return [config.mistake(message, "requires_trt_llm")]
+
+
+def _example(config: BuildConfig, toolchain: Toolchain, mistakes: list[Mistake]) -> Path | None:
+    if "example_name" in config.wrong:
+        return None
+    try:
+        return toolchain.example_dir(config.example_name)
+    except ToolchainError as error:
+        mistakes.append(config.mistake(str(error), "example_name"))
+        return None
+
+
+def _program(
+    name: str,
+    step: StepConfig,
+    config: BuildConfig,
+    toolchain: Toolchain,
+    example: Path | None,
+    resolve: Callable[[str], str],
+    mistakes: list[Mistake],
+) -> tuple[str, ...] | None:
+    if step.script is None or not step.executable.startswith("python"):
+        if step.script is not None:
+            message = f"{step.executable} takes no script; leave one of the two out"
+            mistakes.append(config.mistake(message, name, "script"))
+        return toolchain.executable(step.executable)
+    if example is None:
+        return None
+    try:
+        script = toolchain.script(example, resolve(step.script))
+    except UnresolvedReferenceError:
+        return None  # reported with the other references
+    except ToolchainError as error:
+        mistakes.append(config.mistake(str(error), name, "script"))
+        return None
+    return (*toolchain.executable(step.executable), str(script))
+
+
+def _output_dir(
+    name: str,
+    step: StepConfig,
+    config: BuildConfig,
+    workspace: Workspace,
+    resolve: Callable[[str], str],
+    mistakes: list[Mistake],
+) -> Path | None:
+    if step.output_dir is None:
+        return None
+    try:
+        text = resolve(step.output_dir)
+        path = workspace.output_dir(text)
+        Ledger(workspace).refuse_foreign(path, text)
+        return path
+    except UnresolvedReferenceError:
+        return None  # reported with the other references
+    except WorkspaceError as error:
+        mistakes.append(config.mistake(str(error), name, "output_dir"))
+        return None
+
+
+def _overlaps(config: BuildConfig, output_dirs: Mapping[str, Path]) -> list[Mistake]:
+    """A step empties its output directory, so no two steps may share one."""
+    found = []
+    names = list(output_dirs)
+    for at, later in enumerate(names):
+        for earlier in names[:at]:
+            mine, theirs = output_dirs[later], output_dirs[earlier]
+            if mine.is_relative_to(theirs) or theirs.is_relative_to(mine):
+                message = (
+                    f"overlaps with {earlier}.output_dir, and a step empties its own before it runs; "
+                    "choose another directory"
+                )
+                found.append(config.mistake(message, later, "output_dir"))
+    return found

@@ -1,0 +1,154 @@
+"""What a build would do: exact commands, directories, downloads and room on the disk. Runs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trt_llm_pipeline.workspace import disk
+from trt_llm_pipeline.model_source import source as model_source
+from trt_llm_pipeline.cache.store import StepCache
+from trt_llm_pipeline.plan.command import shell_line
+from trt_llm_pipeline.workspace.disk import DiskNeed
+from trt_llm_pipeline.cache.fingerprint import FileHashes
+from trt_llm_pipeline.workspace.ledger import Ledger
+from trt_llm_pipeline.model_source.source import DownloadPlan, ModelRequest
+from trt_llm_pipeline.plan.plan import Plan
+from trt_llm_pipeline.process.resources import GpuMonitor, in_words
+from trt_llm_pipeline.settings import Settings
+from trt_llm_pipeline.cache.keys import StepKeys, model_identity
+from trt_llm_pipeline.preflight.validation import Validated
+
+
+@dataclass(frozen=True)
+class StepPreview:
+    """One step.
+
+    Attributes:
+        name: the step's.
+        argv: the command as it would run.
+        output_dir: where its results will be; None where that is to be found.
+        cached: an earlier build's results will be used instead.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    output_dir: str | None
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A build that has not been run."""
+
+    validated: Validated
+    steps: tuple[StepPreview, ...]
+    download: DownloadPlan
+    disk: DiskNeed
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as JSON values; sizes in bytes."""
+        plan = self.validated.plan
+        return {
+            "toolchain": {
+                "name": plan.toolchain.name,
+                "version": plan.toolchain.version,
+                "follows": list(plan.toolchain.follows),
+                "root": str(plan.toolchain.root),
+            },
+            "workspace": str(plan.workspace.root),
+            "model_dir": str(plan.model_dir),
+            "model": {
+                "model_id": self.download.model_id,
+                "revision": self.download.revision,
+                "source": self.download.source,
+                "total_bytes": self.download.total_bytes,
+                "missing_bytes": self.download.missing_bytes,
+                "files": [{"path": file.path, "size": file.size} for file in self.download.files],
+            },
+            "steps": [
+                {
+                    "name": step.name,
+                    "argv": list(step.argv),
+                    "output_dir": step.output_dir,
+                    "cached": step.cached,
+                }
+                for step in self.steps
+            ],
+            "disk": {"free_bytes": self.disk.free, "needed_bytes": self.disk.needed},
+            "notes": list(self.validated.notes),
+        }
+
+    def as_text(self) -> str:
+        """All of it for people."""
+        plan = self.validated.plan
+        lines = [plan.toolchain.describe(), f"workspace {plan.workspace.root}", ""]
+        source = self.download
+        lines.append(f"model {source.model_id} at {source.revision or 'no known revision'} ({source.source})")
+        lines.append(f"  into {plan.model_dir}")
+        lines.extend(f"  {in_words(file.size):>10}  {file.path}" for file in source.files)
+        if source.files:
+            lines.append(f"  {in_words(source.missing_bytes):>10}  to download")
+        else:
+            lines.append("  nothing to download")
+        for step in self.steps:
+            lines += [
+                "",
+                f"step {step.name}{' (cached)' if step.cached else ''}",
+                f"  {shell_line(step.argv)}",
+            ]
+            lines.append(f"  output in {step.output_dir or 'the directory where its new files will be'}")
+        lines += ["", f"disk: {in_words(self.disk.free)} free, about {in_words(self.disk.needed)} needed"]
+        lines += [f"note: {note}" for note in self.validated.notes]
+        return "\n".join(lines)
+
+
+def request(plan: Plan) -> ModelRequest:
+    """What the config asks of the model's source."""
+    config = plan.config
+    return ModelRequest(config.model_id, config.revision, config.weight_format, config.model_tar_url)
+
+
+def preview(validated: Validated, settings: Settings, token: str | None = None) -> Preview:
+    """Asks the model's source what would be downloaded, and puts everything together.
+
+    Raises:
+        ModelSourceError: the source has no such model, or cannot be asked.
+    """
+    plan = validated.plan
+    secret = plan.config.hf_token
+    token = token or (secret.get_secret_value() if secret else None) or settings.token
+    download = model_source.plan(request(plan), plan.workspace.models, token=token, env=settings.env)
+    cached = _cached(validated, download, settings)
+    expected = {**plan.expected_dirs(), **cached}
+    steps = tuple(
+        StepPreview(
+            name=step.name,
+            argv=(*step.program, *plan.render(step, expected).argv),
+            output_dir=str(step.output_dir or cached.get(step.name) or "") or None,
+            cached=step.name in cached,
+        )
+        for step in plan.steps
+    )
+    room = disk.need(
+        plan.workspace.root, download.missing_bytes, download.total_bytes, len(steps) - len(cached)
+    )
+    return Preview(validated, steps, download, room)
+
+
+def _cached(validated: Validated, download: DownloadPlan, settings: Settings) -> dict[str, Path]:
+    """The output directories of the steps whose results are cached."""
+    plan = validated.plan
+    if not plan.config.cache or download.source == "tar" or not settings.workspace.state.is_dir():
+        return {}
+    hashes = FileHashes.load(settings.workspace.state / "hashes.json")
+    cache = StepCache(settings.workspace, 0)
+    with GpuMonitor() as gpus:
+        try:
+            model = model_identity(plan, download.source, download.revision, hashes)
+            keys = StepKeys(plan, model, Ledger(settings.workspace), gpus.gpus, hashes)
+            by_step, found = keys.foresee(cache)
+        except OSError:  # what cannot be read is not cached either
+            return {}
+    return {name: found[name] for name, key in by_step.items() if name in found and cache.has(key)}

@@ -1,0 +1,110 @@
+"""Every mistake of a config, found before anything is downloaded, run or written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trt_llm_pipeline.config import model as config
+from trt_llm_pipeline.cache import fingerprint
+from trt_llm_pipeline.preflight import parser_check as preflight
+from trt_llm_pipeline import toolchain
+from trt_llm_pipeline.cache.store import StepCache
+from trt_llm_pipeline.config.model import BuildConfig
+from trt_llm_pipeline.errors import ConfigError, Mistake
+from trt_llm_pipeline.cache.fingerprint import FileHashes
+from trt_llm_pipeline.plan.plan import Plan, PlannedStep, plan
+from trt_llm_pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class Validated:
+    """A config without mistakes.
+
+    Attributes:
+        plan: what will run.
+        notes: what could not be checked, and why, one sentence each.
+    """
+
+    plan: Plan
+    notes: tuple[str, ...]
+
+
+def validate(text: str, name: str, settings: Settings) -> Validated:
+    """Checks a config's text against the format, the toolchain, the workspace and each script's own parser.
+
+    Args:
+        text: the YAML text.
+        name: what to call it in messages.
+        settings: the workspace, and the environment that scripts get.
+
+    Raises:
+        ConfigError: with every mistake, in the order of the file.
+        ToolchainError: there is no usable toolchain to check against.
+    """
+    loaded = config.examine(text, name)
+    found = list(loaded.mistakes)
+    notes: list[str] = []
+    planned: Plan | None = None
+    if loaded.config is not None:
+        tools = toolchain.find(settings.env)
+        planned, wrong = plan(loaded.config, tools, settings.workspace)
+        found.extend(wrong)
+        known = _Accepted(planned)
+        for step in planned.steps:
+            if known.accepts(step):
+                continue
+            wrong, step_notes = _preflight(planned, step, settings)
+            found.extend(wrong)
+            notes.extend(step_notes)
+    if found or planned is None:
+        found.sort(key=lambda mistake: mistake.line or 0)
+        raise ConfigError(found, name)
+    return Validated(planned, tuple(notes))
+
+
+class _Accepted:
+    """Knows which steps have run before, successfully and with the same scripts and arguments."""
+
+    def __init__(self, planned: Plan) -> None:
+        self._plan = planned
+        self._cache = StepCache(planned.workspace, 0)
+        self._toolchain: str | None = None
+
+    def accepts(self, step: PlannedStep) -> bool:
+        if not self._plan.config.cache or not self._cache.knows_accepted():
+            return False
+        try:
+            if self._toolchain is None:
+                self._toolchain = fingerprint.toolchain_identity(self._plan.toolchain, FileHashes())
+            argv = self._plan.render(step, self._plan.expected_dirs()).argv
+            return self._cache.accepted(fingerprint.preflight_key(self._toolchain, step.program, argv))
+        except OSError:
+            return False
+
+
+def _preflight(planned: Plan, step: PlannedStep, settings: Settings) -> tuple[list[Mistake], list[str]]:
+    """Asks the step's script whether it would accept its arguments."""
+    rendered = planned.render(step, planned.expected_dirs())
+    answer = preflight.probe(
+        [*step.program, *rendered.argv],
+        interpreter=planned.toolchain.python,
+        toolchain_root=planned.toolchain.root,
+        env=settings.env,
+    )
+    if isinstance(answer, preflight.NotChecked):
+        return [], [f"the arguments of step {step.name} are not checked: {answer.reason}"]
+    mistakes = [_mistake(planned.config, step, wrong, rendered.keys) for wrong in answer.mistakes]
+    notes = []
+    if answer.leftovers:
+        listed = " ".join(answer.leftovers)
+        notes.append(f"step {step.name}: its script leaves these arguments to be read later: {listed}")
+    return mistakes, notes
+
+
+def _mistake(
+    build_config: BuildConfig, step: PlannedStep, wrong: preflight.OptionMistake, keys: tuple[str, ...]
+) -> Mistake:
+    """One of the parser's findings, at the config's line."""
+    if wrong.argv_index is not None and 0 <= wrong.argv_index < len(keys):
+        return build_config.mistake(wrong.message, step.name, "args", keys[wrong.argv_index])
+    return build_config.mistake(wrong.message, step.name, "args")

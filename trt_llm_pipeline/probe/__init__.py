@@ -1,1 +1,0 @@
-"""What runs inside a script's interpreter to ask its own parser, and the words for what it says."""

@@ -1,0 +1,329 @@
+"""The one door for subprocesses: start, stream, cancel, kill.
+
+Every process is started below a supervisor (`supervisor.py`) that ends the whole tree when this process asks
+for it, dies, or is killed. Waiting is done in short turns, so that an exception raised between bytecodes
+(Cog's cancellation, Ctrl-C) arrives at once instead of when the child ends.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import json
+import os
+import queue
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.process.lines import LineAssembler, Redactor
+
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_TURN_S = 0.1
+_START_WITHIN_S = 5.0
+_END_WITHIN_S = 1.8
+_READ_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process tree has used so far: bytes of resident memory, now and at most."""
+
+    rss_bytes: int = 0
+    peak_rss_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class ProcessResult:
+    """How a process tree ended.
+
+    Attributes:
+        exit_code: the process's own; negative for a signal, as in `subprocess`.
+        tail: the last lines that it printed.
+        wall_s, cpu_s: seconds; `cpu_s` counts every process of the tree that has been waited for.
+        peak_rss_bytes: most resident memory of the tree at any sample, in bytes.
+        timed_out: it was ended because it ran longer than allowed.
+    """
+
+    exit_code: int
+    tail: tuple[str, ...]
+    wall_s: float
+    cpu_s: float
+    peak_rss_bytes: int
+    timed_out: bool = False
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A short process's outcome, with the beginning of what it printed (UTF-8, replaced where invalid)."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    timed_out: bool
+
+
+class _Supervised:
+    """A process tree below a supervisor, and the pipes to both. Use as a context manager."""
+
+    def __init__(
+        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], *, merge: bool, hold: int | None = None
+    ) -> None:
+        self._kept_open = [] if hold is None else [hold]
+        self._argv = list(argv)
+        self._request = json.dumps({"argv": self._argv, "cwd": str(cwd), "env": dict(env)}).encode() + b"\n"
+        self._merge = merge
+        self._report = b""
+        self._life = -1
+        self._process: subprocess.Popen[bytes] | None = None
+        self._selector = selectors.DefaultSelector()
+        self._reporting = True
+        self._theirs: list[int] = []
+        self.usage = Usage()
+        self.final: dict[str, Any] | None = None
+
+    def __enter__(self) -> _Supervised:
+        try:
+            self._start()
+        except OSError as error:
+            self.__exit__()
+            message = f"no process could be started for {self._argv[0]}: {error.strerror or error}"
+            raise PipelineError(message) from None
+        except BaseException:  # a cancellation, while the supervisor may run already
+            self.__exit__()
+            raise
+        return self
+
+    def _start(self) -> None:
+        problems: list[OSError] = []
+        tried: queue.SimpleQueue[None] = queue.SimpleQueue()
+        launched = False
+        try:
+            life_read, self._life = os.pipe()
+            self._theirs.append(life_read)
+            report_write = self._pipe("report")
+            out_write = self._pipe("out")
+            err_write = out_write if self._merge else self._pipe("err")
+
+            def start() -> None:
+                try:
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-I", str(_SUPERVISOR), str(report_write)],
+                        stdin=life_read,
+                        stdout=out_write,
+                        stderr=err_write,
+                        pass_fds=[report_write, *self._kept_open],
+                        start_new_session=True,  # a signal to our group must not reach the step before we do
+                    )
+                except OSError as error:
+                    problems.append(error)
+                finally:
+                    tried.put(None)
+                    tried.put(None)
+
+            # In a thread of its own no cancellation can strike between the fork and the knowledge of it.
+            # A bare thread and a queue: an exception from outside may leave the rest of `threading` locked.
+            launched = True
+            _thread.start_new_thread(start, ())
+            tried.get()
+        finally:
+            if launched:
+                with contextlib.suppress(queue.Empty):
+                    tried.get(timeout=_START_WITHIN_S)
+            self._close_theirs()
+        if problems:
+            raise problems[0]
+        with contextlib.suppress(BrokenPipeError):
+            view = memoryview(self._request)
+            while view:
+                view = view[os.write(self._life, view) :]
+
+    def _pipe(self, name: str) -> int:
+        """Makes a pipe that is read here; returns its other end."""
+        read, write = os.pipe()
+        self._theirs.append(write)
+        self._selector.register(read, selectors.EVENT_READ, name)
+        return write
+
+    def _close_theirs(self) -> None:
+        """Closes the ends of pipes that the supervisor has by now; again where that was broken off."""
+        while self._theirs:
+            os.close(self._theirs.pop())
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._close_theirs()
+            self._end()
+        finally:
+            self._close_readers()
+            self._selector.close()
+
+    def read(self, timeout_s: float) -> list[tuple[str, bytes]]:
+        """What came within `timeout_s` seconds: ("out" | "err", bytes). Reports are taken in on the way."""
+        pieces = []
+        ready = self._selector.select(timeout_s)
+        if not ready and not self._reporting:
+            # The supervisor has ended, so all that its tree has printed is read; whoever holds the pipe's
+            # other end is no part of the tree.
+            self._close_readers()
+        for key, _ in ready:
+            data = os.read(key.fd, _READ_BYTES)
+            if not data:
+                self._reporting = self._reporting and key.data != "report"
+                self._selector.unregister(key.fd)
+                os.close(key.fd)
+            elif key.data == "report":
+                self._take_report(data)
+            else:
+                pieces.append((str(key.data), data))
+        return pieces
+
+    @property
+    def open(self) -> bool:
+        """True until the tree has ended and everything it printed has been read."""
+        return bool(self._selector.get_map())
+
+    def ask_to_end(self) -> None:
+        """Closes the line of life: the supervisor ends the tree and reports."""
+        if self._life >= 0:
+            life, self._life = self._life, -1
+            os.close(life)
+
+    def _take_report(self, data: bytes) -> None:
+        *lines, self._report = (self._report + data).split(b"\n")
+        for line in lines:
+            fields = json.loads(line)
+            if "rss" in fields:
+                self.usage = Usage(fields["rss"], fields["peak_rss"])
+            else:
+                self.final = fields
+
+    def _close_readers(self) -> None:
+        for key in list(self._selector.get_map().values()):
+            self._selector.unregister(key.fd)
+            os.close(key.fd)
+
+    def _end(self) -> None:
+        self.ask_to_end()
+        if self._process is None:
+            return
+        deadline = time.monotonic() + _END_WITHIN_S
+        # Keep reading, or a tree blocked on a full pipe could not be told from one that does not end.
+        while self.open and time.monotonic() < deadline:
+            self.read(_TURN_S)
+        try:
+            self._process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            _kill_tree(self._process.pid)
+            self._process.wait()
+
+    def outcome(self) -> dict[str, Any]:
+        """The final report.
+
+        Raises:
+            PipelineError: the program could not be started, or the supervisor was killed.
+        """
+        if self.final is None:
+            code = None if self._process is None else self._process.wait()
+            raise PipelineError(
+                f"the supervisor of {self._argv[0]} ended with code {code} before it could report; "
+                "something outside the service killed it. Run the build again."
+            )
+        if "start_error" in self.final:
+            raise PipelineError(f"{self._argv[0]} could not be started: {self.final['start_error']}")
+        return self.final
+
+
+def _kill_tree(pid: int) -> None:
+    """Kills a process that does not end by itself, and everything below it."""
+    with contextlib.suppress(psutil.Error):
+        top = psutil.Process(pid)
+        for process in [*top.children(recursive=True), top]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    on_line: Callable[[str], None],
+    redactor: Redactor,
+    timeout: float | None = None,
+    on_turn: Callable[[Usage], None] | None = None,
+    hold: int | None = None,
+) -> ProcessResult:
+    """Runs a program to its end, passing on each line that it prints on stdout or stderr.
+
+    Args:
+        argv: program and arguments; no shell is involved.
+        cwd, env: the program's directory and whole environment.
+        on_line: called with each line, without its end and without secrets.
+        redactor: knows the secrets.
+        timeout: seconds after which the tree is ended; None for no limit.
+        on_turn: called about ten times a second with the tree's memory.
+        hold: a descriptor that stays open until the whole tree has ended, even if this process is killed.
+
+    Raises:
+        PipelineError: the program could not be started.
+        BaseException: whatever arrives while waiting is passed on, after the whole tree has ended.
+    """
+    lines = LineAssembler(on_line, redactor, time.monotonic)
+    started = time.monotonic()
+    timed_out = False
+    with _Supervised(argv, cwd, env, merge=True, hold=hold) as tree:
+        while tree.open:
+            for _, data in tree.read(_TURN_S):
+                lines.feed(data)
+            lines.tick()
+            if on_turn is not None:
+                on_turn(tree.usage)
+            if timeout is not None and not timed_out and time.monotonic() - started > timeout:
+                timed_out = True
+                tree.ask_to_end()
+        lines.close()
+        final = tree.outcome()
+    return ProcessResult(
+        exit_code=final["exit_code"],
+        tail=tuple(lines.tail),
+        wall_s=final["wall_s"],
+        cpu_s=final["cpu_s"],
+        peak_rss_bytes=final["peak_rss"],
+        timed_out=timed_out,
+    )
+
+
+def capture(
+    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float, stdout_limit: int = 65536
+) -> Captured:
+    """Runs a short program and returns the first `stdout_limit` bytes of each of its two streams.
+
+    Raises:
+        PipelineError: the program could not be started.
+    """
+    kept = {"out": bytearray(), "err": bytearray()}
+    deadline = time.monotonic() + timeout
+    timed_out = False
+    with _Supervised(argv, cwd, env, merge=False) as tree:
+        while tree.open:
+            for name, data in tree.read(_TURN_S):
+                kept[name] += data[: max(0, stdout_limit - len(kept[name]))]
+            if not timed_out and time.monotonic() > deadline:
+                timed_out = True
+                tree.ask_to_end()
+        final = tree.outcome()
+    return Captured(
+        exit_code=final["exit_code"],
+        stdout=kept["out"].decode(errors="replace"),
+        stderr=kept["err"].decode(errors="replace"),
+        timed_out=timed_out,
+    )

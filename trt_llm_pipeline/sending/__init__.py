@@ -1,1 +1,0 @@
-"""The ways to a destination: object stores, HTTP PUT, a file in the workspace."""

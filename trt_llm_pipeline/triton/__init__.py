@@ -1,1 +1,0 @@
-"""Whether cog-triton could serve an archive: one check a question."""

@@ -1,0 +1,156 @@
+"""The directories below `builds/`: one a build, with its archive, its `build.json` and its logs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trt_llm_pipeline.artifact.pack import PARTIAL_SUFFIX
+from trt_llm_pipeline.workspace.workspace import Workspace, write_json
+
+RECORD_NAME = "build.json"
+ARCHIVE_NAMES = {"gzip": "engine.tar.gz", "none": "engine.tar"}
+
+
+_BUILD_ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{4}")
+
+
+class Builds:
+    """The builds of one workspace, and nothing else in `builds/`. Used with the workspace locked."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def directories(self) -> list[Path]:
+        """Every build's directory, the newest first."""
+        if not self._workspace.builds.is_dir() or self._workspace.builds.is_symlink():
+            return []
+        there = [path for path in self._workspace.builds.iterdir() if _BUILD_ID.fullmatch(path.name)]
+        return sorted((path for path in there if path.is_dir() and not path.is_symlink()), reverse=True)
+
+    def find(self, key: str) -> tuple[Path, Mapping[str, Any]] | None:
+        """The newest build with the key `key` whose archive is there: its archive and its record."""
+        for directory in self.directories():
+            record = _read(directory)
+            if record.get("key") != key:
+                continue
+            archive = directory / str(record.get("archive", {}).get("name"))
+            if archive.is_file() and not archive.is_symlink():
+                return archive, record
+        return None
+
+    def publish(self, archive: Path) -> Path | None:
+        """Puts an archive at the workspace's top, in one go, as a hard link.
+
+        Returns:
+            The path there; None where something is in its place that no build has put there.
+        """
+        newest = self._workspace.root / archive.name
+        if os.path.lexists(newest) and not self._published(newest):
+            return None
+        temporary = self._workspace.root / f".{archive.name}.{os.getpid()}.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(archive, temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(archive, temporary)
+        temporary.replace(newest)
+        self._remember(newest)
+        for other in set(ARCHIVE_NAMES.values()) - {archive.name}:
+            if self._published(self._workspace.root / other):
+                (self._workspace.root / other).unlink()
+        return newest
+
+    def forget(self) -> None:
+        """Makes every build's archive one that no later build is answered with; the archives stay."""
+        for directory in self.directories():
+            if record := _read(directory):
+                write_json(directory / RECORD_NAME, {**record, "key": None})
+
+    def settle_failed(self, directory: Path) -> None:
+        """Leaves of a failed build only its logs, for whoever wants to know why."""
+        if not directory.is_dir() or directory.is_symlink():
+            return  # a script has removed it
+        for path in directory.iterdir():
+            if path.is_file() or path.is_symlink():
+                path.unlink()
+        logs = directory / "logs"
+        if not logs.is_dir() or not any(logs.iterdir()):
+            shutil.rmtree(directory)
+
+    def remove_unfinished(self) -> None:
+        """Removes what a build that was killed left of its archive."""
+        for directory in self.directories():
+            for path in directory.glob(f".*{PARTIAL_SUFFIX}"):
+                path.unlink(missing_ok=True)
+
+    def keep_newest(self, count: int) -> None:
+        """Removes the oldest directories; the newest with an archive always stays."""
+        for path in self._expendable()[count - 1 :]:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def give_way(self, wanted_bytes: int) -> int:
+        """Removes old archives, the oldest first, until that many bytes are free; the bytes removed."""
+        removed = 0
+        for directory in reversed(self._expendable()):
+            if removed >= wanted_bytes:
+                break
+            size = sum(path.stat().st_size for path in directory.glob("engine.tar*"))
+            if size:  # without an archive it is the running build's, or a few lines of log
+                removed += size
+                shutil.rmtree(directory, ignore_errors=True)
+        return removed
+
+    def _expendable(self) -> list[Path]:
+        directories = self.directories()
+        good = next((path for path in directories if (path / RECORD_NAME).is_file()), None)
+        return [path for path in directories if path != good]
+
+    def _published(self, path: Path) -> bool:
+        """True where a build has put the archive at the workspace's top that is there now."""
+        try:
+            there = path.lstat()
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISREG(there.st_mode):
+            return False
+        if _read_json(self._note).get(path.name) == [there.st_ino, there.st_size, there.st_mtime_ns]:
+            return True
+        kept = [directory / path.name for directory in self.directories()]
+        return any(archive.is_file() and archive.stat().st_ino == there.st_ino for archive in kept)
+
+    def _remember(self, path: Path) -> None:
+        """Notes what was put at the top: its build's directory may be gone when the next one comes."""
+        there = path.lstat()
+        write_json(self._note, {path.name: [there.st_ino, there.st_size, there.st_mtime_ns]})
+
+    @property
+    def _note(self) -> Path:
+        return self._workspace.state / "published.json"
+
+
+def new_id() -> str:
+    """A build's name: when it began, and a few digits that no other has. Later ones sort after."""
+    seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
+    began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
+    return f"{began}.{microseconds:06d}Z-{secrets.token_hex(2)}"
+
+
+def _read(directory: Path) -> Mapping[str, Any]:
+    return _read_json(directory / RECORD_NAME)
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}

@@ -1,0 +1,100 @@
+"""Is there room? Asked before the download, answered with both numbers. And what to say when it is full."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from trt_llm_pipeline.errors import DiskFull, WorkspaceError
+from trt_llm_pipeline.process.resources import in_words
+from trt_llm_pipeline.settings import Settings
+
+_FULL_BELOW = 256 * 1024
+_FULL_BELOW_AT_MOST = 64 * 1024 * 1024
+_FULL_SHARE = 1000
+
+
+@dataclass(frozen=True)
+class DiskNeed:
+    """What a build needs on the workspace's disk, in bytes.
+
+    Attributes:
+        download: what is still to be downloaded.
+        steps: what the steps write, estimated: each about as much as the model's weights.
+        archive: the archive, estimated likewise.
+        free: what is free.
+    """
+
+    download: int
+    steps: int
+    archive: int
+    free: int
+
+    @property
+    def needed(self) -> int:
+        """All of it together."""
+        return self.download + self.steps + self.archive
+
+    @property
+    def short(self) -> int:
+        """How much too little is free; 0 where it is enough."""
+        return max(0, self.needed - self.free)
+
+    def check(self, workspace: Path) -> None:
+        """Raises `DiskFull`, with both numbers, where less is free than needed."""
+        if not self.short:
+            return
+        raise DiskFull(
+            f"{workspace} has {in_words(self.free)} free, but the build needs about {in_words(self.needed)}: "
+            f"{in_words(self.download)} to download, {in_words(self.steps)} for the steps' output and "
+            f"{in_words(self.archive)} for the archive. Free some, name another TRT_LLM_WORKSPACE, or set "
+            "TRT_LLM_DISK_CHECK=off if you know better"
+        )
+
+
+def need(workspace: Path, missing_bytes: int, model_bytes: int, steps: int) -> DiskNeed:
+    """What a build needs.
+
+    Args:
+        workspace: its directory, which need not exist yet.
+        missing_bytes: what is still to be downloaded.
+        model_bytes: the size of the whole model.
+        steps: how many steps the config has.
+    """
+    there = next(path for path in (workspace, *workspace.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    return DiskNeed(missing_bytes, model_bytes * steps, model_bytes, free)
+
+
+def is_full(directory: Path) -> bool:
+    """True where next to nothing can be written any more: less than a thousandth of the disk is free."""
+    usage = shutil.disk_usage(directory)
+    return usage.free < max(_FULL_BELOW, min(usage.total // _FULL_SHARE, _FULL_BELOW_AT_MOST))
+
+
+@contextmanager
+def translated(directory: Path) -> Iterator[None]:
+    """Turns what the system says when `directory` cannot be written into `DiskFull` or `WorkspaceError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            place, reason = error.filename or directory, error.strerror or error
+            raise WorkspaceError(
+                f"{place} cannot be used: {reason}; check who owns it, or name another TRT_LLM_WORKSPACE"
+            ) from error
+        raise DiskFull(
+            f"the disk of {directory} is full ({error.strerror}): free some, or name another "
+            "TRT_LLM_WORKSPACE, and build again"
+        ) from error
+
+
+def cache_limit(settings: Settings) -> int:
+    """How many bytes cached steps may take: what the settings say, or a quarter of the disk."""
+    if settings.cache_limit is not None:
+        return settings.cache_limit
+    return shutil.disk_usage(settings.workspace.root).total // 4
