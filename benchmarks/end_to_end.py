@@ -30,11 +30,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trt_llm_pipeline import pipeline
+from trt_llm_pipeline.preflight.validation import validate
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing import models
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import CogServer
-from trt_llm_pipeline.preflight.validation import validate
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLCHAIN = ROOT / "cpu_toolchain"

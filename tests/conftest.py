@@ -10,7 +10,8 @@ import pytest
 from trt_llm_pipeline.toolchain import Toolchain
 from trt_llm_pipeline.workspace.workspace import Workspace
 
-FIXTURES = Path(__file__).parent / "fixtures"
+ROOT = Path(__file__).resolve().parent.parent
+FIXTURES = ROOT / "tests" / "fixtures"
 
 _MINIATURE = {
     "examples/gpt": ("build.py", "hf_gpt_convert.py"),

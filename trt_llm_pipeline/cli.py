@@ -52,9 +52,9 @@ def build(
 ) -> None:
     """Build an engine. A token for gated models is taken from $HF_TOKEN."""
     with _failures(as_json):
+        from trt_llm_pipeline import pipeline
         from trt_llm_pipeline.config import source as config_source
         from trt_llm_pipeline.preflight import validation
-        from trt_llm_pipeline import pipeline
         from trt_llm_pipeline.settings import Settings
         from trt_llm_pipeline.terminal import JsonLines, Terminal
 
@@ -93,8 +93,7 @@ def plan(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: Jso
     """Show what a build would do: commands, directories, downloads and disk space. Runs nothing."""
     with _failures(as_json):
         from trt_llm_pipeline.config import source as config_source
-        from trt_llm_pipeline.preflight import preview
-        from trt_llm_pipeline.preflight import validation
+        from trt_llm_pipeline.preflight import preview, validation
         from trt_llm_pipeline.settings import Settings
 
         settings = Settings.from_env(workspace=workspace)
@@ -116,10 +115,10 @@ def cache(
 ) -> None:
     """List what is cached of earlier builds' steps, or clear it."""
     with _failures(as_json):
-        from trt_llm_pipeline.workspace.builds import Builds
         from trt_llm_pipeline.cache.store import StepCache
         from trt_llm_pipeline.process.resources import in_words
         from trt_llm_pipeline.settings import Settings
+        from trt_llm_pipeline.workspace.builds import Builds
 
         place = Settings.from_env(workspace=workspace).workspace
         cached = StepCache(place, 0)

@@ -11,37 +11,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline.workspace import builds
-from trt_llm_pipeline.workspace import disk
-from trt_llm_pipeline.inspection import inspect_archive as inspection
-from trt_llm_pipeline.model_source import source as model_source
-from trt_llm_pipeline.preflight import preview
-from trt_llm_pipeline.report import page as report
-from trt_llm_pipeline.step import run as step
-from trt_llm_pipeline.engine import tokenizer_files
 from trt_llm_pipeline import provenance
 from trt_llm_pipeline.artifact.atomic_file import appearing
-from trt_llm_pipeline.workspace.builds import ARCHIVE_NAMES, RECORD_NAME, Builds
-from trt_llm_pipeline.cache.store import StepCache
-from trt_llm_pipeline.errors import PipelineError, TrtLlmPipelineError
 from trt_llm_pipeline.cache.fingerprint import FileHashes
-from trt_llm_pipeline.workspace.ledger import Ledger
+from trt_llm_pipeline.cache.keys import StepKeys, model_identity
+from trt_llm_pipeline.cache.store import StepCache
+from trt_llm_pipeline.delivery.destination import Destination, parse_destination
+from trt_llm_pipeline.delivery.outbox import Outbox
+from trt_llm_pipeline.engine import tokenizer_files
+from trt_llm_pipeline.errors import PipelineError, TrtLlmPipelineError
+from trt_llm_pipeline.inspection import checks, readiness
+from trt_llm_pipeline.inspection import inspect_archive as inspection
+from trt_llm_pipeline.inspection.checks import Check
+from trt_llm_pipeline.model_source import source as model_source
 from trt_llm_pipeline.model_source.source import Snapshot
 from trt_llm_pipeline.observer import Clock, Observer, RedactedObserver
-from trt_llm_pipeline.delivery.outbox import Outbox
-from trt_llm_pipeline.process.lines import Redactor
 from trt_llm_pipeline.plan.plan import Plan
-from trt_llm_pipeline.report.page import REPORT_NAME
 from trt_llm_pipeline.plan.resolved_config import resolved_yaml
-from trt_llm_pipeline.process.resources import GpuMonitor, in_words
-from trt_llm_pipeline.delivery.destination import Destination, parse_destination
-from trt_llm_pipeline.settings import Settings
-from trt_llm_pipeline.step.run import StepContext, StepReport
-from trt_llm_pipeline.cache.keys import StepKeys, model_identity
-from trt_llm_pipeline.inspection import checks
-from trt_llm_pipeline.inspection import readiness
-from trt_llm_pipeline.inspection.checks import Check
+from trt_llm_pipeline.preflight import preview
 from trt_llm_pipeline.preflight.validation import Validated
+from trt_llm_pipeline.process.lines import Redactor
+from trt_llm_pipeline.process.resources import GpuMonitor, in_words
+from trt_llm_pipeline.report import page as report
+from trt_llm_pipeline.report.page import REPORT_NAME
+from trt_llm_pipeline.settings import Settings
+from trt_llm_pipeline.step import run as step
+from trt_llm_pipeline.step.run import StepContext, StepReport
+from trt_llm_pipeline.workspace import builds, disk
+from trt_llm_pipeline.workspace.builds import ARCHIVE_NAMES, RECORD_NAME, Builds
+from trt_llm_pipeline.workspace.ledger import Ledger
 from trt_llm_pipeline.workspace.workspace import write_json
 
 CONFIG_NAME = "cog-trt-llm-config.yaml"

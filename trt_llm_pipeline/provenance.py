@@ -13,11 +13,11 @@ from typing import Any
 
 import trt_llm_pipeline
 from trt_llm_pipeline.artifact.writer import ArchivedFile
+from trt_llm_pipeline.inspection.checks import Check
 from trt_llm_pipeline.model_source.source import Snapshot
 from trt_llm_pipeline.plan.plan import Plan
 from trt_llm_pipeline.process.resources import Gpu
 from trt_llm_pipeline.step.run import StepReport
-from trt_llm_pipeline.inspection.checks import Check
 
 MANIFEST_SCHEMA = 1
 

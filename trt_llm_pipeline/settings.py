@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trt_llm_pipeline.server.answer import parse_size
 from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.server.answer import parse_size
 from trt_llm_pipeline.workspace.workspace import Workspace
 
 KEEP_BUILDS = 5

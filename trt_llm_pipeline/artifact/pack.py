@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trt_llm_pipeline.artifact.atomic_file import PARTIAL_SUFFIX, appearing
+from trt_llm_pipeline.artifact.engine_files import engine_entries, extra_entry
 from trt_llm_pipeline.artifact.reader import ArchiveContents, read_archive
 from trt_llm_pipeline.artifact.writer import (
     MANIFEST_NAME,
@@ -19,8 +21,6 @@ from trt_llm_pipeline.artifact.writer import (
     WrittenArchive,
     write_archive,
 )
-from trt_llm_pipeline.artifact.atomic_file import PARTIAL_SUFFIX, appearing
-from trt_llm_pipeline.artifact.engine_files import engine_entries, extra_entry
 from trt_llm_pipeline.errors import ArtifactError
 
 __all__ = [

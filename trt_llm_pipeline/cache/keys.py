@@ -7,13 +7,13 @@ from pathlib import Path
 
 import trt_llm_pipeline
 from trt_llm_pipeline.cache import fingerprint
-from trt_llm_pipeline.step import results as outputs
-from trt_llm_pipeline.cache.store import StepCache
 from trt_llm_pipeline.cache.fingerprint import FileHashes
-from trt_llm_pipeline.workspace.ledger import Ledger
+from trt_llm_pipeline.cache.store import StepCache
 from trt_llm_pipeline.model_source.source import model_files
 from trt_llm_pipeline.plan.plan import Plan, PlannedStep
 from trt_llm_pipeline.process.resources import Gpu
+from trt_llm_pipeline.step import results as outputs
+from trt_llm_pipeline.workspace.ledger import Ledger
 
 
 class StepKeys:

@@ -27,7 +27,6 @@ from pydantic import (
     model_validator,
 )
 
-from trt_llm_pipeline.errors import ConfigError, Mistake
 from trt_llm_pipeline.config.yaml_reader import (
     Key,
     MappingNode,
@@ -38,6 +37,7 @@ from trt_llm_pipeline.config.yaml_reader import (
     parse,
     read_text,
 )
+from trt_llm_pipeline.errors import ConfigError, Mistake
 
 STEP_NAMES = ("convert_to_ft", "quantize", "build")
 EXECUTABLES = ("python", "python3", "trtllm-build")

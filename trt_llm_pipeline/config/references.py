@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from trt_llm_pipeline.config.model import STEP_ALIASES, BuildConfig
-from trt_llm_pipeline.errors import Mistake
 from trt_llm_pipeline.config.yaml_reader import Key
+from trt_llm_pipeline.errors import Mistake
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _MAX_CHARS = 32_768  # far beyond any path, far below what repeated doubling reaches

@@ -8,8 +8,8 @@ import urllib.request
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from trt_llm_pipeline.errors import ConfigError, Mistake
 from trt_llm_pipeline.config.yaml_reader import MAX_BYTES, decode, read_text
+from trt_llm_pipeline.errors import ConfigError, Mistake
 
 _TIMEOUT_S = 30.0
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from trt_llm_pipeline.artifact import pack as artifact
-from trt_llm_pipeline.delivery import send as delivery
 from trt_llm_pipeline.artifact import verified_copy
 from trt_llm_pipeline.artifact.writer import Compression
-from trt_llm_pipeline.workspace.builds import ARCHIVE_NAMES
-from trt_llm_pipeline.errors import DeliveryError
 from trt_llm_pipeline.cache.fingerprint import hash_file
-from trt_llm_pipeline.workspace.ledger import Ledger
-from trt_llm_pipeline.provenance import Archive
+from trt_llm_pipeline.delivery import send as delivery
 from trt_llm_pipeline.delivery.destination import Destination
+from trt_llm_pipeline.errors import DeliveryError
+from trt_llm_pipeline.provenance import Archive
+from trt_llm_pipeline.workspace.builds import ARCHIVE_NAMES
+from trt_llm_pipeline.workspace.ledger import Ledger
 from trt_llm_pipeline.workspace.workspace import Workspace
 
 _DELIVERY = "delivery"

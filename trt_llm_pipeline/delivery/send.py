@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from trt_llm_pipeline.artifact.writer import ArchivedFile, Compression, Progress, Sink, WrittenArchive
 from trt_llm_pipeline.artifact.atomic_file import appearing
 from trt_llm_pipeline.artifact.pack import write_artifact
-from trt_llm_pipeline.errors import ArtifactError, DeliveryError
+from trt_llm_pipeline.artifact.writer import ArchivedFile, Compression, Progress, Sink, WrittenArchive
 from trt_llm_pipeline.delivery.destination import Destination, parse_destination
 from trt_llm_pipeline.delivery.http_put import HttpPut, PutFailed
 from trt_llm_pipeline.delivery.store_upload import StoreUpload
+from trt_llm_pipeline.errors import ArtifactError, DeliveryError
 
 __all__ = ["Delivered", "Destination", "deliver", "deliver_file", "parse_destination"]
 

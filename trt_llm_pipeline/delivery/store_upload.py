@@ -12,8 +12,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from trt_llm_pipeline.errors import DeliveryError
 from trt_llm_pipeline.delivery.destination import Destination, is_loopback
+from trt_llm_pipeline.errors import DeliveryError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

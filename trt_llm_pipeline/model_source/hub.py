@@ -15,6 +15,9 @@ from trt_llm_pipeline.errors import (
     ModelUnavailable,
     TrtLlmPipelineError,
 )
+from trt_llm_pipeline.model_source.model_types import RetryLimits
+from trt_llm_pipeline.model_source.record import RecordedFile, check_path
+from trt_llm_pipeline.net.retrying import Patience
 from trt_llm_pipeline.net.stream import (
     HttpStatusError,
     Transient,
@@ -22,9 +25,6 @@ from trt_llm_pipeline.net.stream import (
     transient_status,
     wait_interruptibly,
 )
-from trt_llm_pipeline.model_source.record import RecordedFile, check_path
-from trt_llm_pipeline.model_source.model_types import RetryLimits
-from trt_llm_pipeline.net.retrying import Patience
 
 T = TypeVar("T")
 

@@ -15,11 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable, WorkspaceError
-from trt_llm_pipeline.process.resources import in_words
 from trt_llm_pipeline.model_source import record as model_record
-from trt_llm_pipeline.model_source.hub import Hub, Listing, endpoint_of, is_offline, offline_error
 from trt_llm_pipeline.model_source.choice import CACHE_FOLDER, choose_files, model_files
-from trt_llm_pipeline.model_source.record import Record, RecordedFile
+from trt_llm_pipeline.model_source.hub import Hub, Listing, endpoint_of, is_offline, offline_error
 from trt_llm_pipeline.model_source.model_types import (
     BRIEFLY,
     DownloadPlan,
@@ -30,7 +28,9 @@ from trt_llm_pipeline.model_source.model_types import (
     Snapshot,
     WeightFormat,
 )
+from trt_llm_pipeline.model_source.record import Record, RecordedFile
 from trt_llm_pipeline.model_source.transfer import Transfer, Wanted, disk_full, free_bytes, write_error
+from trt_llm_pipeline.process.resources import in_words
 
 __all__ = [
     "DownloadPlan",

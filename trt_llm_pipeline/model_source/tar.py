@@ -18,11 +18,8 @@ from trt_llm_pipeline.errors import (
     ModelUnavailable,
     TrtLlmPipelineError,
 )
-from trt_llm_pipeline.process.resources import in_words
 from trt_llm_pipeline.model_source import record as model_record
-from trt_llm_pipeline.net.stream import HttpStatusError
 from trt_llm_pipeline.model_source.choice import CACHE_FOLDER
-from trt_llm_pipeline.model_source.record import Record, RecordedFile
 from trt_llm_pipeline.model_source.model_types import (
     BRIEFLY,
     DownloadPlan,
@@ -32,8 +29,11 @@ from trt_llm_pipeline.model_source.model_types import (
     RetryLimits,
     Snapshot,
 )
+from trt_llm_pipeline.model_source.record import Record, RecordedFile
 from trt_llm_pipeline.model_source.tar_extract import Unpacked, unpack
 from trt_llm_pipeline.model_source.tar_reader import Fetcher, uncompressed
+from trt_llm_pipeline.net.stream import HttpStatusError
+from trt_llm_pipeline.process.resources import in_words
 
 # Left free on the disk, whatever the archive says.
 _SPARE_BYTES = 64 << 20

@@ -16,7 +16,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trt_llm_pipeline.errors import DiskFull, ModelUnavailable, TrtLlmPipelineError, WorkspaceError
-from trt_llm_pipeline.process.resources import in_words
+from trt_llm_pipeline.model_source.model_types import Progress, RetryLimits
+from trt_llm_pipeline.model_source.record import (
+    RecordedFile,
+    check_no_links,
+    check_path,
+    new_hash,
+    partial_name,
+)
+from trt_llm_pipeline.net.retrying import Patience
 from trt_llm_pipeline.net.stream import (
     HttpStatusError,
     ResponseStream,
@@ -26,15 +34,7 @@ from trt_llm_pipeline.net.stream import (
     open_stream,
     transient_failure,
 )
-from trt_llm_pipeline.model_source.record import (
-    RecordedFile,
-    check_no_links,
-    check_path,
-    new_hash,
-    partial_name,
-)
-from trt_llm_pipeline.model_source.model_types import Progress, RetryLimits
-from trt_llm_pipeline.net.retrying import Patience
+from trt_llm_pipeline.process.resources import in_words
 
 _CHUNK = 1 << 20
 _WORKERS = 8

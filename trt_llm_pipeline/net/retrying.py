@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trt_llm_pipeline.net.stream import Transient
 from trt_llm_pipeline.model_source.model_types import RetryLimits
+from trt_llm_pipeline.net.stream import Transient
 
 
 class Patience:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trt_llm_pipeline.config import references
-from trt_llm_pipeline.plan.command import RenderedArgs, render
 from trt_llm_pipeline.config.model import BuildConfig, StepConfig
-from trt_llm_pipeline.errors import Mistake, ToolchainError, WorkspaceError
-from trt_llm_pipeline.workspace.ledger import Ledger
 from trt_llm_pipeline.config.references import Resolver, UnresolvedReferenceError
+from trt_llm_pipeline.errors import Mistake, ToolchainError, WorkspaceError
+from trt_llm_pipeline.plan.command import RenderedArgs, render
 from trt_llm_pipeline.toolchain import Toolchain
+from trt_llm_pipeline.workspace.ledger import Ledger
 from trt_llm_pipeline.workspace.workspace import Workspace
 
 #: Stands for an output directory that only the step itself will show.

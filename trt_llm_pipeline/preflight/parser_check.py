@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline.process import tree as process
 from trt_llm_pipeline.errors import PipelineError
-from trt_llm_pipeline.process.lines import Redactor
 from trt_llm_pipeline.preflight import messages as preflight_messages
+from trt_llm_pipeline.process import tree as process
+from trt_llm_pipeline.process.lines import Redactor
 
 # A first import of torch and tensorrt_llm from a cold disk takes tens of seconds.
 TIME_LIMIT_S = 60.0

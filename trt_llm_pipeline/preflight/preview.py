@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline.workspace import disk
-from trt_llm_pipeline.model_source import source as model_source
-from trt_llm_pipeline.cache.store import StepCache
-from trt_llm_pipeline.plan.command import shell_line
-from trt_llm_pipeline.workspace.disk import DiskNeed
 from trt_llm_pipeline.cache.fingerprint import FileHashes
-from trt_llm_pipeline.workspace.ledger import Ledger
+from trt_llm_pipeline.cache.keys import StepKeys, model_identity
+from trt_llm_pipeline.cache.store import StepCache
+from trt_llm_pipeline.model_source import source as model_source
 from trt_llm_pipeline.model_source.source import DownloadPlan, ModelRequest
+from trt_llm_pipeline.plan.command import shell_line
 from trt_llm_pipeline.plan.plan import Plan
+from trt_llm_pipeline.preflight.validation import Validated
 from trt_llm_pipeline.process.resources import GpuMonitor, in_words
 from trt_llm_pipeline.settings import Settings
-from trt_llm_pipeline.cache.keys import StepKeys, model_identity
-from trt_llm_pipeline.preflight.validation import Validated
+from trt_llm_pipeline.workspace import disk
+from trt_llm_pipeline.workspace.disk import DiskNeed
+from trt_llm_pipeline.workspace.ledger import Ledger
 
 
 @dataclass(frozen=True)

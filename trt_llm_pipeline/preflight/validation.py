@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trt_llm_pipeline.config import model as config
-from trt_llm_pipeline.cache import fingerprint
-from trt_llm_pipeline.preflight import parser_check as preflight
 from trt_llm_pipeline import toolchain
+from trt_llm_pipeline.cache import fingerprint
+from trt_llm_pipeline.cache.fingerprint import FileHashes
 from trt_llm_pipeline.cache.store import StepCache
+from trt_llm_pipeline.config import model as config
 from trt_llm_pipeline.config.model import BuildConfig
 from trt_llm_pipeline.errors import ConfigError, Mistake
-from trt_llm_pipeline.cache.fingerprint import FileHashes
 from trt_llm_pipeline.plan.plan import Plan, PlannedStep, plan
+from trt_llm_pipeline.preflight import parser_check as preflight
 from trt_llm_pipeline.settings import Settings
 
 

@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from trt_llm_pipeline.workspace import disk
-from trt_llm_pipeline.engine import layout as engine_layout
-from trt_llm_pipeline.step import results as outputs
-from trt_llm_pipeline.process import tree as process
-from trt_llm_pipeline.process import resources
 from trt_llm_pipeline.cache.store import StepCache
-from trt_llm_pipeline.plan.command import shell_line
+from trt_llm_pipeline.engine import layout as engine_layout
 from trt_llm_pipeline.errors import DiskFull, StepFailed, StepOutputError, StepTimeout
-from trt_llm_pipeline.workspace.ledger import Ledger
-from trt_llm_pipeline.process.lines import Redactor
+from trt_llm_pipeline.plan.command import shell_line
 from trt_llm_pipeline.plan.plan import Plan, PlannedStep
+from trt_llm_pipeline.process import resources
+from trt_llm_pipeline.process import tree as process
+from trt_llm_pipeline.process.lines import Redactor
 from trt_llm_pipeline.process.resources import GpuMonitor, in_words
+from trt_llm_pipeline.step import results as outputs
+from trt_llm_pipeline.workspace import disk
+from trt_llm_pipeline.workspace.ledger import Ledger
 from trt_llm_pipeline.workspace.workspace import FileMark, Workspace
 
 _SILENCE_S = 60.0

@@ -1,0 +1,190 @@
+"""Reading an archive back: what is sound, and how each kind of damage is named."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from trt_llm_pipeline.artifact.pack import pack
+from trt_llm_pipeline.artifact.reader import read_archive
+from trt_llm_pipeline.artifact.writer import ArchivedFile
+from trt_llm_pipeline.errors import ArtifactError
+
+ENGINE = bytes(range(256)) * 9_001
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    directory = tmp_path / "engine_outputs"
+    directory.mkdir()
+    (directory / "config.json").write_text("{}")
+    (directory / "rank0.engine").write_bytes(ENGINE)
+    return directory
+
+
+def tarred(members: dict[str, bytes], *, fmt: int = tarfile.PAX_FORMAT) -> bytes:
+    """An ordinary uncompressed tar, padded to its record."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=fmt) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return sink.getvalue()
+
+
+def manifest(**files: bytes) -> bytes:
+    listed = {
+        name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
+    }
+    return json.dumps({"files": listed}).encode()
+
+
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+def test_what_was_packed_is_sound_and_strict(engine: Path, tmp_path: Path, compression: str) -> None:
+    packed = pack(
+        engine, tmp_path / "archive", extra={}, manifest={"model_id": "a/b"}, compression=compression
+    )
+    read = read_archive(packed.path)
+    assert (read.size, read.sha256, read.files) == (packed.size, packed.sha256, packed.files)
+    assert (read.problems, read.strict, read.compression) == ((), True, compression)
+    assert read.manifest is not None
+    assert read.manifest["model_id"] == "a/b"
+
+
+def test_asked_for_contents_are_kept(engine: Path, tmp_path: Path) -> None:
+    packed = pack(engine, tmp_path / "archive", extra={}, manifest={})
+    read = read_archive(packed.path, keep=lambda name, size: size < 100)
+    assert set(read.kept) == {"config.json", "manifest.json"}
+    assert read.kept["config.json"] == b"{}"
+
+
+def test_an_ordinary_archive_is_read_but_is_not_strict() -> None:
+    plain = tarred({"a": b"1", "manifest.json": manifest(a=b"1")})
+    for data in (plain, gzip.compress(plain)):
+        read = read_archive(io.BytesIO(data))
+        assert (read.problems, read.strict) == ((), False)
+        assert read.files[0] == ArchivedFile("a", 1, hashlib.sha256(b"1").hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ({"a": b"2", "manifest.json": manifest(a=b"1")}, "a was altered: its SHA-256 is"),
+        ({"a": b"12", "manifest.json": manifest(a=b"1")}, "a has 2 bytes; manifest.json says 1"),
+        ({"manifest.json": manifest(a=b"1")}, "a is in manifest.json but not in the archive"),
+        ({"a": b"1", "manifest.json": manifest()}, "a is not in manifest.json"),
+        ({"manifest.json": manifest(a=b"1"), "a": b"1"}, "manifest.json is not the last file"),
+        ({"a": b"1"}, "it has no manifest.json"),
+        ({"a": b"1", "manifest.json": b"{"}, "manifest.json is not valid JSON"),
+        ({"a": b"1", "manifest.json": b"[]"}, "manifest.json does not list the archive's files"),
+        ({"../a": b"1", "manifest.json": b'{"files": {}}'}, "'../a' leads out of the folder"),
+    ],
+)
+def test_each_difference_from_the_manifest_is_named(members: dict[str, bytes], problem: str) -> None:
+    problems = read_archive(io.BytesIO(tarred(members))).problems
+    assert any(text.startswith(problem) for text in problems), problems
+
+
+def test_a_file_that_is_there_twice_is_named() -> None:
+    first, second = tarred({"a": b"1"}), tarred({"a": b"1", "manifest.json": manifest(a=b"1")})
+    assert "a is there twice" in read_archive(io.BytesIO(first[:1024] + second)).problems
+
+
+def test_links_and_devices_are_named() -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        for name, kind in (
+            ("link", tarfile.SYMTYPE),
+            ("device", tarfile.CHRTYPE),
+            ("folder", tarfile.DIRTYPE),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            info.linkname = "/etc/passwd" if kind == tarfile.SYMTYPE else ""
+            archive.addfile(info)
+    problems = read_archive(io.BytesIO(sink.getvalue())).problems
+    assert [problem.split()[0] for problem in problems[:3]] == ["link", "device", "folder"]
+
+
+def test_a_missing_end_mark_and_bytes_after_it_are_named() -> None:
+    members = {"a": b"1", "manifest.json": manifest(a=b"1")}
+    data = tarred(members)
+    end = 4 * 512
+    assert any(
+        "end-of-archive mark is missing" in text for text in read_archive(io.BytesIO(data[:end])).problems
+    )
+    extended = io.BytesIO(data + b"x" * 512)
+    assert any("something after the end-of-archive" in text for text in read_archive(extended).problems)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_an_archive_that_was_cut_off_is_refused(
+    engine: Path, tmp_path: Path, compression: str, share: float
+) -> None:
+    data = pack(engine, tmp_path / "a", extra={}, manifest={}, compression=compression).path.read_bytes()
+    with pytest.raises(ArtifactError, match=r"cannot be read as a tar or tar.gz"):
+        read_archive(io.BytesIO(data[: int(len(data) * share)]))
+
+
+def test_a_flipped_bit_never_passes(engine: Path, tmp_path: Path) -> None:
+    data = bytearray(pack(engine, tmp_path / "a", extra={}, manifest={}).path.read_bytes())
+    for position in range(12, len(data), len(data) // 25):
+        data[position] ^= 16
+        try:
+            read = read_archive(io.BytesIO(data))
+        except ArtifactError:
+            pass
+        else:
+            assert read.problems, position
+        data[position] ^= 16
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", b"PK\x03\x04" + bytes(2000), b"\x1f\x8b", gzip.compress(b"hi" * 999)]
+)
+def test_what_is_no_archive_is_refused(data: bytes) -> None:
+    with pytest.raises(ArtifactError, match="cannot be read as a tar"):
+        read_archive(io.BytesIO(data))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"cannot read .*gone: No such file"):
+        read_archive(tmp_path / "gone")
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_an_address_is_streamed_and_its_query_never_repeated(
+    engine: Path, tmp_path: Path, address: str
+) -> None:
+    packed = pack(engine, tmp_path / "engine.tar.gz", extra={}, manifest={})
+    assert read_archive(f"{address}/engine.tar.gz?signature=s3cret").files == packed.files
+    with pytest.raises(ArtifactError) as caught:
+        read_archive(f"{address}/gone?signature=s3cret")
+    assert str(caught.value) == f"cannot fetch {address.rpartition(':')[0]}/gone: HTTP 404"

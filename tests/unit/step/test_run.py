@@ -1,0 +1,339 @@
+"""One step, with real scripts: its directory emptied, its results checked, its failures explained."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trt_llm_pipeline.config.model import loads
+from trt_llm_pipeline.errors import StepFailed, StepOutputError, StepTimeout, WorkspaceError
+from trt_llm_pipeline.plan.plan import Plan, plan
+from trt_llm_pipeline.process.lines import Redactor
+from trt_llm_pipeline.process.resources import GpuMonitor
+from trt_llm_pipeline.step import run as steps
+from trt_llm_pipeline.step.run import StepContext, StepReport
+from trt_llm_pipeline.toolchain import Toolchain
+from trt_llm_pipeline.workspace.ledger import Ledger
+from trt_llm_pipeline.workspace.workspace import Workspace
+
+#: A script that runs its first argument, with what a script usually needs at hand.
+SCRIPT = """
+import argparse, json, os, pathlib, signal, sys, time
+parser = argparse.ArgumentParser()
+parser.add_argument("--do")
+parser.add_argument("--out")
+arguments = parser.parse_args()
+def write(name, text="x"):
+    path = pathlib.Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+exec(arguments.do)
+"""
+ENGINE = {
+    "builder_config": {"name": "gpt", "precision": "float16", "tensor_parallel": 2},
+    "plugin_config": {},
+}
+
+
+class Bench:
+    """Runs single steps in one workspace."""
+
+    def __init__(self, toolchain: Toolchain, workspace: Workspace, logs: Path) -> None:
+        for script in ("build.py", "hf_gpt_convert.py"):
+            (toolchain.root / "examples/gpt" / script).write_text(SCRIPT)
+        self.toolchain = toolchain
+        self.workspace = workspace
+        workspace.prepare()
+        self.ledger = Ledger(workspace)
+        self.logs = logs
+        logs.mkdir()
+        self.lines: list[str] = []
+        self.log: Callable[[str], None] = self.lines.append
+        self.token: str | None = None
+        self.default_timeout: float | None = 30
+
+    def plan(self, text: str) -> Plan:
+        planned, mistakes = plan(loads(text, "c.yaml"), self.toolchain, self.workspace)
+        assert mistakes == []
+        return planned
+
+    def run(
+        self,
+        do: str,
+        *,
+        name: str = "convert_to_ft",
+        output_dir: str | None = "./out",
+        timeout: str | None = None,
+        out: str | None = None,
+    ) -> StepReport:
+        lines = ["model_id: m", "example_name: gpt"]
+        if name != "build":
+            lines.append("build: {script: build.py}")
+        lines += [f"{name}:", f"  script: {'build.py' if name == 'build' else 'hf_gpt_convert.py'}"]
+        lines += [f"  output_dir: {output_dir}"] if output_dir else []
+        lines += [f"  timeout: {timeout}"] if timeout else []
+        lines += ["  args:", f"    do: {json.dumps(textwrap.dedent(do))}"]
+        lines += [f"    out: {out}"] if out else []
+        planned = self.plan("\n".join(lines))
+        context = StepContext(
+            plan=planned,
+            ledger=self.ledger,
+            env=steps.environment(planned, {"PATH": os.environ["PATH"], "GIVEN": "1"}, self.token),
+            redactor=Redactor([self.token]),
+            log=lambda line: self.log(line),
+            logs=self.logs,
+            gpus=GpuMonitor(),
+            default_timeout=self.default_timeout,
+        )
+        return steps.run(context, next(s for s in planned.steps if s.name == name), {})
+
+    def files(self) -> set[str]:
+        return set(self.workspace.files())
+
+
+@pytest.fixture
+def bench(miniature: Toolchain, workspace: Workspace, tmp_path: Path) -> Bench:
+    return Bench(miniature, workspace, tmp_path / "logs")
+
+
+class TestASuccessfulStep:
+    def test_reports_what_it_did(self, bench: Bench) -> None:
+        report = bench.run("print('hello'); write('out/a')")
+        assert report.name == "convert_to_ft"
+        assert report.output_dir == bench.workspace.root / "out"
+        assert report.argv[2:] == ("--do", "print('hello'); write('out/a')")
+        assert report.wall_s > 0
+        assert report.cpu_s > 0
+        assert report.peak_memory_bytes > 1_000_000
+        assert tuple(shlex.split(bench.lines[0].removeprefix("step convert_to_ft: "))) == report.argv
+        assert bench.lines[1] == "hello"
+        assert bench.lines[2].startswith("step convert_to_ft: done in ")
+        assert (bench.logs / "convert_to_ft.log").read_text() == "hello\n"
+
+    def test_runs_in_the_workspace_with_the_environment_of_steps(self, bench: Bench) -> None:
+        bench.token = "hf_MARKED_token"
+        bench.run(
+            "write('out/env', json.dumps(dict(os.environ))); print(os.environ['HF_TOKEN'], os.getcwd())"
+        )
+        env = json.loads((bench.workspace.root / "out/env").read_text())
+        assert env.pop("LC_CTYPE", "C.UTF-8") == "C.UTF-8"
+        assert env == {
+            "PATH": os.environ["PATH"],
+            "GIVEN": "1",
+            "HF_TOKEN": "hf_MARKED_token",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": str(bench.workspace.state / "import"),
+        }
+        assert bench.lines[1] == f"[secret] {bench.workspace.root}"
+        assert "MARKED" not in (bench.logs / "convert_to_ft.log").read_text()
+
+    def test_can_import_examples_of_the_toolchain_and_not_its_root(self, bench: Bench) -> None:
+        (bench.toolchain.root / "examples/shared.py").write_text("VALUE = 7")
+        (bench.toolchain.root / "tensorrt_llm").mkdir()
+        planned = bench.plan("model_id: m\nexample_name: gpt\nbuild: {script: build.py}")
+        for _ in range(2):
+            steps.prepare_imports(planned)
+        bench.run(
+            """
+            from examples import shared
+            write('out/a', str(shared.VALUE))
+            try:
+                import tensorrt_llm
+            except ImportError:
+                write('out/b')
+            """
+        )
+        assert (bench.workspace.root / "out/a").read_text() == "7"
+        assert bench.files() == {"out/a", "out/b"}
+        assert not list(bench.toolchain.root.rglob("__pycache__"))
+
+    def test_an_earlier_builds_files_are_gone_before_it_starts(self, bench: Bench) -> None:
+        bench.run("write('out/rank0'); write('out/rank1')")
+        bench.run("assert not os.path.exists('out/rank1'); write('out/rank0')")
+        assert bench.files() == {"out/rank0"}
+
+    def test_its_results_need_not_be_declared(self, bench: Bench) -> None:
+        first = bench.run(
+            "write('c/1-gpu/a'); write('c/1-gpu/b'); write('model.cache')", output_dir=None, out="./c"
+        )
+        assert first.output_dir == bench.workspace.root / "c/1-gpu"
+        assert f"step convert_to_ft: its new files are in {first.output_dir}" in bench.lines
+        # The next build clears them away, also where it writes less.
+        bench.run("write('c/1-gpu/a')", output_dir=None, out="./c")
+        assert bench.files() == {"c/1-gpu/a", "model.cache"}
+
+
+class TestResultsAreChecked:
+    def test_nothing_written(self, bench: Bench) -> None:
+        with pytest.raises(StepOutputError) as caught:
+            bench.run("pass")
+        assert str(caught.value) == (
+            "step convert_to_ft: exited 0, but c.yaml:6: convert_to_ft.output_dir './out' does not exist: "
+            f"it wrote no files below {bench.workspace.root}; "
+            "check which of its options names the output directory"
+        )
+        assert caught.value.exit_code == 0
+
+    def test_an_empty_directory(self, bench: Bench) -> None:
+        with pytest.raises(StepOutputError, match=r"'\./out' is empty: it wrote no files"):
+            bench.run("os.makedirs('out/deep')")
+
+    def test_files_that_went_elsewhere(self, bench: Bench) -> None:
+        with pytest.raises(StepOutputError) as caught:
+            bench.run("write('c/1-gpu/a')")
+        assert (
+            "c.yaml:6: convert_to_ft.output_dir './out' does not exist: its files went to ./c/1-gpu; "
+            in str(caught.value)
+        )
+        assert "change that line to output_dir: ./c/1-gpu, or leave it out" in str(caught.value)
+
+    @pytest.mark.parametrize("output_dir", [None, "./out"])
+    def test_files_that_went_to_several_places(self, bench: Bench, output_dir: str | None) -> None:
+        with pytest.raises(StepOutputError, match=r"several directories \(\./a, \./b\); name one of them"):
+            bench.run("write('a/x'); write('b/x')", output_dir=output_dir)
+
+    def test_nothing_written_where_nothing_was_declared(self, bench: Bench) -> None:
+        with pytest.raises(
+            StepOutputError, match=r"hf_gpt_convert\.py exited 0, but it wrote no files below"
+        ):
+            bench.run("write('model.cache')", output_dir=None)
+
+    def test_older_files_of_others_among_what_was_found(self, bench: Bench) -> None:
+        (bench.workspace.root / "c").mkdir()
+        (bench.workspace.root / "c/rank1").write_text("mine")
+        with pytest.raises(StepOutputError, match=r"also holds older files that no build made \(c/rank1\)"):
+            bench.run("write('c/rank0')", output_dir=None, out="c")
+        assert (bench.workspace.root / "c/rank1").read_text() == "mine"
+
+    def test_a_link_in_place_of_the_directory(self, bench: Bench, tmp_path: Path) -> None:
+        (tmp_path / "precious").mkdir()
+        (tmp_path / "precious/file").write_text("mine")
+        with pytest.raises(
+            StepOutputError, match=f"made a link of its output directory that leads to {tmp_path}"
+        ):
+            bench.run(f"os.symlink({str(tmp_path / 'precious')!r}, 'out')")
+        with pytest.raises(WorkspaceError, match="now leads to") as caught:
+            bench.ledger.empty(bench.workspace.root / "out", "./out")
+        assert str(tmp_path) in str(caught.value)
+        assert (tmp_path / "precious/file").read_text() == "mine"
+
+    def test_a_rank_that_is_missing(self, bench: Bench) -> None:
+        config = json.dumps(json.dumps(ENGINE))
+        do = f"write('e/config.json', {config}); write('e/gpt_float16_tp2_rank0.engine')"
+        with pytest.raises(StepOutputError, match=r"step build: exited 0, but .*rank1"):
+            bench.run(do, name="build", output_dir="./e")
+        complete = bench.run(f"{do}; write('e/gpt_float16_tp2_rank1.engine')", name="build", output_dir="./e")
+        assert complete.output_dir == bench.workspace.root / "e"
+
+
+class TestFailures:
+    def test_an_exit_code_with_the_last_lines_and_what_is_left(self, bench: Bench) -> None:
+        with pytest.raises(StepFailed) as caught:
+            bench.run("write('out/a', 'x' * 1500); write('out/b'); print('one'); print('two'); sys.exit(3)")
+        error = caught.value
+        assert str(error) == (
+            "step convert_to_ft: hf_gpt_convert.py exited with code 3; it left 2 files (1.5 kB) in out\n"
+            "  | one\n  | two"
+        )
+        assert (error.exit_code, error.tail) == (3, ("one", "two"))
+        # What it left is known as a build's, so that the next one can begin.
+        assert bench.run("write('out/c')").output_dir is not None
+        assert bench.files() == {"out/c"}
+
+    def test_a_script_that_breaks_off(self, bench: Bench) -> None:
+        with pytest.raises(
+            StepFailed, match=r"(?s)exited with code 1; it left no files behind.*ZeroDivisionError"
+        ):
+            bench.run("1 / 0")
+
+    def test_a_signal_by_name(self, bench: Bench) -> None:
+        with pytest.raises(StepFailed) as caught:
+            bench.run("os.kill(os.getpid(), signal.SIGKILL)")
+        assert "was killed by SIGKILL; its process tree used " in str(caught.value)
+        assert "probably out of memory" not in str(caught.value)
+        assert caught.value.exit_code == -9
+
+    def test_memory_is_blamed_only_where_the_figures_say_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(steps.resources, "machine_memory_bytes", lambda: 1000)
+        assert "probably out of memory" not in steps._why(-9, 700, oom_killed=False)
+        assert "probably out of memory" in steps._why(-9, 900, oom_killed=False)
+        assert "probably out of memory" in steps._why(-9, 0, oom_killed=True)
+        assert steps._why(-15, 999, oom_killed=True) == "was killed by SIGTERM"
+        assert steps._why(-64, 0, oom_killed=False).startswith("was killed by ")
+
+    @pytest.mark.parametrize(("timeout", "default"), [("0.6", 30), (None, 0.6)])
+    def test_a_step_that_takes_too_long(self, bench: Bench, timeout: str | None, default: float) -> None:
+        bench.default_timeout = default
+        with pytest.raises(
+            StepTimeout, match=r"(?s)its limit of 1 s and was ended; raise convert_to_ft.timeout.*begun"
+        ):
+            bench.run("print('begun'); write('out/a'); time.sleep(60)", timeout=timeout)
+        assert bench.ledger.ours(bench.workspace.files()).keys() == {"out/a"}
+
+    def test_files_of_the_user_in_its_directory(self, bench: Bench) -> None:
+        bench.run("write('out/a')")
+        planned = bench.plan("model_id: m\nexample_name: gpt\nbuild: {script: build.py, output_dir: ./out}")
+        (bench.workspace.root / "out/notes.txt").write_text("mine")
+        context = StepContext(
+            planned, bench.ledger, {}, Redactor(), bench.log, bench.logs, GpuMonitor(), None
+        )
+        with pytest.raises(
+            WorkspaceError, match=r"'\./out' holds files that no build made \(out/notes\.txt\)"
+        ):
+            steps.run(context, planned.steps[0], {})
+        assert bench.files() == {"out/a", "out/notes.txt"}
+        assert bench.lines[-1].startswith("step convert_to_ft: done")
+
+    def test_a_cancelled_step_leaves_its_files_on_the_books(self, bench: Bench) -> None:
+        def log(line: str) -> None:
+            if line == "ready":
+                raise KeyboardInterrupt
+
+        bench.log = log
+        with pytest.raises(KeyboardInterrupt):
+            bench.run("write('out/half'); print('ready'); time.sleep(60)")
+        assert bench.ledger.ours(bench.workspace.files()).keys() == {"out/half"}
+        assert bench.ledger.recover() == ()
+
+
+class TestWhatIsShown:
+    def test_a_flood_goes_to_the_file_and_its_end_to_the_log(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(steps, "_SHOWN_BYTES", 1000)
+        monkeypatch.setattr(steps, "_LOG_FILE_BYTES", 5000)
+        bench.run("[print(f'line {n}') for n in range(2000)]; write('out/a')")
+        shown = [line for line in bench.lines if line.startswith("line ")]
+        assert shown[0] == "line 0"
+        assert shown[-20:] == [f"line {number}" for number in range(1980, 2000)]
+        assert len(shown) < 150
+        hidden = 2000 - len(shown)
+        assert f"[... {hidden} lines only in {bench.logs}/convert_to_ft.log]" in bench.lines
+        kept = (bench.logs / "convert_to_ft.log").read_text()
+        assert len(kept) < 5100
+        assert kept.endswith("\n[the rest of the output is not kept]\n")
+
+    def test_a_silent_step_is_announced(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(steps, "_SILENCE_S", 0.9)
+        bench.run("time.sleep(1.6); write('out/a')")
+        announced = [line for line in bench.lines if "still running after" in line]
+        assert len(announced) == 1
+        assert "s, memory " in announced[0]
+        assert "(at most " in announced[0]
+
+    def test_samples_are_thinned_out_and_no_peak_is_lost(self) -> None:
+        samples = [(float(n), n % 7, (n % 5, 10 - n % 5)) for n in range(601)]
+        samples[600] = (600.0, 1, (99, 0))
+        before = samples.copy()
+        steps._thin_out(samples)
+        assert len(samples) == 301
+        assert [at for at, _, _ in samples] == [float(n) for n in range(0, 601, 2)]
+        assert max(used for _, used, _ in samples) == max(used for _, used, _ in before)
+        assert steps._gpu_peak(samples) == steps._gpu_peak(before) == (99, 10)
