@@ -10,7 +10,7 @@ from cog import BasePredictor, Input, Path, Secret
 from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.config.source import read
 from trt_llm_pipeline.observer import Stage
-from trt_llm_pipeline.preflight.validation import validate
+from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.server.answer import check_variables, decide_delivery, server_argv
 from trt_llm_pipeline.server.orphan import exit_when_orphaned
 from trt_llm_pipeline.server.progress import throttled

@@ -19,7 +19,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks._loopback import hub_process, in_turns, machine, write_random
-from trt_llm_pipeline.model_source.source import ModelRequest, fetch, plan
+from trt_llm_pipeline.model_source import fetch, plan
+from trt_llm_pipeline.model_source.source import ModelRequest
 
 AT_LEAST = 0.8
 MODEL_ID = "bench/model"

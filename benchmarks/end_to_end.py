@@ -30,7 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trt_llm_pipeline import pipeline
-from trt_llm_pipeline.preflight.validation import validate
+from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing import models
 from trt_llm_pipeline.testing.hub import HubServer

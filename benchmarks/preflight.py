@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trt_llm_pipeline.preflight import parser_check as preflight
+from trt_llm_pipeline.preflight import parser_check
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLCHAIN = ROOT / "cpu_toolchain"
@@ -63,13 +63,13 @@ def show_help() -> None:
 
 def ask(env: dict[str, str]) -> None:
     for script, args in STEPS.items():
-        answer = preflight.probe(
+        answer = parser_check.probe(
             [sys.executable, str(TOOLCHAIN / "examples" / "gpt" / script), *args],
             interpreter=sys.executable,
             toolchain_root=TOOLCHAIN,
             env=env,
         )
-        if not isinstance(answer, preflight.Checked) or answer.mistakes:
+        if not isinstance(answer, parser_check.Checked) or answer.mistakes:
             raise SystemExit(f"{script} was not found right: {answer}")
 
 

@@ -27,7 +27,8 @@ import numpy as np
 from isal import igzip
 
 from benchmarks._loopback import hub_process, in_turns, machine
-from trt_llm_pipeline.model_source.source import ModelRequest, fetch
+from trt_llm_pipeline.model_source import fetch
+from trt_llm_pipeline.model_source.source import ModelRequest
 from trt_llm_pipeline.model_source.tar_extract import unpack
 from trt_llm_pipeline.model_source.tar_reader import CHUNK, uncompressed
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trt_llm_pipeline.toolchain import Toolchain
-from trt_llm_pipeline.workspace.workspace import Workspace
+from trt_llm_pipeline.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "tests" / "fixtures"

@@ -53,13 +53,13 @@ def build(
     """Build an engine. A token for gated models is taken from $HF_TOKEN."""
     with _failures(as_json):
         from trt_llm_pipeline import pipeline
-        from trt_llm_pipeline.config import source as config_source
+        from trt_llm_pipeline.config.source import read
         from trt_llm_pipeline.preflight import validation
         from trt_llm_pipeline.settings import Settings
         from trt_llm_pipeline.terminal import JsonLines, Terminal
 
         settings = Settings.from_env(workspace=workspace)
-        text, name = config_source.read(config)
+        text, name = read(config)
         validated = validation.validate(text, name, settings)
         with JsonLines(sys.stderr) if as_json else Terminal() as observer:
             result = pipeline.build(validated, settings, observer, destination=destination)
@@ -73,12 +73,12 @@ def build(
 def validate(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Name every mistake of a config: exit code 0 without any, else 1. Downloads and writes nothing."""
     with _failures(as_json):
-        from trt_llm_pipeline.config import source as config_source
+        from trt_llm_pipeline.config.source import read
         from trt_llm_pipeline.preflight import validation
         from trt_llm_pipeline.settings import Settings
 
         settings = Settings.from_env(workspace=workspace)
-        text, name = config_source.read(config)
+        text, name = read(config)
         validated = validation.validate(text, name, settings)
         if as_json:
             _print_json({"valid": True, "mistakes": [], "notes": list(validated.notes)})
@@ -92,12 +92,12 @@ def validate(config: ConfigArgument, workspace: WorkspaceOption = None, as_json:
 def plan(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Show what a build would do: commands, directories, downloads and disk space. Runs nothing."""
     with _failures(as_json):
-        from trt_llm_pipeline.config import source as config_source
+        from trt_llm_pipeline.config.source import read
         from trt_llm_pipeline.preflight import preview, validation
         from trt_llm_pipeline.settings import Settings
 
         settings = Settings.from_env(workspace=workspace)
-        text, name = config_source.read(config)
+        text, name = read(config)
         shown = preview.preview(validation.validate(text, name, settings), settings)
         if as_json:
             _print_json(shown.as_json())
@@ -115,10 +115,10 @@ def cache(
 ) -> None:
     """List what is cached of earlier builds' steps, or clear it."""
     with _failures(as_json):
-        from trt_llm_pipeline.cache.store import StepCache
-        from trt_llm_pipeline.process.resources import in_words
+        from trt_llm_pipeline.cache import StepCache
         from trt_llm_pipeline.settings import Settings
-        from trt_llm_pipeline.workspace.builds import Builds
+        from trt_llm_pipeline.units import in_words
+        from trt_llm_pipeline.workspace import Builds
 
         place = Settings.from_env(workspace=workspace).workspace
         cached = StepCache(place, 0)
@@ -150,7 +150,7 @@ def inspect(
 ) -> None:
     """Show what is in an archive and whether cog-triton can serve it: exit code 0 if so, else 1."""
     with _failures(as_json):
-        from trt_llm_pipeline.inspection import inspect_archive as inspection
+        from trt_llm_pipeline import inspection
 
         python = os.environ.get("TRTLLM_PYTHON") or sys.executable
         try:
@@ -172,7 +172,7 @@ def inspect(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the config, for editors."""
-    from trt_llm_pipeline.config.schema import json_schema
+    from trt_llm_pipeline.config import json_schema
 
     _print_json(json_schema())
 

@@ -30,6 +30,11 @@ class TrtLlmPipelineError(Exception):
     """Base of every error that this library raises on purpose."""
 
 
+def add_note(error: BaseException, note: str) -> None:
+    """Attaches what went wrong later to the error that came first, as Python 3.11's own `add_note` does."""
+    error.__notes__ = [*getattr(error, "__notes__", ()), note]  # type: ignore[attr-defined]
+
+
 @dataclass(frozen=True)
 class Mistake:
     """One mistake in a config.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from trt_llm_pipeline.process.lines import Redactor
+from trt_llm_pipeline.redaction import Redactor
 
 Stage = Literal["download", "package"]
 

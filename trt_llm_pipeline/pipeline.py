@@ -1,4 +1,4 @@
-"""The order of things: check, download, step by step, package.
+"""The order of things: `build` prepares the workspace, and `_stages` lists what a build does in it.
 
 Whatever happens, a failed build returns nothing, leaves the last good archive alone, and keeps the model.
 """
@@ -7,40 +7,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline import provenance
-from trt_llm_pipeline.artifact.atomic_file import appearing
-from trt_llm_pipeline.cache.fingerprint import FileHashes
-from trt_llm_pipeline.cache.keys import StepKeys, model_identity
-from trt_llm_pipeline.cache.store import StepCache
-from trt_llm_pipeline.delivery.destination import Destination, parse_destination
-from trt_llm_pipeline.delivery.outbox import Outbox
-from trt_llm_pipeline.engine import tokenizer_files
+from trt_llm_pipeline import inspection, model_source, provenance, report
+from trt_llm_pipeline.artifact import FinishedArchive
+from trt_llm_pipeline.cache import FileHashes, StepCache, StepKeys, model_identity
+from trt_llm_pipeline.delivery import Outbox, parse_destination
+from trt_llm_pipeline.engine.tokenizer_files import tokenizer_files
 from trt_llm_pipeline.errors import PipelineError, TrtLlmPipelineError
-from trt_llm_pipeline.inspection import checks, readiness
-from trt_llm_pipeline.inspection import inspect_archive as inspection
-from trt_llm_pipeline.inspection.checks import Check
-from trt_llm_pipeline.model_source import source as model_source
-from trt_llm_pipeline.model_source.source import Snapshot
+from trt_llm_pipeline.files import appearing, write_json
+from trt_llm_pipeline.inspection import Check
+from trt_llm_pipeline.inspection.checks import log_lines
+from trt_llm_pipeline.model_source import DownloadPlan, Snapshot
 from trt_llm_pipeline.observer import Clock, Observer, RedactedObserver
-from trt_llm_pipeline.plan.plan import Plan
-from trt_llm_pipeline.plan.resolved_config import resolved_yaml
-from trt_llm_pipeline.preflight import preview
-from trt_llm_pipeline.preflight.validation import Validated
-from trt_llm_pipeline.process.lines import Redactor
-from trt_llm_pipeline.process.resources import GpuMonitor, in_words
-from trt_llm_pipeline.report import page as report
-from trt_llm_pipeline.report.page import REPORT_NAME
+from trt_llm_pipeline.plan import Plan, resolved_yaml
+from trt_llm_pipeline.preflight import Validated, preview
+from trt_llm_pipeline.process.resources import GpuMonitor
+from trt_llm_pipeline.redaction import Redactor
+from trt_llm_pipeline.report import REPORT_NAME
 from trt_llm_pipeline.settings import Settings
-from trt_llm_pipeline.step import run as step
-from trt_llm_pipeline.step.run import StepContext, StepReport
-from trt_llm_pipeline.workspace import builds, disk
-from trt_llm_pipeline.workspace.builds import ARCHIVE_NAMES, RECORD_NAME, Builds
-from trt_llm_pipeline.workspace.ledger import Ledger
-from trt_llm_pipeline.workspace.workspace import write_json
+from trt_llm_pipeline.step import (
+    StepContext,
+    StepReport,
+    environment,
+    prepare_imports,
+    restore_step,
+    run_step,
+)
+from trt_llm_pipeline.units import in_words
+from trt_llm_pipeline.workspace import ARCHIVE_NAMES, RECORD_NAME, Builds, Ledger, disk, new_build_id
 
 CONFIG_NAME = "cog-trt-llm-config.yaml"
 
@@ -69,6 +67,59 @@ class BuildResult:
     record: Mapping[str, Any]
 
 
+@dataclass
+class _Notes:
+    """What a build has found out so far; its stages add to it."""
+
+    clock: Clock = field(default_factory=Clock)
+    warnings: list[str] = field(default_factory=list)
+    snapshot: Snapshot | None = None
+    reports: list[StepReport] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What every stage of one build shares. The workspace is locked."""
+
+    build_id: str
+    plan: Plan
+    settings: Settings
+    token: str | None
+    voice: RedactedObserver
+    redactor: Redactor
+    gpus: GpuMonitor
+    directory: Path
+    builds: Builds
+    ledger: Ledger
+    cache: StepCache
+    outbox: Outbox
+    notes: _Notes
+
+    def measure(self, stage: str) -> Any:
+        """A context manager that takes a stage's time."""
+        return self.notes.clock.measure(stage, self.voice.metric)
+
+    def warn(self, text: str) -> None:
+        """Says something now, and once more in the build's record."""
+        self.notes.warnings.append(self.redactor(text))
+        self.voice.log(f"warning: {text}")
+
+
+@dataclass(frozen=True)
+class _Foreseen:
+    """What the cache's keys are, before anything has run.
+
+    Attributes:
+        keys: computes them.
+        steps: the key of each step whose key can be told by now.
+        found: the output directories of those steps.
+    """
+
+    keys: StepKeys
+    steps: Mapping[str, str]
+    found: Mapping[str, Path]
+
+
 def build(
     validated: Validated,
     settings: Settings,
@@ -80,292 +131,310 @@ def build(
     """Builds an engine and packages it.
 
     Args:
-        validated: what to build; see `validation.validate`.
+        validated: what to build; see `preflight.validate`.
         settings: where, and with what environment.
         observer: is told what happens.
         token: for the Hub; wins over the config's and the environment's.
-        destination: where to send the archive instead of keeping it; see `destination.parse_destination`.
+        destination: where to send the archive instead of keeping it; see `delivery.parse_destination`.
 
     Raises:
         TrtLlmPipelineError: see `errors.py`; its text says what was wrong, where, and what to do.
     """
-    planned = validated.plan
-    secret = planned.config.hf_token
-    in_config = secret.get_secret_value() if secret else None
-    redactor = Redactor([token, in_config, settings.token, *settings.secrets])
-    token = token or in_config or settings.token
+    plan, workspace = validated.plan, settings.workspace
+    in_config = plan.config.hf_token
+    used = settings.hub_token(token, in_config)
+    hidden = [token, in_config.get_secret_value() if in_config else None, settings.token]
+    redactor = Redactor([*hidden, *settings.secrets])
     voice = RedactedObserver(observer, redactor)
-    name = ARCHIVE_NAMES[planned.config.compression]
     target = None
     if destination:
-        target = parse_destination(destination, settings.workspace.root, archive_name=name)
-    voice.log(planned.toolchain.describe())
+        name = ARCHIVE_NAMES[plan.config.compression]
+        target = parse_destination(destination, workspace.root, archive_name=name)
+    voice.log(plan.toolchain.describe())
     for note in validated.notes:
         voice.log(f"note: {note}")
-    workspace = settings.workspace
     workspace.prepare()
-    build_id = builds.new_id()
-    holder = f"build {build_id} of {planned.config.model_id}"
+    build_id = new_build_id()
+    directory = workspace.builds / build_id
+    holder = f"build {build_id} of {plan.config.model_id}"
     with disk.translated(workspace.root), workspace.lock(holder), GpuMonitor() as gpus:
-        return _Build(planned, settings, voice, redactor, token, target, build_id, gpus).run()
-
-
-class _Build:
-    """One build, with the workspace locked."""
-
-    def __init__(
-        self,
-        planned: Plan,
-        settings: Settings,
-        voice: RedactedObserver,
-        redactor: Redactor,
-        token: str | None,
-        destination: Destination | None,
-        build_id: str,
-        gpus: GpuMonitor,
-    ) -> None:
-        self._plan = planned
-        self._settings = settings
-        self._voice = voice
-        self._redactor = redactor
-        self._token = token
-        self._id = build_id
-        self._gpus = gpus
-        self._clock = Clock()
-        self._warnings: list[str] = []
-        self._snapshot: Snapshot | None = None
-        self._reports: list[StepReport] = []
-        self._builds = Builds(settings.workspace)
-        self._ledger = Ledger(settings.workspace)
-        self._cache = StepCache(settings.workspace, disk.cache_limit(settings))
-        self._directory = settings.workspace.builds / build_id
-        self._outbox = Outbox(self._directory, destination, settings.workspace, self._packing)
-
-    def run(self) -> BuildResult:
-        left = self._ledger.recover()
-        if left:
-            self._voice.log(f"an earlier build was killed; taking over the {len(left)} files it left")
-        self._builds.remove_unfinished()
-        self._cache.clean()
-        self._outbox.refuse_foreign(self._ledger)
-        (self._directory / "logs").mkdir(parents=True)
+        context = _Context(
+            build_id=build_id,
+            plan=plan,
+            settings=settings,
+            token=used,
+            voice=voice,
+            redactor=redactor,
+            gpus=gpus,
+            directory=directory,
+            builds=Builds(workspace),
+            ledger=Ledger(workspace),
+            cache=StepCache(workspace, disk.cache_limit(workspace.root, settings.cache_limit)),
+            outbox=Outbox(directory, target, workspace, partial(voice.progress, "package")),
+            notes=_Notes(),
+        )
+        _take_over(context)
         try:
-            return self._run()
+            return _stages(context)
         except BaseException as error:
-            self._builds.settle_failed(self._directory)
+            context.builds.settle_failed(directory)
             if isinstance(error, TrtLlmPipelineError):
-                self._report_failure(error)
+                _report_failure(context, error)
             raise
         finally:
-            self._builds.keep_newest(self._settings.keep_builds)
+            context.builds.keep_newest(settings.keep_builds)
 
-    def _run(self) -> BuildResult:
-        snapshot, was_complete = self._download()
-        self._snapshot = snapshot
-        keys = self._keys(snapshot) if self._plan.config.cache else None
-        if keys is not None and (cached := self._answer_from_cache(keys)) is not None:
-            return cached
-        if was_complete:
-            self._check_room(0, _size(snapshot))
-        reports, step_keys = self._run_steps(keys)
-        build_key = keys.build(step_keys) if keys else None
-        return self._package(snapshot, reports, build_key)
 
-    def _keys(self, snapshot: Snapshot) -> StepKeys | None:
-        """What the cache is asked with; None where a file that matters cannot be read."""
-        memo = self._settings.workspace.state / "hashes.json"
-        hashes = FileHashes.load(memo)
-        try:
-            model = model_identity(self._plan, snapshot.source, snapshot.revision, hashes)
-            keys = StepKeys(self._plan, model, self._ledger, self._gpus.gpus, hashes)
-            keys.foresee(self._cache)
-        except OSError as error:
-            self._warn(f"nothing is cached, because {error.filename} cannot be read: {error.strerror}")
-            return None
-        write_json(memo, hashes.known)
-        return keys
+def _stages(context: _Context) -> BuildResult:
+    """A build, stage by stage."""
+    snapshot = download(context)
+    foreseen = foresee(context, snapshot)
+    if foreseen is not None and (record := answer_from_cache(context, foreseen)) is not None:
+        return finish(context, record)
+    reports, step_keys = run_steps(context, snapshot, foreseen)
+    build_key = foreseen.keys.build(step_keys) if foreseen else None
+    record = package(context, snapshot, reports, build_key)
+    return finish(context, record)
 
-    def _warn(self, text: str) -> None:
-        self._warnings.append(self._redactor(text))
-        self._voice.log(f"warning: {text}")
 
-    def _download(self) -> tuple[Snapshot, bool]:
-        """The model, and whether it was complete before."""
-        wanted = preview.request(self._plan)
-        models, env = self._settings.workspace.models, self._settings.env
-        with self._clock.measure("download", self._voice.metric):
-            log = self._voice.log
-            to_come = model_source.plan(wanted, models, token=self._token, env=env, log=log)
-            if to_come.missing_bytes:
-                self._check_room(to_come.missing_bytes, to_come.total_bytes)
-            snapshot = model_source.fetch(
-                wanted,
-                models,
-                token=self._token,
-                log=self._voice.log,
-                progress=lambda done, total: self._voice.progress("download", done, total),
-                env=env,
-            )
-        for warning in snapshot.warnings:
-            self._warn(warning)
-        return snapshot, not to_come.missing_bytes
+def _take_over(context: _Context) -> None:
+    """Tidies up after a build that was killed, and makes this build's directory."""
+    left = context.ledger.recover()
+    if left:
+        context.voice.log(f"an earlier build was killed; taking over the {len(left)} files it left")
+    context.builds.remove_unfinished()
+    context.cache.clean()
+    context.outbox.refuse_foreign(context.ledger)
+    (context.directory / "logs").mkdir(parents=True)
 
-    def _check_room(self, missing_bytes: int, model_bytes: int) -> None:
-        """Makes room if need be: cached steps go first, then old archives, never the newest good one."""
-        if not self._settings.disk_check:
-            return
-        root = self._settings.workspace.root
-        need = disk.need(root, missing_bytes, model_bytes, len(self._plan.steps))
-        if need.short and self._cache.give_way(need.short):
-            self._voice.log("removed cached steps, because the disk is short of space")
-            need = disk.need(root, missing_bytes, model_bytes, len(self._plan.steps))
-        if need.short and self._builds.give_way(need.short):
-            self._voice.log("removed old archives, because the disk is short of space")
-            need = disk.need(root, missing_bytes, model_bytes, len(self._plan.steps))
-        need.check(root)
 
-    def _answer_from_cache(self, keys: StepKeys) -> BuildResult | None:
-        """The same build's archive, copied from where an earlier one left it; None without a good one."""
-        step_keys, found = keys.foresee(self._cache)
-        if len(found) < len(self._plan.steps):
-            return None
-        earlier = self._builds.find(keys.build(step_keys))
-        if earlier is None:
-            return None
-        source, old = earlier
-        with self._clock.measure("package", self._voice.metric):
-            archive = self._outbox.again(source, old["archive"]["sha256"])
-        if archive is None:
-            self._voice.log(f"the archive {source} is damaged; building again")
-            source.unlink()
-            return None
-        self._voice.log(f"nothing has changed since build {old['build_id']}; its archive is used again")
-        self._voice.metric("cached.archive", 1)
-        seconds = {name: round(value, 3) for name, value in self._clock.seconds.items()}
-        again = {
-            "build_id": self._id,
-            "answered_from": old["build_id"],
-            "archive": archive,
-            "seconds": seconds,
-        }
-        return self._finish({**old, **again})
+def download(context: _Context) -> Snapshot:
+    """Brings the model, or finds that it is there."""
 
-    def _run_steps(self, keys: StepKeys | None) -> tuple[list[StepReport], dict[str, str]]:
-        step.prepare_imports(self._plan)
-        context = StepContext(
-            plan=self._plan,
-            ledger=self._ledger,
-            env=step.environment(self._plan, self._settings.env, self._token),
-            redactor=self._redactor,
-            log=self._voice.log,
-            logs=self._directory / "logs",
-            gpus=self._gpus,
-            default_timeout=self._settings.step_timeout,
+    def make_room(to_come: DownloadPlan) -> None:
+        if to_come.missing_bytes:
+            _check_room(context, to_come.missing_bytes, to_come.total_bytes)
+
+    with context.measure("download"):
+        snapshot = model_source.fetch(
+            preview.request(context.plan),
+            context.settings.workspace.models,
+            token=context.token,
+            log=context.voice.log,
+            progress=partial(context.voice.progress, "download"),
+            before=make_room,
+            env=context.settings.env,
         )
-        reports = self._reports
-        found: dict[str, Path] = {}
-        step_keys: dict[str, str] = {}
-        for planned in self._plan.steps:
-            report: StepReport | None = None
-            with self._clock.measure(planned.name, self._voice.metric):
-                if keys is not None:
-                    key = keys.step(planned, found, step_keys)
-                    report = step.restore(context, planned, self._cache, key, found)
-                if report is None:
-                    report = step.run(context, planned, found)
-                    if keys is not None and report.output_dir is not None:
-                        self._cache.store(key, planned.name, self._plan.config.model_id, report.output_dir)
-                        self._cache.accept(keys.preflight(planned))
+    for warning in snapshot.warnings:
+        context.warn(warning)
+    context.notes.snapshot = snapshot
+    return snapshot
+
+
+def foresee(context: _Context, snapshot: Snapshot) -> _Foreseen | None:
+    """What the cache is asked with; None where it is off, or a file that matters cannot be read."""
+    if not context.plan.config.cache:
+        return None
+    memo = context.settings.workspace.state / "hashes.json"
+    hashes = FileHashes.load(memo)
+    try:
+        model = model_identity(context.plan, snapshot.source, snapshot.revision, hashes)
+        keys = StepKeys(context.plan, model, context.ledger, context.gpus.gpus, hashes)
+        steps, found = keys.foresee(context.cache)
+    except OSError as error:
+        context.warn(f"nothing is cached, because {error.filename} cannot be read: {error.strerror}")
+        return None
+    write_json(memo, hashes.known)
+    return _Foreseen(keys, steps, found)
+
+
+def answer_from_cache(context: _Context, foreseen: _Foreseen) -> dict[str, Any] | None:
+    """The record of the same build, its archive copied from where an earlier one left it; or None."""
+    if len(foreseen.found) < len(context.plan.steps):
+        return None
+    earlier = context.builds.find(foreseen.keys.build(foreseen.steps))
+    if earlier is None:
+        return None
+    source, old = earlier
+    with context.measure("package"):
+        archive = context.outbox.again(source, old["archive"]["sha256"])
+    if archive is None:
+        context.voice.log(f"the archive {source} is damaged; building again")
+        source.unlink()
+        return None
+    context.voice.log(f"nothing has changed since build {old['build_id']}; its archive is used again")
+    context.voice.metric("cached.archive", 1)
+    return {
+        **old,
+        "build_id": context.build_id,
+        "answered_from": old["build_id"],
+        "archive": provenance.archive_record(archive),
+        "seconds": provenance.rounded(context.notes.clock.seconds),
+    }
+
+
+def run_steps(
+    context: _Context, snapshot: Snapshot, foreseen: _Foreseen | None
+) -> tuple[list[StepReport], dict[str, str]]:
+    """Runs the config's steps, or takes their results from the cache; their reports and cache keys."""
+    if not snapshot.downloaded_bytes:  # otherwise it was looked at before the download
+        _check_room(context, 0, _size(snapshot))
+    prepare_imports(context.plan)
+    step_context = StepContext(
+        plan=context.plan,
+        ledger=context.ledger,
+        env=environment(context.plan, context.settings.env, context.token),
+        redactor=context.redactor,
+        log=context.voice.log,
+        logs=context.directory / "logs",
+        gpus=context.gpus,
+        default_timeout=context.settings.step_timeout,
+    )
+    keys = foreseen.keys if foreseen else None
+    found: dict[str, Path] = {}
+    step_keys: dict[str, str] = {}
+    for step in context.plan.steps:
+        report: StepReport | None = None
+        with context.measure(step.name):
             if keys is not None:
-                step_keys[planned.name] = key
-            if report.output_dir is not None:
-                found[planned.name] = report.output_dir
-            self._measure(report)
-            reports.append(report)
-        return reports, step_keys
+                key = step_keys[step.name] = keys.step(step, found, step_keys)
+                report = restore_step(step_context, step, context.cache, key, found)
+            if report is None:
+                report = run_step(step_context, step, found)
+                if keys is not None:
+                    model_id = context.plan.config.model_id
+                    context.cache.store(key, step.name, model_id, report.output_dir)
+                    context.cache.accept(keys.preflight(step))
+        found[step.name] = report.output_dir
+        _tell_cost(context, report)
+        context.notes.reports.append(report)
+    return context.notes.reports, step_keys
 
-    def _measure(self, report: StepReport) -> None:
-        if report.cached:
-            self._voice.metric(f"cached.{report.name}", 1)
-            return
-        self._voice.metric(f"cpu.{report.name}", round(report.cpu_s, 3))
-        self._voice.metric(f"peak_memory.{report.name}", report.peak_memory_bytes)
-        for index, used in enumerate(report.peak_gpu_memory_bytes):
-            self._voice.metric(f"peak_gpu_memory.{report.name}.{index}", used)
 
-    def _package(self, snapshot: Snapshot, reports: list[StepReport], key: str | None) -> BuildResult:
-        found = {report.name: report.output_dir for report in reports if report.output_dir}
-        tokenizer = tokenizer_files.tokenizer_files(snapshot.path)
-        for warning in tokenizer.warnings:
-            self._warn(warning)
-        config_text = self._redactor(resolved_yaml(self._plan, found)).encode()
-        facts = provenance.manifest(self._plan, snapshot, reports, self._gpus.gpus)
-        facts = self._redactor.values(facts)
-        extra = {**tokenizer.files, CONFIG_NAME: config_text}
-        ready = readiness.readiness(inspection.facts_of_build(found["build"], extra, facts))
-        self._warnings += checks.log_lines(check for check in ready if check.status == "problem")
-        measured = reports, self._clock.seconds, self._warnings, _size(snapshot), ready
-
-        def record(archive: provenance.Archive | None) -> dict[str, Any]:
-            told = provenance.build_record(self._id, key, archive, facts, *measured)
-            return dict(self._redactor.values(told))
-
-        if self._plan.config.report:
-            self._voice.log(
-                f"{REPORT_NAME} goes into the archive, so the same inputs no longer give the same bytes"
-            )
-            extra[REPORT_NAME] = report.render(record(None)).encode()
-        with self._clock.measure("package", self._voice.metric):
-            archive = self._outbox.pack(found["build"], extra, facts, self._plan.config.compression)
-        return self._finish(record(archive))
-
-    def _packing(self, done_bytes: int, total_bytes: int) -> None:
-        self._voice.progress("package", done_bytes, total_bytes)
-
-    def _finish(self, record: Mapping[str, Any]) -> BuildResult:
-        self._outbox.note(self._ledger)
-        archive = record["archive"]
-        self._voice.metric("archive_bytes", archive["size"])
-        record_path = self._directory / RECORD_NAME
-        write_json(record_path, record)
-        path = Path(archive["path"]) if "path" in archive else None
-        newest = self._builds.publish(path) if path else None
-        if path is not None and newest is None:
-            taken = self._settings.workspace.root / path.name
-            self._voice.log(f"warning: {taken} is not this service's, so it stays; the archive is at {path}")
-        self._write_report(record)
-        self._voice.log(
-            f"packaged {len(record['files'])} files in {self._clock.seconds['package']:.1f} s: "
-            f"{in_words(archive['size'])}, sha256 {archive['sha256']}, {path or archive['address']}"
+def package(
+    context: _Context, snapshot: Snapshot, reports: list[StepReport], key: str | None
+) -> dict[str, Any]:
+    """Packs the engine and what belongs beside it, or sends it; the build's record."""
+    found = {report.name: report.output_dir for report in reports}
+    tokenizer = tokenizer_files(snapshot.path)
+    for warning in tokenizer.warnings:
+        context.warn(warning)
+    config_text = context.redactor(resolved_yaml(context.plan, found)).encode()
+    facts = _manifest(context, snapshot)
+    extra = {**tokenizer.files, CONFIG_NAME: config_text}
+    ready = inspection.readiness_of_build(found["build"], extra, facts)
+    context.notes.warnings.extend(log_lines(check for check in ready if check.status == "problem"))
+    if context.plan.config.report:
+        context.voice.log(
+            f"{REPORT_NAME} goes into the archive, so the same inputs no longer give the same bytes"
         )
-        for line in checks.log_lines(Check(**check) for check in record.get("readiness", [])):
-            self._voice.log(f"warning: {line}" if line.startswith("not") else line)
-        return BuildResult(
-            build_id=self._id,
-            directory=self._directory,
-            archive=path,
-            newest=newest,
-            size=archive["size"],
-            sha256=archive["sha256"],
-            record_path=record_path,
-            record=record,
-        )
+        told = _record(context, snapshot, facts, key=key, readiness=ready)
+        extra[REPORT_NAME] = report.render(told).encode()
+    with context.measure("package"):
+        archive = context.outbox.pack(found["build"], extra, facts, context.plan.config.compression)
+    return _record(context, snapshot, facts, key=key, readiness=ready, archive=archive)
 
-    def _write_report(self, record: Mapping[str, Any]) -> None:
-        try:
-            with appearing(self._directory / REPORT_NAME) as page:
-                page.write(report.render(record).encode())
-        except PipelineError as error:  # the archive is finished and must not be lost with its report
-            self._voice.log(f"warning: {error}")
 
-    def _report_failure(self, error: TrtLlmPipelineError) -> None:
-        """Leaves a page beside the logs of a build whose step has failed."""
-        if self._snapshot is None or os.path.realpath(self._directory / "logs") != f"{self._directory}/logs":
-            return
-        facts = provenance.manifest(self._plan, self._snapshot, self._reports, self._gpus.gpus)
-        told = (self._reports, self._clock.seconds, self._warnings, _size(self._snapshot), ())
-        record = provenance.build_record(self._id, None, None, facts, *told)
-        self._write_report(self._redactor.values({**record, "error": str(error)}))
+def finish(context: _Context, record: Mapping[str, Any]) -> BuildResult:
+    """Writes the record and the report, and publishes the archive."""
+    voice = context.voice
+    context.outbox.note(context.ledger)
+    archive = record["archive"]
+    voice.metric("archive_bytes", archive["size"])
+    record_path = context.directory / RECORD_NAME
+    write_json(record_path, record)
+    path = Path(archive["path"]) if "path" in archive else None
+    newest = context.builds.publish(path) if path else None
+    if path is not None and newest is None:
+        taken = context.settings.workspace.root / path.name
+        voice.log(f"warning: {taken} is not this service's, so it stays; the archive is at {path}")
+    _write_report(context, record)
+    voice.log(
+        f"packaged {len(record['files'])} files in {context.notes.clock.seconds['package']:.1f} s: "
+        f"{in_words(archive['size'])}, sha256 {archive['sha256']}, {path or archive['address']}"
+    )
+    for line in log_lines(Check(**check) for check in record.get("readiness", [])):
+        voice.log(f"warning: {line}" if line.startswith("not") else line)
+    return BuildResult(
+        build_id=context.build_id,
+        directory=context.directory,
+        archive=path,
+        newest=newest,
+        size=archive["size"],
+        sha256=archive["sha256"],
+        record_path=record_path,
+        record=record,
+    )
+
+
+def _check_room(context: _Context, missing_bytes: int, model_bytes: int) -> None:
+    """Makes room if need be: cached steps go first, then old archives, never the newest good one."""
+    if not context.settings.disk_check:
+        return
+    root, steps = context.settings.workspace.root, len(context.plan.steps)
+    need = disk.need(root, missing_bytes, model_bytes, steps)
+    expendable = (("cached steps", context.cache.give_way), ("old archives", context.builds.give_way))
+    for what, give_way in expendable:
+        if need.short and give_way(need.short):
+            context.voice.log(f"removed {what}, because the disk is short of space")
+            need = disk.need(root, missing_bytes, model_bytes, steps)
+    need.check(root)
+
+
+def _tell_cost(context: _Context, report: StepReport) -> None:
+    metric = context.voice.metric
+    if report.cached:
+        metric(f"cached.{report.name}", 1)
+        return
+    metric(f"cpu.{report.name}", round(report.cpu_s, 3))
+    metric(f"peak_memory.{report.name}", report.peak_memory_bytes)
+    for index, used in enumerate(report.peak_gpu_memory_bytes):
+        metric(f"peak_gpu_memory.{report.name}.{index}", used)
+
+
+def _manifest(context: _Context, snapshot: Snapshot) -> dict[str, Any]:
+    facts = provenance.manifest(context.plan, snapshot, context.notes.reports, context.gpus.gpus)
+    return dict(context.redactor.values(facts))
+
+
+def _record(
+    context: _Context,
+    snapshot: Snapshot,
+    facts: Mapping[str, Any],
+    *,
+    key: str | None = None,
+    readiness: tuple[Check, ...] = (),
+    archive: FinishedArchive | None = None,
+) -> dict[str, Any]:
+    story = provenance.Story(
+        build_id=context.build_id,
+        key=key,
+        manifest=facts,
+        reports=context.notes.reports,
+        seconds=context.notes.clock.seconds,
+        warnings=context.notes.warnings,
+        model_bytes=_size(snapshot),
+        readiness=readiness,
+    )
+    return dict(context.redactor.values(provenance.build_record(story, archive)))
+
+
+def _write_report(context: _Context, record: Mapping[str, Any]) -> None:
+    try:
+        with appearing(context.directory / REPORT_NAME) as page:
+            page.write(report.render(record).encode())
+    except PipelineError as error:  # the archive is finished and must not be lost with its report
+        context.voice.log(f"warning: {error}")
+
+
+def _report_failure(context: _Context, error: TrtLlmPipelineError) -> None:
+    """Leaves a page beside the logs of a build whose step has failed."""
+    snapshot, logs = context.notes.snapshot, context.directory / "logs"
+    still_ours = os.path.realpath(logs) == str(logs)  # a step may have put a link in its place
+    if snapshot is None or not still_ours:
+        return
+    record = _record(context, snapshot, _manifest(context, snapshot))
+    _write_report(context, {**record, "error": context.redactor(str(error))})
 
 
 def _size(snapshot: Snapshot) -> int:

@@ -12,25 +12,39 @@ from pathlib import Path
 from typing import Any
 
 import trt_llm_pipeline
-from trt_llm_pipeline.artifact.writer import ArchivedFile
-from trt_llm_pipeline.inspection.checks import Check
-from trt_llm_pipeline.model_source.source import Snapshot
-from trt_llm_pipeline.plan.plan import Plan
+from trt_llm_pipeline.artifact import FinishedArchive
+from trt_llm_pipeline.inspection import Check
+from trt_llm_pipeline.model_source import Snapshot
+from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.process.resources import Gpu
-from trt_llm_pipeline.step.run import StepReport
+from trt_llm_pipeline.step import StepReport
 
 MANIFEST_SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class Archive:
-    """A finished archive: `place` is its `path` in the workspace or its `address` elsewhere."""
+class Story:
+    """What is known of a build.
 
-    name: str
-    place: Mapping[str, str]
-    size: int
-    sha256: str
-    files: Sequence[ArchivedFile]
+    Attributes:
+        build_id: its name below `builds/`.
+        key: the cache key of its archive; None where nothing is cached.
+        manifest: see `manifest`.
+        reports: its steps'.
+        seconds: how long each stage took.
+        warnings: sentences.
+        model_bytes: the model's size.
+        readiness: what a server will find of the archive.
+    """
+
+    build_id: str
+    key: str | None
+    manifest: Mapping[str, Any]
+    reports: Sequence[StepReport]
+    seconds: Mapping[str, float]
+    warnings: Sequence[str]
+    model_bytes: int
+    readiness: Sequence[Check]
 
 
 def manifest(
@@ -49,34 +63,34 @@ def manifest(
     }
 
 
-def build_record(
-    build_id: str,
-    key: str | None,
-    archive: Archive | None,
-    facts: Mapping[str, Any],
-    reports: Sequence[StepReport],
-    seconds: Mapping[str, float],
-    warnings: Sequence[str],
-    model_bytes: int,
-    readiness: Sequence[Check],
-) -> dict[str, Any]:
+def build_record(story: Story, archive: FinishedArchive | None = None) -> dict[str, Any]:
     """What `build.json` says: sizes in bytes, times in seconds. Before there is an archive, without it."""
     record: dict[str, Any] = {
-        "build_id": build_id,
-        "key": key,
+        "build_id": story.build_id,
+        "key": story.key,
         "service_version": trt_llm_pipeline.__version__,
-        "model_bytes": model_bytes,
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "steps": [_step(report) for report in reports],
-        "warnings": list(warnings),
-        "readiness": [asdict(check) for check in readiness],
-        "manifest": facts,
+        "model_bytes": story.model_bytes,
+        "seconds": rounded(story.seconds),
+        "steps": [_step(report) for report in story.reports],
+        "warnings": list(story.warnings),
+        "readiness": [asdict(check) for check in story.readiness],
+        "manifest": story.manifest,
     }
     if archive is not None:
-        place = {"name": archive.name, **archive.place, "size": archive.size, "sha256": archive.sha256}
         files = {file.name: {"size": file.size, "sha256": file.sha256} for file in archive.files}
-        record |= {"archive": place, "files": files}
+        record |= {"archive": archive_record(archive), "files": files}
     return record
+
+
+def archive_record(archive: FinishedArchive) -> dict[str, Any]:
+    """What `build.json` says of the archive: its name, where it is, its size and hash."""
+    place = {"address": archive.address} if archive.path is None else {"path": str(archive.path)}
+    return {"name": archive.name, **place, "size": archive.size, "sha256": archive.sha256}
+
+
+def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Times to the millisecond."""
+    return {name: round(value, 3) for name, value in seconds.items()}
 
 
 def _step(report: StepReport) -> dict[str, Any]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from trt_llm_pipeline.errors import PipelineError
-from trt_llm_pipeline.server.answer import parse_size
-from trt_llm_pipeline.workspace.workspace import Workspace
+from trt_llm_pipeline.redaction import secrets_of, token_of, without_tokens
+from trt_llm_pipeline.units import parse_size
+from trt_llm_pipeline.workspace import Workspace
 
 KEEP_BUILDS = 5
-_SECRET_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|_KEY)$", re.IGNORECASE)
-_SECRET_CHARS = 16  # at least; what is shorter may be a word that logs need
-_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -54,22 +53,20 @@ class Settings:
             PipelineError: a variable's value makes no sense.
         """
         chosen = workspace or Path(env.get("TRT_LLM_WORKSPACE") or "workspace")
-        tokens = [env[name] for name in _TOKEN_VARIABLES if env.get(name)]
         return cls(
             workspace=Workspace.at(chosen),
-            env={name: value for name, value in env.items() if name not in _TOKEN_VARIABLES},
-            token=tokens[0] if tokens else None,
+            env=without_tokens(env),
+            token=token_of(env),
             step_timeout=_number(env, "TRT_LLM_STEP_TIMEOUT", None),
             keep_builds=max(1, int(_number(env, "TRT_LLM_KEEP_BUILDS", KEEP_BUILDS) or KEEP_BUILDS)),
             disk_check=_switch(env, "TRT_LLM_DISK_CHECK"),
             cache_limit=_bytes(env, "TRT_LLM_CACHE_LIMIT"),
-            secrets=tuple(value for name, value in env.items() if _is_secret(name, value)),
+            secrets=secrets_of(env),
         )
 
-
-def _is_secret(name: str, value: str) -> bool:
-    """True for a secret itself; a path is where one can be found."""
-    return bool(_SECRET_NAME.search(name)) and len(value) >= _SECRET_CHARS and not value.startswith("/")
+    def hub_token(self, given: str | None, in_config: SecretStr | None) -> str | None:
+        """The token to use: one given with the request, else the config's, else the environment's."""
+        return given or (in_config.get_secret_value() if in_config else None) or self.token
 
 
 def _switch(env: Mapping[str, str], name: str) -> bool:

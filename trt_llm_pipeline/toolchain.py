@@ -19,8 +19,8 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+from trt_llm_pipeline import process
 from trt_llm_pipeline.errors import PipelineError, ToolchainError
-from trt_llm_pipeline.process import tree as process
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _CANDIDATES = ("TensorRT-LLM", "tensorrtllm_backend/tensorrt_llm", "cpu_toolchain")

@@ -4,56 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline.artifact.atomic_file import PARTIAL_SUFFIX, appearing
 from trt_llm_pipeline.artifact.engine_files import engine_entries, extra_entry
-from trt_llm_pipeline.artifact.reader import ArchiveContents, read_archive
 from trt_llm_pipeline.artifact.writer import (
     MANIFEST_NAME,
     ArchivedFile,
     Compression,
     Entry,
+    FinishedArchive,
     Progress,
     Sink,
-    WrittenArchive,
     write_archive,
 )
 from trt_llm_pipeline.errors import ArtifactError
-
-__all__ = [
-    "MANIFEST_NAME",
-    "PARTIAL_SUFFIX",
-    "ArchiveContents",
-    "ArchivedFile",
-    "Compression",
-    "PackedArchive",
-    "pack",
-    "read_archive",
-    "write_artifact",
-]
+from trt_llm_pipeline.files import appearing
 
 
-@dataclass(frozen=True)
-class PackedArchive:
-    """An archive on disk.
-
-    Attributes:
-        path: where it is.
-        size: its size in bytes.
-        sha256: its SHA-256 in hexadecimal.
-        files: every file in it, in order; the manifest is the last.
-    """
-
-    path: Path
-    size: int
-    sha256: str
-    files: tuple[ArchivedFile, ...]
-
-
-def pack(
+def pack_engine(
     engine_dir: Path,
     archive: Path,
     *,
@@ -61,7 +31,7 @@ def pack(
     manifest: Mapping[str, Any],
     compression: Compression = "gzip",
     progress: Progress | None = None,
-) -> PackedArchive:
+) -> FinishedArchive:
     """Pack an engine directory into `archive`, which appears complete or not at all.
 
     Args:
@@ -81,7 +51,7 @@ def pack(
         written = write_artifact(
             engine_dir, sink, extra=extra, manifest=manifest, compression=compression, progress=progress
         )
-    return PackedArchive(archive, written.size, written.sha256, written.files)
+    return replace(written, name=archive.name, path=archive)
 
 
 def write_artifact(
@@ -93,8 +63,8 @@ def write_artifact(
     compression: Compression = "gzip",
     progress: Progress | None = None,
     threads: int | None = None,
-) -> WrittenArchive:
-    """Like `pack`, to any sink. Raises what `pack` raises, and what the sink raises."""
+) -> FinishedArchive:
+    """Like `pack_engine`, to any sink. Raises what that raises, and what the sink raises."""
 
     def complete(files: tuple[ArchivedFile, ...]) -> Entry:
         listed = {file.name: {"size": file.size, "sha256": file.sha256} for file in files}

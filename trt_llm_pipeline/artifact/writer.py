@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol, runtime_checkable
 
 from isal import isal_zlib
@@ -92,12 +92,24 @@ class ArchivedFile:
 
 
 @dataclass(frozen=True)
-class WrittenArchive:
-    """What went to the sink: size in bytes and SHA-256 of the whole, and its files in order."""
+class FinishedArchive:
+    """An archive that has been written, kept or sent.
+
+    Attributes:
+        size: its size in bytes.
+        sha256: its SHA-256 in hexadecimal.
+        files: every file in it, in order, the manifest last; empty where it was made by an earlier build.
+        name: `engine.tar.gz` or `engine.tar`.
+        path: where it is on this machine, if it is.
+        address: where it was sent, without a query, if it was.
+    """
 
     size: int
     sha256: str
     files: tuple[ArchivedFile, ...]
+    name: str = ""
+    path: Path | None = None
+    address: str | None = None
 
 
 def write_archive(
@@ -108,7 +120,7 @@ def write_archive(
     last: Callable[[tuple[ArchivedFile, ...]], Entry] | None = None,
     progress: Progress | None = None,
     threads: int | None = None,
-) -> WrittenArchive:
+) -> FinishedArchive:
     """Write `entries`, in the order given, to `sink` as one archive.
 
     Args:
@@ -270,7 +282,7 @@ class _Pipeline:
         self._drain()
         return tuple(ArchivedFile(file.name, file.size, file.sha256.hexdigest()) for file in self._files)
 
-    def finish(self) -> WrittenArchive:
+    def finish(self) -> FinishedArchive:
         """End the stream and wait until all of it is written."""
         if not self._compressors:
             self._copy_in(END_OF_ARCHIVE)
@@ -279,7 +291,7 @@ class _Pipeline:
         self._raise_failure()
         if self._compressors:
             self._emit(_LAST_DEFLATE_BLOCK + _gzip_trailer(self._crc, self._tar_bytes) + _end_member())
-        return WrittenArchive(self._written, self._archive.hexdigest(), files)
+        return FinishedArchive(self._written, self._archive.hexdigest(), files)
 
     def _current(self) -> _Block:
         if self._block is None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline.plan.plan import Plan, PlannedStep
+from trt_llm_pipeline.files import hash_file
+from trt_llm_pipeline.plan import Plan, PlannedStep
 from trt_llm_pipeline.toolchain import Toolchain
 
 _READ_BYTES = 1 << 20
@@ -56,15 +56,6 @@ class FileHashes:
             name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
             digest.update(f"{name}\0{self.of(path)}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """A file's SHA-256, read in pieces. A link is not followed."""
-    digest = hashlib.sha256()
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-        while piece := file.read(_READ_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def combined(**parts: Any) -> str:

@@ -9,11 +9,11 @@ import trt_llm_pipeline
 from trt_llm_pipeline.cache import fingerprint
 from trt_llm_pipeline.cache.fingerprint import FileHashes
 from trt_llm_pipeline.cache.store import StepCache
-from trt_llm_pipeline.model_source.source import model_files
-from trt_llm_pipeline.plan.plan import Plan, PlannedStep
+from trt_llm_pipeline.model_source import model_files
+from trt_llm_pipeline.plan import Plan, PlannedStep
+from trt_llm_pipeline.plan.command import argument_paths
 from trt_llm_pipeline.process.resources import Gpu
-from trt_llm_pipeline.step import results as outputs
-from trt_llm_pipeline.workspace.ledger import Ledger
+from trt_llm_pipeline.workspace import Ledger
 
 
 class StepKeys:
@@ -89,7 +89,7 @@ class StepKeys:
         """Identifies the content of what the arguments name, but for the model and earlier steps' results."""
         workspace = self._plan.workspace
         known = [self._plan.model_dir, *found.values(), *filter(None, [step.output_dir])]
-        named = [path for path in outputs.argument_paths(workspace, argv) if path.exists()]
+        named = [path for path in argument_paths(workspace, argv) if path.exists()]
         inside = [path for path in named if path.is_relative_to(workspace.root)]
         marks = {
             name: mark

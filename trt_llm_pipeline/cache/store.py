@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from trt_llm_pipeline.cache.fingerprint import hash_file
-from trt_llm_pipeline.workspace.workspace import Workspace
+from trt_llm_pipeline.files import hash_file
+from trt_llm_pipeline.workspace import Workspace
 
 _PARTIAL = ".partial"
 

@@ -1,0 +1,24 @@
+"""The build config: what it may say, read from YAML, with every mistake named by its line."""
+
+from trt_llm_pipeline.config.model import (
+    STEP_ALIASES,
+    STEP_NAMES,
+    ArgValue,
+    BuildConfig,
+    StepConfig,
+    json_schema,
+)
+from trt_llm_pipeline.config.reading import Loaded, examine, load, loads
+
+__all__ = [
+    "STEP_ALIASES",
+    "STEP_NAMES",
+    "ArgValue",
+    "BuildConfig",
+    "Loaded",
+    "StepConfig",
+    "examine",
+    "json_schema",
+    "load",
+    "loads",
+]

@@ -1,0 +1,10 @@
+"""The way out of a build: kept in its directory, or sent to a destination."""
+
+from trt_llm_pipeline.delivery.destination import Destination, parse_destination
+from trt_llm_pipeline.delivery.outbox import Outbox
+
+__all__ = [
+    "Destination",
+    "Outbox",
+    "parse_destination",
+]

@@ -10,7 +10,7 @@ from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from trt_llm_pipeline.errors import DeliveryError
-from trt_llm_pipeline.workspace.workspace import SERVICE_FOLDERS
+from trt_llm_pipeline.workspace import IMAGE_WORKSPACE, SERVICE_FOLDERS
 
 Kind = Literal["object store", "http", "file"]
 
@@ -21,7 +21,6 @@ _STORES = {
     "az": "az",
     "azure": "az",
 }
-_IMAGE_WORKSPACE = PurePosixPath("/src")
 _FORMS = "s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY, an https:// PUT address, or file:///src/PATH"
 
 
@@ -135,9 +134,7 @@ def _in_workspace(parts: SplitResult, workspace: Path, archive_name: str) -> Des
         named += archive_name
     pure = PurePosixPath(named)
     path = (
-        workspace / pure.relative_to(_IMAGE_WORKSPACE)
-        if pure.is_relative_to(_IMAGE_WORKSPACE)
-        else Path(named)
+        workspace / pure.relative_to(IMAGE_WORKSPACE) if pure.is_relative_to(IMAGE_WORKSPACE) else Path(named)
     )
     home, real = Path(os.path.realpath(workspace)), Path(os.path.realpath(path))
     if ".." in pure.parts or real == home or not real.is_relative_to(home):

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline.artifact import pack as artifact
-from trt_llm_pipeline.artifact import verified_copy
+from trt_llm_pipeline.artifact import FinishedArchive, pack_engine
 from trt_llm_pipeline.artifact.writer import Compression
-from trt_llm_pipeline.cache.fingerprint import hash_file
-from trt_llm_pipeline.delivery import send as delivery
 from trt_llm_pipeline.delivery.destination import Destination
+from trt_llm_pipeline.delivery.send import deliver, deliver_file
 from trt_llm_pipeline.errors import DeliveryError
-from trt_llm_pipeline.provenance import Archive
-from trt_llm_pipeline.workspace.builds import ARCHIVE_NAMES
-from trt_llm_pipeline.workspace.ledger import Ledger
-from trt_llm_pipeline.workspace.workspace import Workspace
+from trt_llm_pipeline.files import copy_verified, hash_file
+from trt_llm_pipeline.workspace import ARCHIVE_NAMES, Ledger, Workspace
 
 _DELIVERY = "delivery"
 
@@ -63,8 +60,8 @@ class Outbox:
         extra: Mapping[str, Path | bytes],
         manifest: Mapping[str, Any],
         compression: Compression,
-    ) -> Archive:
-        """Packs an engine directory; arguments and errors as for `artifact.pack` and `delivery.deliver`."""
+    ) -> FinishedArchive:
+        """Packs an engine directory; arguments and errors as for `pack_engine` and `deliver`."""
         name = ARCHIVE_NAMES[compression]
         how: dict[str, Any] = {
             "extra": extra,
@@ -73,12 +70,10 @@ class Outbox:
             "progress": self._progress,
         }
         if self._destination is not None:
-            sent = delivery.deliver(engine_dir, self._destination, **how)
-            return Archive(name, {"address": sent.address}, sent.size, sent.sha256, sent.files)
-        packed = artifact.pack(engine_dir, self._directory / name, **how)
-        return Archive(name, {"path": str(packed.path)}, packed.size, packed.sha256, packed.files)
+            return replace(deliver(engine_dir, self._destination, **how), name=name)
+        return pack_engine(engine_dir, self._directory / name, **how)
 
-    def again(self, source: Path, sha256: str) -> dict[str, Any] | None:
+    def again(self, source: Path, sha256: str) -> FinishedArchive | None:
         """Copies or sends an earlier build's archive.
 
         Args:
@@ -86,16 +81,16 @@ class Outbox:
             sha256: what it was when it was made.
 
         Returns:
-            What `build.json` says of the archive; None where it is damaged: then nothing was sent.
+            The archive, without a list of its files; None where it is damaged: then nothing was sent.
         """
         if self._destination is None:
             target = self._directory / source.name
-            size, found = verified_copy.copy(source, target, self._progress)
+            size, found = copy_verified(source, target, self._progress)
             if found != sha256:
                 target.unlink()
                 return None
-            return {"name": source.name, "path": str(target), "size": size, "sha256": found}
+            return FinishedArchive(size, found, (), source.name, target)
         if hash_file(source) != sha256:
             return None
-        sent = delivery.deliver_file(source, self._destination, progress=self._progress)
-        return {"name": source.name, "address": sent.address, "size": sent.size, "sha256": sent.sha256}
+        sent = deliver_file(source, self._destination, progress=self._progress)
+        return replace(sent, name=source.name)

@@ -4,48 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from trt_llm_pipeline.artifact.atomic_file import appearing
+from trt_llm_pipeline.artifact import FinishedArchive
 from trt_llm_pipeline.artifact.pack import write_artifact
-from trt_llm_pipeline.artifact.writer import ArchivedFile, Compression, Progress, Sink, WrittenArchive
-from trt_llm_pipeline.delivery.destination import Destination, parse_destination
+from trt_llm_pipeline.artifact.writer import Compression, Progress, Sink
+from trt_llm_pipeline.delivery.destination import Destination
 from trt_llm_pipeline.delivery.http_put import HttpPut, PutFailed
 from trt_llm_pipeline.delivery.store_upload import StoreUpload
 from trt_llm_pipeline.errors import ArtifactError, DeliveryError
-
-__all__ = ["Delivered", "Destination", "deliver", "deliver_file", "parse_destination"]
+from trt_llm_pipeline.files import appearing
+from trt_llm_pipeline.net.retrying import nap
 
 _ATTEMPTS = 4
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True)
-class Delivered:
-    """An archive at its destination.
-
-    Attributes:
-        address: where, without a query.
-        size: its size in bytes.
-        sha256: its SHA-256 in hexadecimal.
-        files: every file in it, in order; empty when an archive was sent that was already made.
-    """
-
-    address: str
-    size: int
-    sha256: str
-    files: tuple[ArchivedFile, ...]
-
-
 class _Produce(Protocol):
     """Writes the whole archive to a sink, always the same bytes."""
 
-    def __call__(self, sink: Sink, progress: Progress | None) -> WrittenArchive: ...
+    def __call__(self, sink: Sink, progress: Progress | None) -> FinishedArchive: ...
 
 
 def deliver(
@@ -56,15 +38,15 @@ def deliver(
     manifest: Mapping[str, Any],
     compression: Compression = "gzip",
     progress: Progress | None = None,
-) -> Delivered:
-    """Pack an engine directory straight to `destination`. Arguments as for `artifact.pack`.
+) -> FinishedArchive:
+    """Pack an engine directory straight to `destination`. Arguments as for `artifact.pack_engine`.
 
     Raises:
         DeliveryError: it could not be sent; nothing incomplete is visible at the destination.
-        ArtifactError, DiskFull: as for `artifact.pack`.
+        ArtifactError, DiskFull: as for `artifact.pack_engine`.
     """
 
-    def produce(sink: Sink, progress: Progress | None) -> WrittenArchive:
+    def produce(sink: Sink, progress: Progress | None) -> FinishedArchive:
         return write_artifact(
             engine_dir, sink, extra=extra, manifest=manifest, compression=compression, progress=progress
         )
@@ -72,7 +54,9 @@ def deliver(
     return _send(produce, destination, _files_bytes(engine_dir), None, progress)
 
 
-def deliver_file(archive: Path, destination: Destination, *, progress: Progress | None = None) -> Delivered:
+def deliver_file(
+    archive: Path, destination: Destination, *, progress: Progress | None = None
+) -> FinishedArchive:
     """Send an archive that is already there, hashing it on the way.
 
     Raises:
@@ -84,7 +68,7 @@ def deliver_file(archive: Path, destination: Destination, *, progress: Progress 
     except OSError as problem:
         raise ArtifactError(f"cannot read {archive}: {problem.strerror}") from problem
 
-    def produce(sink: Sink, progress: Progress | None) -> WrittenArchive:
+    def produce(sink: Sink, progress: Progress | None) -> FinishedArchive:
         sha256, done = hashlib.sha256(), 0
         try:
             with archive.open("rb", buffering=0) as file:
@@ -101,7 +85,7 @@ def deliver_file(archive: Path, destination: Destination, *, progress: Progress 
             raise
         if done != size:
             raise ArtifactError(f"{archive} changed its size while it was being sent")
-        return WrittenArchive(done, sha256.hexdigest(), ())
+        return FinishedArchive(done, sha256.hexdigest(), ())
 
     return _send(produce, destination, size, size, progress)
 
@@ -112,19 +96,19 @@ def _send(
     expected_bytes: int,
     exact_bytes: int | None,
     progress: Progress | None,
-) -> Delivered:
+) -> FinishedArchive:
     if destination.kind == "object store":
         written = _to_store(produce, destination, expected_bytes, progress)
     elif destination.kind == "http":
         written = _by_put(produce, destination, exact_bytes, progress)
     else:
         written = _to_file(produce, destination, progress)
-    return Delivered(destination.address, written.size, written.sha256, written.files)
+    return replace(written, address=destination.address)
 
 
 def _to_store(
     produce: _Produce, destination: Destination, expected_bytes: int, progress: Progress | None
-) -> WrittenArchive:
+) -> FinishedArchive:
     upload = StoreUpload(destination, expected_bytes)
     upload.start()
     try:
@@ -136,7 +120,7 @@ def _to_store(
     return written
 
 
-def _to_file(produce: _Produce, destination: Destination, progress: Progress | None) -> WrittenArchive:
+def _to_file(produce: _Produce, destination: Destination, progress: Progress | None) -> FinishedArchive:
     path = destination.path
     if path is None:
         raise AssertionError("a file destination has a path")
@@ -152,7 +136,7 @@ def _to_file(produce: _Produce, destination: Destination, progress: Progress | N
 
 def _by_put(
     produce: _Produce, destination: Destination, exact_bytes: int | None, progress: Progress | None
-) -> WrittenArchive:
+) -> FinishedArchive:
     """Send with the length first. A PUT cannot be resumed, so a failed one starts again from the first
     byte."""
     passes = 1 if exact_bytes is not None else 2
@@ -176,7 +160,7 @@ def _by_put(
                     f"the archive could not be sent to {destination.address}: {failure}{tries}; check that "
                     f"the address takes a PUT of this size and, if it is signed, that it is still valid"
                 ) from None
-            _pause(2.0 ** (attempt - 2))
+            nap(2.0 ** (attempt - 2))
         finally:
             put.close()
     raise AssertionError("the last attempt returns or raises")
@@ -192,13 +176,6 @@ def _share(progress: Progress | None, index: int, passes: int) -> Callable[[int,
     if progress is None:
         return None
     return lambda done, total: progress(index * total + done, passes * total)
-
-
-def _pause(seconds: float) -> None:
-    """Sleep in short naps: an exception meant for this thread arrives only between them."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        time.sleep(min(left, 0.1))
 
 
 def _files_bytes(directory: Path) -> int:

@@ -1,0 +1,1 @@
+"""What engine directories and tokenizers consist of, for every release of TensorRT-LLM."""

@@ -1,0 +1,11 @@
+"""What a server will find in an archive: checks, and what serving it needs."""
+
+from trt_llm_pipeline.inspection.checks import Check
+from trt_llm_pipeline.inspection.inspect_archive import Inspection, inspect, readiness_of_build
+
+__all__ = [
+    "Check",
+    "Inspection",
+    "inspect",
+    "readiness_of_build",
+]

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from trt_llm_pipeline.artifact import ArchiveContents, read_archive
 from trt_llm_pipeline.artifact.engine_files import engine_entries, extra_entry
-from trt_llm_pipeline.artifact.reader import ArchiveContents, read_archive
 from trt_llm_pipeline.artifact.writer import Entry
 from trt_llm_pipeline.engine.tokenizer_files import is_vocabulary
 from trt_llm_pipeline.inspection import readiness
 from trt_llm_pipeline.inspection.checks import Check, is_ready, settings, table, verdict
 from trt_llm_pipeline.inspection.readiness import ArchiveFacts
 from trt_llm_pipeline.inspection.tokenizer_trial import try_tokenizer
-from trt_llm_pipeline.process.resources import in_words
+from trt_llm_pipeline.units import in_words
 
 _LARGEST_READ = 64 << 20
 _UNKNOWN_END = ("end of sequence", "unknown")
@@ -110,13 +110,20 @@ def inspect(
     return Inspection(label, contents, checks)
 
 
+def readiness_of_build(
+    engine_dir: Path, extra: Mapping[str, Path | bytes], manifest: Mapping[str, Any]
+) -> tuple[Check, ...]:
+    """What a server will find of an archive that is about to be packed; arguments as for `facts_of_build`."""
+    return readiness.readiness(facts_of_build(engine_dir, extra, manifest))
+
+
 def facts_of_build(
     engine_dir: Path, extra: Mapping[str, Path | bytes], manifest: Mapping[str, Any]
 ) -> ArchiveFacts:
     """The facts of an archive that is about to be packed; its engines are not read.
 
     Args:
-        engine_dir, extra, manifest: as for `artifact.pack`.
+        engine_dir, extra, manifest: as for `artifact.pack_engine`.
 
     Raises:
         ArtifactError: the directory holds what cannot be packed.

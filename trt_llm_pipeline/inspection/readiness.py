@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline.engine import layout as engine_layout
+from trt_llm_pipeline.engine import layout
 from trt_llm_pipeline.engine.layout import EngineFacts, LayoutError
 from trt_llm_pipeline.engine.tokenizer_files import TOKENIZER_CONFIG, is_tokenizer_file, is_vocabulary
 from trt_llm_pipeline.inspection import tokenizer_readiness
@@ -78,7 +78,7 @@ def readiness(
         checks.append(_no_config(facts))
     else:
         try:
-            engine = engine_layout.check_engine_files(Path(facts.name), config, _engines(facts))
+            engine = layout.check_engine_files(Path(facts.name), config, _engines(facts))
         except LayoutError as error:
             checks.append(Check("ranks", "problem", f"{error}"))
         else:

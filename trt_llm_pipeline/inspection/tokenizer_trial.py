@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from trt_llm_pipeline import process
 from trt_llm_pipeline.errors import PipelineError
 from trt_llm_pipeline.inspection.checks import Check
 from trt_llm_pipeline.inspection.readiness import DEFAULT_END_ID
-from trt_llm_pipeline.process import tree as process
 
 _WITHIN_S = 120.0
 _OFFLINE = {

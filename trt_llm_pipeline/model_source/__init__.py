@@ -1,0 +1,15 @@
+"""The model: from the Hub, a tar's address or a folder of the user's, to `models/<id>`."""
+
+from trt_llm_pipeline.model_source.choice import model_files
+from trt_llm_pipeline.model_source.model_types import DownloadPlan, ModelRequest, RemoteFile, Snapshot
+from trt_llm_pipeline.model_source.source import fetch, plan
+
+__all__ = [
+    "DownloadPlan",
+    "ModelRequest",
+    "RemoteFile",
+    "Snapshot",
+    "fetch",
+    "model_files",
+    "plan",
+]

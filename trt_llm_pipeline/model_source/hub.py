@@ -15,9 +15,8 @@ from trt_llm_pipeline.errors import (
     ModelUnavailable,
     TrtLlmPipelineError,
 )
-from trt_llm_pipeline.model_source.model_types import RetryLimits
 from trt_llm_pipeline.model_source.record import RecordedFile, check_path
-from trt_llm_pipeline.net.retrying import Patience
+from trt_llm_pipeline.net.retrying import Patience, RetryLimits
 from trt_llm_pipeline.net.stream import (
     HttpStatusError,
     Transient,

@@ -85,28 +85,3 @@ class Progress(Protocol):
     """
 
     def __call__(self, done_bytes: int, total_bytes: int | None) -> None: ...
-
-
-@dataclass(frozen=True)
-class RetryLimits:
-    """How long a source that fails is asked again; all times in seconds.
-
-    Attributes:
-        attempts: failures in a row, without one new byte, after which it is given up.
-        first_wait: before the second attempt; doubled for each further one.
-        longest_wait: what the doubling stops at.
-        patience: time without one new byte after which it is given up, and the longest Retry-After obeyed.
-        silence: a connection on which nothing comes for this long counts as failed.
-        mismatches: how often one file may arrive with another content than announced.
-    """
-
-    attempts: int = 8
-    first_wait: float = 1.0
-    longest_wait: float = 30.0
-    patience: float = 300.0
-    silence: float = 20.0
-    mismatches: int = 2
-
-
-# With a complete snapshot at hand, a source that is down is not waited for.
-BRIEFLY = RetryLimits(attempts=2, patience=10.0)

@@ -7,7 +7,6 @@ is the user's and is never written to.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from trt_llm_pipeline.errors import ModelSourceError, WorkspaceError
+from trt_llm_pipeline.files import read_json, write_json
 from trt_llm_pipeline.model_source.choice import CACHE_FOLDER
 
 _BOOKS = (CACHE_FOLDER, "trt-llm-pipeline")
@@ -101,7 +101,7 @@ def partial_name(file: RecordedFile) -> str:
 def read_record(folder: Path) -> Record | None:
     """The folder's record; None where there is none. A damaged one counts as a record of nothing."""
     try:
-        value = json.loads(record_path(folder).read_text(encoding="utf-8"))
+        value = read_json(record_path(folder))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
@@ -148,11 +148,7 @@ def write_record(folder: Path, record: Record) -> None:
     """Writes it so that a reader finds the old one or the new one, and nothing between."""
     path = record_path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    unfinished.unlink(missing_ok=True)
-    with unfinished.open("x", encoding="utf-8") as output:
-        json.dump({"schema": _SCHEMA, **asdict(record)}, output, indent=1)
-    unfinished.replace(path)
+    write_json(path, {"schema": _SCHEMA, **asdict(record)})
 
 
 def completed(record: Record) -> Record:

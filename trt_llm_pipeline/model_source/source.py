@@ -10,40 +10,38 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable, WorkspaceError
-from trt_llm_pipeline.model_source import record as model_record
-from trt_llm_pipeline.model_source.choice import CACHE_FOLDER, choose_files, model_files
+from trt_llm_pipeline.files import free_bytes
+from trt_llm_pipeline.model_source.choice import CACHE_FOLDER, choose_files
 from trt_llm_pipeline.model_source.hub import Hub, Listing, endpoint_of, is_offline, offline_error
 from trt_llm_pipeline.model_source.model_types import (
-    BRIEFLY,
     DownloadPlan,
     ModelRequest,
     Progress,
     RemoteFile,
-    RetryLimits,
     Snapshot,
-    WeightFormat,
 )
-from trt_llm_pipeline.model_source.record import Record, RecordedFile
-from trt_llm_pipeline.model_source.transfer import Transfer, Wanted, disk_full, free_bytes, write_error
-from trt_llm_pipeline.process.resources import in_words
-
-__all__ = [
-    "DownloadPlan",
-    "ModelRequest",
-    "Progress",
-    "RemoteFile",
-    "RetryLimits",
-    "Snapshot",
-    "WeightFormat",
-    "fetch",
-    "model_files",
-    "plan",
-]
+from trt_llm_pipeline.model_source.record import (
+    Record,
+    RecordedFile,
+    check_no_links,
+    completed,
+    matches,
+    partial_folder,
+    partial_name,
+    read_record,
+    remove_files,
+    remove_partial,
+    write_record,
+)
+from trt_llm_pipeline.model_source.transfer import Transfer, Wanted, no_room, write_error
+from trt_llm_pipeline.net.retrying import BRIEFLY, RetryLimits
+from trt_llm_pipeline.redaction import token_of
+from trt_llm_pipeline.units import in_words
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MODEL_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*/)?[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -71,25 +69,34 @@ def plan(
     if _is_users_own(folder):
         return DownloadPlan(request.model_id, "", "local", (), 0, 0)
     if request.tar_url is not None:
-        from trt_llm_pipeline.model_source import tar as tar_source
+        from trt_llm_pipeline.model_source import tar
 
-        return tar_source.plan_tar(request, folder, limits=limits, log=log)
-    record = model_record.read_record(folder)
+        return tar.plan_tar(request, folder, limits=limits, log=log)
+    record = read_record(folder)
     if (settled := _settled(folder, record, request, env)) is not None:
         return DownloadPlan(request.model_id, settled.revision, "hub", (), _bytes(settled.files), 0)
     if is_offline(env):
         raise offline_error(request.model_id)
     hub = _hub(env, token, limits, log)
     files, listing = _choose(hub, request)
-    missing = tuple(file for file in files if model_record.matches(folder, _known(record, file)) is None)
-    partial = sum(_partial_bytes(folder, file) for file in missing)
+    missing = [file for file in files if matches(folder, _known(record, file)) is None]
+    return _to_come(request, folder, listing, files, missing)
+
+
+def _to_come(
+    request: ModelRequest,
+    folder: Path,
+    listing: Listing,
+    files: Sequence[RecordedFile],
+    missing: Sequence[RecordedFile],
+) -> DownloadPlan:
     return DownloadPlan(
         request.model_id,
         listing.commit,
         "hub",
         tuple(RemoteFile(file.path, file.size) for file in missing),
         _bytes(files),
-        _bytes(missing) - partial,
+        _bytes(missing) - sum(_partial_bytes(folder, file) for file in missing),
     )
 
 
@@ -100,6 +107,7 @@ def fetch(
     token: str | None,
     log: Callable[[str], None],
     progress: Progress | None = None,
+    before: Callable[[DownloadPlan], None] | None = None,
     env: Mapping[str, str] = os.environ,
     limits: RetryLimits = RetryLimits(),  # noqa: B008  frozen
 ) -> Snapshot:
@@ -115,6 +123,7 @@ def fetch(
         log: gets one line at the start, one at the end, and one for each attempt that failed.
         progress: see Progress; an exception that it raises, or that is raised in the calling thread, stops
             the download within about two seconds and keeps what came.
+        before: called once, before anything is downloaded, with what will be; it may raise.
         env: HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are read from it.
         limits: how long a failing source is asked again.
 
@@ -130,10 +139,10 @@ def fetch(
     if _is_users_own(folder):
         return _local(request, folder)
     if request.tar_url is not None:
-        from trt_llm_pipeline.model_source import tar as tar_source
+        from trt_llm_pipeline.model_source import tar
 
-        return tar_source.fetch_tar(request, folder, log=log, progress=progress, limits=limits)
-    record = model_record.read_record(folder)
+        return tar.fetch_tar(request, folder, log=log, progress=progress, before=before, limits=limits)
+    record = read_record(folder)
     if (settled := _settled(folder, record, request, env)) is not None:
         log(f"model {request.model_id}: complete at {settled.revision[:12]}; nothing to download")
         return _snapshot(request, folder, settled, 0)
@@ -153,7 +162,9 @@ def fetch(
         log(f"warning: {warning} ({error})")
         return replace(_snapshot(request, folder, usable, 0), warnings=(warning,))
     try:
-        return _download(replace(hub, limits=limits), request, folder, record, files, listing, progress)
+        return _download(
+            replace(hub, limits=limits), request, folder, record, files, listing, progress, before
+        )
     except OSError as error:
         raise write_error(error, folder, _bytes(files), request.model_id) from error
 
@@ -166,9 +177,10 @@ def _download(
     files: tuple[RecordedFile, ...],
     listing: Listing,
     progress: Progress | None,
+    before: Callable[[DownloadPlan], None] | None,
 ) -> Snapshot:
-    model_record.check_no_links(folder, f"{model_record.partial_folder(folder).relative_to(folder)}/x")
-    found = {file.path: model_record.matches(folder, _known(record, file)) for file in files}
+    check_no_links(folder, f"{partial_folder(folder).relative_to(folder)}/x")
+    found = {file.path: matches(folder, _known(record, file)) for file in files}
     missing = [file for file in files if found[file.path] is None]
     earlier = () if record is None else (*(file.path for file in record.files), *record.stale)
     paths = {file.path for file in files}
@@ -183,14 +195,17 @@ def _download(
         files=tuple(found[file.path] or file for file in files),
         stale=tuple(path for path in dict.fromkeys(earlier) if path not in paths),
     )
-    needed = _bytes(missing) - sum(_partial_bytes(folder, file) for file in missing)
+    to_come = _to_come(request, folder, listing, files, missing)
+    if before is not None:
+        before(to_come)
+    needed = to_come.missing_bytes
     if needed > free_bytes(folder):
-        raise disk_full(folder, needed, f"{request.model_id} ({len(missing)} files)")
+        raise no_room(folder, needed, f"{request.model_id} ({len(missing)} files)")
     folder.mkdir(parents=True, exist_ok=True)
     if not missing and not current.stale:
         hub.log(f"model {request.model_id}: complete at {listing.commit[:12]}; nothing to download")
     # Before the first file: from now on the folder is known to be ours, and to be incomplete.
-    model_record.write_record(folder, current)
+    write_record(folder, current)
     received = 0
     if missing:
         hub.log(
@@ -201,12 +216,12 @@ def _download(
         def finished(file: RecordedFile) -> None:
             nonlocal current
             current = current.with_file(file)
-            model_record.write_record(folder, current)
+            write_record(folder, current)
 
         started = time.monotonic()
         received = Transfer(
             folder=folder,
-            partial=model_record.partial_folder(folder),
+            partial=partial_folder(folder),
             headers=hub.headers(),
             refused=lambda failure, path: hub.refusal(request.model_id, failure, path),
             limits=hub.limits,
@@ -219,10 +234,10 @@ def _download(
             f"model {request.model_id}: downloaded {in_words(received)} in {seconds:.1f} s "
             f"({received / 1e6 / seconds:.0f} MB/s)"
         )
-    model_record.remove_files(folder, current.stale)
-    model_record.remove_partial(folder)
-    current = model_record.completed(current)
-    model_record.write_record(folder, current)
+    remove_files(folder, current.stale)
+    remove_partial(folder)
+    current = completed(current)
+    write_record(folder, current)
     return _snapshot(request, folder, current, received)
 
 
@@ -248,7 +263,7 @@ def _is_users_own(folder: Path) -> bool:
     """Whether there is a model that this service did not put there; a link to a folder is the user's too."""
     if folder.is_symlink():
         return True
-    if not folder.is_dir() or model_record.read_record(folder) is not None:
+    if not folder.is_dir() or read_record(folder) is not None:
         return False
     return any(entry.name != CACHE_FOLDER for entry in folder.iterdir())
 
@@ -280,7 +295,7 @@ def _complete(folder: Path, record: Record | None, request: ModelRequest) -> Rec
         return None
     if request.weight_format != record.weight_format or record.model_id != request.model_id:
         return None
-    if any(model_record.matches(folder, file) is None for file in record.files):
+    if any(matches(folder, file) is None for file in record.files):
         return None
     return record
 
@@ -302,15 +317,15 @@ def _snapshot(request: ModelRequest, folder: Path, record: Record, received: int
 
 
 def _hub(env: Mapping[str, str], token: str | None, limits: RetryLimits, log: Callable[[str], None]) -> Hub:
-    return Hub(endpoint_of(env), token or env.get("HF_TOKEN") or None, limits, log)
+    return Hub(endpoint_of(env), token or token_of(env), limits, log)
 
 
-def _bytes(files: tuple[RecordedFile, ...] | list[RecordedFile]) -> int:
+def _bytes(files: Sequence[RecordedFile]) -> int:
     return sum(file.size for file in files)
 
 
 def _partial_bytes(folder: Path, file: RecordedFile) -> int:
-    part = model_record.partial_folder(folder) / model_record.partial_name(file)
+    part = partial_folder(folder) / partial_name(file)
     try:
         return min(part.stat().st_size, file.size)
     except OSError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 import time
 from collections.abc import Callable
@@ -11,29 +10,38 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from trt_llm_pipeline.errors import (
-    DiskFull,
     ModelAccessDenied,
     ModelNotFound,
     ModelSourceError,
     ModelUnavailable,
     TrtLlmPipelineError,
 )
-from trt_llm_pipeline.model_source import record as model_record
+from trt_llm_pipeline.files import disk_full, free_bytes, is_disk_full
 from trt_llm_pipeline.model_source.choice import CACHE_FOLDER
 from trt_llm_pipeline.model_source.model_types import (
-    BRIEFLY,
     DownloadPlan,
     ModelRequest,
     Progress,
     RemoteFile,
-    RetryLimits,
     Snapshot,
 )
-from trt_llm_pipeline.model_source.record import Record, RecordedFile
+from trt_llm_pipeline.model_source.record import (
+    Record,
+    RecordedFile,
+    check_no_links,
+    completed,
+    matches,
+    read_record,
+    remove_files,
+    remove_partial,
+    unpacking_folder,
+    write_record,
+)
 from trt_llm_pipeline.model_source.tar_extract import Unpacked, unpack
 from trt_llm_pipeline.model_source.tar_reader import Fetcher, uncompressed
+from trt_llm_pipeline.net.retrying import BRIEFLY, RetryLimits
 from trt_llm_pipeline.net.stream import HttpStatusError
-from trt_llm_pipeline.process.resources import in_words
+from trt_llm_pipeline.units import in_words
 
 # Left free on the disk, whatever the archive says.
 _SPARE_BYTES = 64 << 20
@@ -51,7 +59,12 @@ def plan_tar(
         record = _complete(folder, shown)
         if record is not None and _same(record, fetcher.validators):
             return DownloadPlan(request.model_id, record.revision, "tar", (), size, 0)
-        revision = fetcher.headers.get("etag", "").strip('"')
+        return _to_come(request, shown, fetcher)
+
+
+def _to_come(request: ModelRequest, shown: str, fetcher: Fetcher) -> DownloadPlan:
+    size = fetcher.length or 0
+    revision = fetcher.headers.get("etag", "").strip('"')
     file = RemoteFile(shown.rpartition("/")[2], size)
     return DownloadPlan(request.model_id, revision, "tar", (file,), size, size)
 
@@ -62,6 +75,7 @@ def fetch_tar(
     *,
     log: Callable[[str], None],
     progress: Progress | None,
+    before: Callable[[DownloadPlan], None] | None,
     limits: RetryLimits,
 ) -> Snapshot:
     """Downloads and unpacks; what was there before stays until the new model is whole.
@@ -90,9 +104,11 @@ def fetch_tar(
                 return Snapshot(request.model_id, known.revision, folder, "tar", 0, ())
         fetcher.raise_if_failed()
         size = "of unknown size" if fetcher.length is None else in_words(fetcher.length)
+        if before is not None:
+            before(_to_come(request, shown, fetcher))
         log(f"model {request.model_id}: {size} to download and unpack from {shown}")
-        staging = model_record.unpacking_folder(folder)
-        model_record.check_no_links(folder, f"{staging.relative_to(folder)}/x")
+        staging = unpacking_folder(folder)
+        check_no_links(folder, f"{staging.relative_to(folder)}/x")
         fresh = not folder.exists()
         shutil.rmtree(staging, ignore_errors=True)
         try:
@@ -104,7 +120,7 @@ def fetch_tar(
             raise _translated(error, folder, shown) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-            if fresh and model_record.read_record(folder) is None:
+            if fresh and read_record(folder) is None:
                 shutil.rmtree(folder, ignore_errors=True)
                 with contextlib.suppress(OSError):
                     folder.parent.rmdir()
@@ -126,7 +142,7 @@ def _unpack(fetcher: Fetcher, staging: Path, shown: str, progress: Progress | No
             told = time.monotonic()
             progress(fetcher.received, fetcher.length)
 
-    room = max(0, shutil.disk_usage(staging).free - _SPARE_BYTES)
+    room = max(0, free_bytes(staging) - _SPARE_BYTES)
     chunks = uncompressed(fetcher.chunks(), shown)
     unpacked = unpack(chunks, staging, shown, most_bytes=room, tick=tick)
     tick(final=True)
@@ -137,7 +153,7 @@ def _settle(
     request: ModelRequest, folder: Path, shown: str, fetcher: Fetcher, unpacked: Unpacked, revision: str
 ) -> None:
     """Moves the unpacked files to their places. The record says `complete` only after the last one."""
-    before = model_record.read_record(folder)
+    before = read_record(folder)
     earlier = () if before is None else (*(file.path for file in before.files), *before.stale)
     paths = [path for path in (*unpacked.files, *unpacked.links) if path.partition("/")[0] != CACHE_FOLDER]
     record = Record(
@@ -152,15 +168,15 @@ def _settle(
         stale=tuple(path for path in dict.fromkeys(earlier) if path not in paths),
         validators=fetcher.validators,
     )
-    model_record.write_record(folder, record)
-    model_record.remove_files(folder, record.stale)
+    write_record(folder, record)
+    remove_files(folder, record.stale)
     for path in paths:
-        model_record.check_no_links(folder, path)
+        check_no_links(folder, path)
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         (unpacked.root / path).replace(target)
-    model_record.remove_partial(folder)
-    model_record.write_record(folder, model_record.completed(record))
+    remove_partial(folder)
+    write_record(folder, completed(record))
 
 
 def _recorded(root: Path, path: str) -> RecordedFile:
@@ -172,10 +188,10 @@ def _recorded(root: Path, path: str) -> RecordedFile:
 
 
 def _complete(folder: Path, shown: str) -> Record | None:
-    record = model_record.read_record(folder)
+    record = read_record(folder)
     if record is None or not record.complete or record.source != "tar" or record.origin != shown:
         return None
-    if any(model_record.matches(folder, file) is None for file in record.files):
+    if any(matches(folder, file) is None for file in record.files):
         return None
     return record
 
@@ -216,10 +232,6 @@ def _refusal(shown: str) -> Callable[[HttpStatusError], TrtLlmPipelineError]:
 
 
 def _translated(error: OSError, folder: Path, shown: str) -> TrtLlmPipelineError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(folder).free if folder.exists() else 0
-        return DiskFull(
-            f"the disk is full: {shown} was being unpacked, and {in_words(free)} are free on the disk of "
-            f"{folder}. What was unpacked is removed; make room and run the build again"
-        )
+    if is_disk_full(error):
+        return disk_full(folder, f"{shown} was being unpacked, and what was unpacked is removed")
     return ModelSourceError(f"{shown} could not be unpacked: {error.strerror or type(error).__name__}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from trt_llm_pipeline.errors import ModelSourceError
-from trt_llm_pipeline.process.resources import in_words
+from trt_llm_pipeline.units import in_words
 
 MOST_ENTRIES = 100_000
 # A name or a set of extended attributes; a header that claims more wants to fill the memory.

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable, TrtLlmPipelineError
-from trt_llm_pipeline.model_source.model_types import RetryLimits
-from trt_llm_pipeline.net.retrying import Patience
+from trt_llm_pipeline.net.retrying import Patience, RetryLimits
 from trt_llm_pipeline.net.stream import (
     HttpStatusError,
     ResponseStream,
@@ -22,7 +21,7 @@ from trt_llm_pipeline.net.stream import (
     open_stream,
     transient_failure,
 )
-from trt_llm_pipeline.process.resources import in_words
+from trt_llm_pipeline.units import in_words
 
 CHUNK = 1 << 20
 _AHEAD = 32  # chunks

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import queue
-import shutil
 import ssl
 import threading
 import time
@@ -16,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trt_llm_pipeline.errors import DiskFull, ModelUnavailable, TrtLlmPipelineError, WorkspaceError
-from trt_llm_pipeline.model_source.model_types import Progress, RetryLimits
+from trt_llm_pipeline.files import disk_full, is_disk_full
+from trt_llm_pipeline.model_source.model_types import Progress
 from trt_llm_pipeline.model_source.record import (
     RecordedFile,
     check_no_links,
@@ -24,7 +23,7 @@ from trt_llm_pipeline.model_source.record import (
     new_hash,
     partial_name,
 )
-from trt_llm_pipeline.net.retrying import Patience
+from trt_llm_pipeline.net.retrying import Patience, RetryLimits
 from trt_llm_pipeline.net.stream import (
     HttpStatusError,
     ResponseStream,
@@ -34,7 +33,7 @@ from trt_llm_pipeline.net.stream import (
     open_stream,
     transient_failure,
 )
-from trt_llm_pipeline.process.resources import in_words
+from trt_llm_pipeline.units import in_words
 
 _CHUNK = 1 << 20
 _WORKERS = 8
@@ -347,25 +346,13 @@ def _write_all(output: object, chunk: bytes) -> None:
 
 def write_error(error: OSError, folder: Path, needed: int, what: str) -> TrtLlmPipelineError:
     """What it means when the model's folder cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return disk_full(folder, needed, what)
+    if is_disk_full(error):
+        return no_room(folder, needed, what)
     place = error.filename or folder
     reason = error.strerror or type(error).__name__
-    return WorkspaceError(f"{place} could not be written: {reason}; mend that and run the build again")
+    return WorkspaceError(f"{place} cannot be written: {reason}; correct that and run the build again")
 
 
-def free_bytes(folder: Path) -> int:
-    """Free on the disk where the folder is or will be."""
-    place = folder
-    while not place.is_dir() and place != place.parent:
-        place = place.parent
-    return shutil.disk_usage(place).free
-
-
-def disk_full(folder: Path, needed: int, what: str) -> DiskFull:
-    """Says what was needed and what is free."""
-    free = free_bytes(folder)
-    return DiskFull(
-        f"the disk is full: {what} needs {in_words(needed)} and {in_words(free)} are free on the disk "
-        f"of {folder}. What was downloaded is kept; make room and run the build again to go on from there."
-    )
+def no_room(folder: Path, needed: int, what: str) -> DiskFull:
+    """Says what was needed, and that nothing was lost."""
+    return disk_full(folder, f"{what} needs {in_words(needed)}; what has been downloaded is kept")

@@ -1,11 +1,46 @@
-"""When to ask a failing source again, and when to give up."""
+"""When to ask a failing source again, when to give up, and how to wait."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from trt_llm_pipeline.model_source.model_types import RetryLimits
 from trt_llm_pipeline.net.stream import Transient
+
+_NAP_S = 0.1
+
+
+@dataclass(frozen=True)
+class RetryLimits:
+    """How long a source that fails is asked again; all times in seconds.
+
+    Attributes:
+        attempts: failures in a row, without one new byte, after which it is given up.
+        first_wait: before the second attempt; doubled for each further one.
+        longest_wait: what the doubling stops at.
+        patience: time without one new byte after which it is given up, and the longest Retry-After obeyed.
+        silence: a connection on which nothing comes for this long counts as failed.
+        mismatches: how often one file may arrive with another content than announced.
+    """
+
+    attempts: int = 8
+    first_wait: float = 1.0
+    longest_wait: float = 30.0
+    patience: float = 300.0
+    silence: float = 20.0
+    mismatches: int = 2
+
+
+# With a complete snapshot at hand, a source that is down is not waited for.
+BRIEFLY = RetryLimits(attempts=2, patience=10.0)
+
+
+def nap(seconds: float) -> None:
+    """Sleeps in short turns: an exception meant for this thread arrives only between them."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _NAP_S))
 
 
 class Patience:

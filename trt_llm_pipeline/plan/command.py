@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from trt_llm_pipeline.config.model import ArgValue
+from trt_llm_pipeline.config import ArgValue
+from trt_llm_pipeline.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,21 @@ def render(args: Mapping[str, ArgValue], text: Callable[[str], str]) -> Rendered
         argv.extend(rendered)
         keys.extend([key] * len(rendered))
     return RenderedArgs(tuple(argv), tuple(keys))
+
+
+def argument_paths(workspace: Workspace, argv: Sequence[str]) -> list[Path]:
+    """What a step's arguments name if they are read as paths, links followed; most of it does not exist."""
+    found = []
+    for argument in argv:
+        for text in (argument, argument.partition("=")[2]):
+            if text and "\0" not in text and len(text) <= 4096:
+                found.append(Path(os.path.realpath(workspace.root / text)))
+    return [path for path in found if path != workspace.root and path not in workspace.root.parents]
+
+
+def argument_dirs(workspace: Workspace, argv: Sequence[str]) -> list[Path]:
+    """The paths inside the workspace that a step's arguments name, links followed."""
+    return [path for path in argument_paths(workspace, argv) if path.is_relative_to(workspace.root)]
 
 
 def shell_line(argv: Sequence[str]) -> str:

@@ -10,14 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trt_llm_pipeline.config import references
-from trt_llm_pipeline.config.model import BuildConfig, StepConfig
+from trt_llm_pipeline.config import BuildConfig, StepConfig, references
 from trt_llm_pipeline.config.references import Resolver, UnresolvedReferenceError
 from trt_llm_pipeline.errors import Mistake, ToolchainError, WorkspaceError
 from trt_llm_pipeline.plan.command import RenderedArgs, render
 from trt_llm_pipeline.toolchain import Toolchain
-from trt_llm_pipeline.workspace.ledger import Ledger
-from trt_llm_pipeline.workspace.workspace import Workspace
+from trt_llm_pipeline.workspace import Ledger, Workspace
 
 #: Stands for an output directory that only the step itself will show.
 UNKNOWN_DIR = "to-be-found"
@@ -75,7 +73,7 @@ class Plan:
         return {name: known.get(name) or _stand_in(self.workspace, name) for name, _ in self.config.steps()}
 
 
-def plan(config: BuildConfig, toolchain: Toolchain, workspace: Workspace) -> tuple[Plan, list[Mistake]]:
+def make_plan(config: BuildConfig, toolchain: Toolchain, workspace: Workspace) -> tuple[Plan, list[Mistake]]:
     """Plans the build.
 
     Returns:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from trt_llm_pipeline.config.model import ArgValue
+from trt_llm_pipeline.config import ArgValue
 from trt_llm_pipeline.plan.plan import Plan
 
 

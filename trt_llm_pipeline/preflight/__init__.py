@@ -1,0 +1,8 @@
+"""Everything that is checked before the first byte is downloaded, and what a build would do."""
+
+from trt_llm_pipeline.preflight.validation import Validated, validate
+
+__all__ = [
+    "Validated",
+    "validate",
+]

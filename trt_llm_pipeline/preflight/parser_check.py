@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from trt_llm_pipeline.errors import PipelineError
-from trt_llm_pipeline.preflight import messages as preflight_messages
-from trt_llm_pipeline.process import tree as process
-from trt_llm_pipeline.process.lines import Redactor
+from trt_llm_pipeline.preflight import messages
+from trt_llm_pipeline.process import Captured, capture
+from trt_llm_pipeline.redaction import Redactor, secrets_of
 
 # A first import of torch and tensorrt_llm from a cold disk takes tens of seconds.
 TIME_LIMIT_S = 60.0
 
 _PROBE = Path(__file__).parent / "probe" / "parser_probe.py"
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY", re.IGNORECASE)
+_ANSWER = "report.json"
 _PYTHON_NAME = re.compile(r"(python|pypy)[\d.]*$")
 _SHEBANG_BYTES = 1024
 
@@ -132,51 +132,52 @@ def probe(
     found = _program(command, interpreter, env)
     if isinstance(found, NotChecked):
         return found
+    paths = [*map(str, python_path), *filter(None, [env.get("PYTHONPATH")])]
+    environment = {**env, "PYTHONDONTWRITEBYTECODE": "1"}
+    if paths:
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
     with tempfile.TemporaryDirectory(
         prefix="trt-llm-preflight-", dir=scratch, ignore_cleanup_errors=True
     ) as temporary:
         folder = Path(temporary).resolve()
-        (folder / "cwd").mkdir()
-        report = folder / "report.json"
-        request = folder / "request.json"
-        request.write_text(
-            json.dumps(
-                {
-                    "mode": found.mode,
-                    "target": found.target,
-                    "args": found.args,
-                    "root": str(toolchain_root.resolve()),
-                    "scratch": str(folder),
-                    "report": str(report),
-                }
-            )
-        )
-        paths = [*map(str, python_path), *filter(None, [env.get("PYTHONPATH")])]
-        environment = {**env, "PYTHONDONTWRITEBYTECODE": "1"}
-        if paths:
-            environment["PYTHONPATH"] = os.pathsep.join(paths)
         try:
-            ended = process.capture(
-                [*found.interpreter, "-B", str(_PROBE), str(request)],
-                cwd=folder / "cwd",
-                env=environment,
-                timeout=time_limit,
-                stdout_limit=4096,
-            )
+            ended = _ask(found, folder, toolchain_root.resolve(), environment, time_limit)
         except PipelineError as error:
             return NotChecked(f"{found.name}: {error}")
-        answer = _read(report)
+        answer = _read(folder / _ANSWER)
     if answer is None:
-        return NotChecked(
-            preflight_messages.silent(
-                found.name, ended.exit_code, ended.stderr, timed_out=ended.timed_out, time_limit=time_limit
-            )
+        reason = messages.silent(
+            found.name, ended.exit_code, ended.stderr, timed_out=ended.timed_out, time_limit=time_limit
         )
+        return NotChecked(reason)
     if "not_parsed" in answer:
-        reason = preflight_messages.not_parsed(found.name, **answer["not_parsed"])
-        secrets = [value for name, value in env.items() if _SECRET_NAME.search(name)]
-        return NotChecked(Redactor(secrets)(reason))
+        reason = messages.not_parsed(found.name, **answer["not_parsed"])
+        return NotChecked(Redactor(secrets_of(env))(reason))
     return _checked(answer["parsed"], found.name)
+
+
+def _ask(
+    program: _Program, folder: Path, toolchain_root: Path, env: Mapping[str, str], time_limit: float
+) -> Captured:
+    """Runs the script under the probe, which leaves its answer in `folder`."""
+    (folder / "cwd").mkdir()
+    request = {
+        "mode": program.mode,
+        "target": program.target,
+        "args": program.args,
+        "root": str(toolchain_root),
+        "scratch": str(folder),
+        "report": str(folder / _ANSWER),
+    }
+    asked = folder / "request.json"
+    asked.write_text(json.dumps(request))
+    return capture(
+        [*program.interpreter, "-B", str(_PROBE), str(asked)],
+        cwd=folder / "cwd",
+        env=env,
+        timeout=time_limit,
+        stdout_limit=4096,
+    )
 
 
 def _checked(parsed: Mapping[str, Any], script: str) -> Checked:
@@ -194,7 +195,7 @@ def _checked(parsed: Mapping[str, Any], script: str) -> Checked:
     known = [string for option in options for string in option.strings]
     mistakes = []
     for found in parsed["mistakes"]:
-        message, closest = preflight_messages.mistake(found, script, known)
+        message, closest = messages.mistake(found, script, known)
         option = None if found["positional"] else found["option"]
         mistakes.append(OptionMistake(option, message, closest, found["place"]))
     return Checked(tuple(mistakes), tuple(parsed["leftovers"]), options)

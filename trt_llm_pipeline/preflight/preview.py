@@ -6,19 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline.cache.fingerprint import FileHashes
-from trt_llm_pipeline.cache.keys import StepKeys, model_identity
-from trt_llm_pipeline.cache.store import StepCache
-from trt_llm_pipeline.model_source import source as model_source
-from trt_llm_pipeline.model_source.source import DownloadPlan, ModelRequest
+from trt_llm_pipeline import model_source
+from trt_llm_pipeline.cache import FileHashes, StepCache, StepKeys, model_identity
+from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest
+from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.plan.command import shell_line
-from trt_llm_pipeline.plan.plan import Plan
 from trt_llm_pipeline.preflight.validation import Validated
-from trt_llm_pipeline.process.resources import GpuMonitor, in_words
+from trt_llm_pipeline.process.resources import GpuMonitor
 from trt_llm_pipeline.settings import Settings
-from trt_llm_pipeline.workspace import disk
+from trt_llm_pipeline.units import in_words
+from trt_llm_pipeline.workspace import Ledger, disk
 from trt_llm_pipeline.workspace.disk import DiskNeed
-from trt_llm_pipeline.workspace.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -117,8 +115,7 @@ def preview(validated: Validated, settings: Settings, token: str | None = None) 
         ModelSourceError: the source has no such model, or cannot be asked.
     """
     plan = validated.plan
-    secret = plan.config.hf_token
-    token = token or (secret.get_secret_value() if secret else None) or settings.token
+    token = settings.hub_token(token, plan.config.hf_token)
     download = model_source.plan(request(plan), plan.workspace.models, token=token, env=settings.env)
     cached = _cached(validated, download, settings)
     expected = {**plan.expected_dirs(), **cached}

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trt_llm_pipeline import toolchain
-from trt_llm_pipeline.cache import fingerprint
-from trt_llm_pipeline.cache.fingerprint import FileHashes
-from trt_llm_pipeline.cache.store import StepCache
-from trt_llm_pipeline.config import model as config
-from trt_llm_pipeline.config.model import BuildConfig
+from trt_llm_pipeline.cache import FileHashes, StepCache, fingerprint
+from trt_llm_pipeline.config import BuildConfig, examine
 from trt_llm_pipeline.errors import ConfigError, Mistake
-from trt_llm_pipeline.plan.plan import Plan, PlannedStep, plan
-from trt_llm_pipeline.preflight import parser_check as preflight
+from trt_llm_pipeline.plan import Plan, PlannedStep, make_plan
+from trt_llm_pipeline.preflight.parser_check import NotChecked, OptionMistake, probe
 from trt_llm_pipeline.settings import Settings
 
 
@@ -41,13 +38,13 @@ def validate(text: str, name: str, settings: Settings) -> Validated:
         ConfigError: with every mistake, in the order of the file.
         ToolchainError: there is no usable toolchain to check against.
     """
-    loaded = config.examine(text, name)
+    loaded = examine(text, name)
     found = list(loaded.mistakes)
     notes: list[str] = []
     planned: Plan | None = None
     if loaded.config is not None:
         tools = toolchain.find(settings.env)
-        planned, wrong = plan(loaded.config, tools, settings.workspace)
+        planned, wrong = make_plan(loaded.config, tools, settings.workspace)
         found.extend(wrong)
         known = _Accepted(planned)
         for step in planned.steps:
@@ -85,13 +82,13 @@ class _Accepted:
 def _preflight(planned: Plan, step: PlannedStep, settings: Settings) -> tuple[list[Mistake], list[str]]:
     """Asks the step's script whether it would accept its arguments."""
     rendered = planned.render(step, planned.expected_dirs())
-    answer = preflight.probe(
+    answer = probe(
         [*step.program, *rendered.argv],
         interpreter=planned.toolchain.python,
         toolchain_root=planned.toolchain.root,
         env=settings.env,
     )
-    if isinstance(answer, preflight.NotChecked):
+    if isinstance(answer, NotChecked):
         return [], [f"the arguments of step {step.name} are not checked: {answer.reason}"]
     mistakes = [_mistake(planned.config, step, wrong, rendered.keys) for wrong in answer.mistakes]
     notes = []
@@ -102,7 +99,7 @@ def _preflight(planned: Plan, step: PlannedStep, settings: Settings) -> tuple[li
 
 
 def _mistake(
-    build_config: BuildConfig, step: PlannedStep, wrong: preflight.OptionMistake, keys: tuple[str, ...]
+    build_config: BuildConfig, step: PlannedStep, wrong: OptionMistake, keys: tuple[str, ...]
 ) -> Mistake:
     """One of the parser's findings, at the config's line."""
     if wrong.argv_index is not None and 0 <= wrong.argv_index < len(keys):

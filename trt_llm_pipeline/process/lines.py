@@ -3,80 +3,18 @@
 from __future__ import annotations
 
 import codecs
-import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable
+
+from trt_llm_pipeline.redaction import Redactor
 
 MAX_LINE_CHARS = 8192
 PROGRESS_EVERY_S = 2.0
 PARTIAL_AFTER_S = 0.3
 TAIL_LINES = 40
 
-MIN_SECRET_CHARS = 4
-
-_MASK = b"[secret]"
 _LINE_END = re.compile(r"[\r\n]")
-
-
-class Redactor:
-    """Replaces secrets. One instance knows a build's secrets and is used on everything it says.
-
-    What is shorter than `MIN_SECRET_CHARS` is no secret: no token is that short, and replacing it would
-    blank ordinary words. Space around a secret, such as the newline after it in a file, does not count.
-    """
-
-    def __init__(self, secrets: Iterable[str | None] = ()) -> None:
-        texts = {secret.strip() for secret in secrets if secret}
-        known = {text.encode("utf-8", "surrogateescape") for text in texts if len(text) >= MIN_SECRET_CHARS}
-        # The longest first: of two secrets that begin alike the longer one is replaced.
-        self._secrets = sorted(known, key=lambda secret: (-len(secret), secret))
-        self._pattern = re.compile(b"|".join(map(re.escape, self._secrets)))
-
-    def __call__(self, text: str) -> str:
-        """`text` with every secret replaced."""
-        if not self._secrets:
-            return text
-        data = text.encode("utf-8", "surrogatepass")
-        return self._pattern.sub(_MASK, data).decode("utf-8", "surrogatepass")
-
-    def values(self, value: Any) -> Any:
-        """A JSON value with every secret in it replaced."""
-        return json.loads(self(json.dumps(value, ensure_ascii=False)))
-
-    def bytes(self, data: bytes, *, final: bool) -> tuple[bytes, bytes]:
-        """Cleans a piece of a stream.
-
-        Returns:
-            The cleaned bytes, and the end of `data` that may be the beginning of a secret: it is to be put
-            before the next piece. With `final` nothing is held back.
-        """
-        if not self._secrets:
-            return data, b""
-        if final:
-            return self._pattern.sub(_MASK, data), b""
-        pieces = []
-        at = 0
-        held = _start_of_secret(self._secrets, data, 0)
-        for match in self._pattern.finditer(data):
-            if held <= match.start():
-                break  # it may be the beginning of a longer secret
-            pieces += [data[at : match.start()], _MASK]
-            at = match.end()
-            if held < at:
-                held = _start_of_secret(self._secrets, data, at)
-        return b"".join([*pieces, data[at:held]]), data[held:]
-
-
-def _start_of_secret(secrets: Sequence[bytes], data: bytes, start: int) -> int:
-    """Where, from `start`, the end of `data` may be the beginning of a secret; its length if nowhere."""
-    longest = len(secrets[0]) - 1 if secrets else 0
-    for at in range(max(start, len(data) - longest), len(data)):
-        end = data[at:]
-        if any(len(secret) > len(end) and secret.startswith(end) for secret in secrets):
-            return at
-    return len(data)
 
 
 class LineAssembler:

@@ -110,15 +110,6 @@ def _memory_groups() -> list[Path]:
     return groups
 
 
-def in_words(size: float) -> str:
-    """A number of bytes for people: `3.2 GB` (decimal units)."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if abs(size) < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
 def peak(values: Sequence[int], others: Sequence[int]) -> tuple[int, ...]:
     """The larger of two readings, device by device."""
     longest = max(len(values), len(others))

@@ -24,7 +24,8 @@ from typing import Any
 import psutil
 
 from trt_llm_pipeline.errors import PipelineError
-from trt_llm_pipeline.process.lines import LineAssembler, Redactor
+from trt_llm_pipeline.process.lines import LineAssembler
+from trt_llm_pipeline.redaction import Redactor
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _TURN_S = 0.1

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from trt_llm_pipeline.process.resources import in_words
 from trt_llm_pipeline.report.markup import el
+from trt_llm_pipeline.units import in_words
 
 _WIDTH, _HEIGHT = 1000, 100
 _SERIES = 8

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from trt_llm_pipeline.process.resources import in_words
 from trt_llm_pipeline.report.charts import Span, in_time, memory, sizes, timeline
 from trt_llm_pipeline.report.markup import Node, document, el
 from trt_llm_pipeline.report.style import STYLE
+from trt_llm_pipeline.units import in_words
 
 REPORT_NAME = "report.html"
 

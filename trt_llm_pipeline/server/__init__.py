@@ -1,0 +1,1 @@
+"""What only Cog's side needs: what a prediction returns, progress in its log, the worker's end."""

@@ -8,21 +8,16 @@ line is looked at.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from trt_llm_pipeline.errors import DeliveryError
-from trt_llm_pipeline.process.resources import in_words
+from trt_llm_pipeline.units import in_words, parse_size
 
 DELIVERY_VARIABLE = "TRT_LLM_DELIVERY"
 LIMIT_VARIABLE = "TRT_LLM_INLINE_LIMIT"
 DEFAULT_INLINE_LIMIT = 256 * 1000**2
-
-_UNITS = {"": 1, "B": 1}
-for _power, _letter in enumerate("KMGT", start=1):
-    _UNITS |= {_letter: 1000**_power, f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power}
 
 
 @dataclass(frozen=True)
@@ -105,15 +100,6 @@ def inline_limit(env: Mapping[str, str]) -> int:
             f"{LIMIT_VARIABLE}={text!r} is not a size; write bytes, or a number with a unit: 256MB, 1GiB"
         )
     return size
-
-
-def parse_size(text: str) -> int | None:
-    """`268435456`, `256MB` (millions), `1.5 GiB` (powers of 1024) in bytes; None for anything else."""
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]{0,3})", text.strip(), re.ASCII)
-    unit = _UNITS.get(match[2].upper()) if match else None
-    if match is None or unit is None:
-        return None
-    return int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
 
 
 def upload_url(argv: Sequence[str]) -> str | None:

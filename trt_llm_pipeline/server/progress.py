@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trt_llm_pipeline.process.resources import in_words
+from trt_llm_pipeline.units import in_words
 
 _EVERY_S = 5.0
 

@@ -1,12 +1,15 @@
-"""Which directory a step's results are in, and whether nothing older is among them."""
+"""Which directory a step's results are in, and whether they are whole."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from trt_llm_pipeline.workspace.workspace import FileMark, Workspace
+from trt_llm_pipeline.engine import layout
+from trt_llm_pipeline.errors import StepOutputError
+from trt_llm_pipeline.plan import Plan, PlannedStep
+from trt_llm_pipeline.workspace import FileMark, Ledger, Workspace
 
 _IGNORED_PARTS = {"__pycache__", ".cache"}
 
@@ -14,21 +17,6 @@ _IGNORED_PARTS = {"__pycache__", ".cache"}
 def changed(before: Mapping[str, FileMark], after: Mapping[str, FileMark]) -> dict[str, FileMark]:
     """The files that are new or different, by path relative to the workspace."""
     return {name: mark for name, mark in after.items() if before.get(name) != mark}
-
-
-def argument_paths(workspace: Workspace, argv: Sequence[str]) -> list[Path]:
-    """What a step's arguments name if they are read as paths, links followed; most of it does not exist."""
-    found = []
-    for argument in argv:
-        for text in (argument, argument.partition("=")[2]):
-            if text and "\0" not in text and len(text) <= 4096:
-                found.append(Path(os.path.realpath(workspace.root / text)))
-    return [path for path in found if path != workspace.root and path not in workspace.root.parents]
-
-
-def argument_dirs(workspace: Workspace, argv: Sequence[str]) -> list[Path]:
-    """The paths inside the workspace that a step's arguments name, links followed."""
-    return [path for path in argument_paths(workspace, argv) if path.is_relative_to(workspace.root)]
 
 
 def top_directories(made: Iterable[str]) -> list[str]:
@@ -63,3 +51,79 @@ def find(workspace: Workspace, made: Iterable[str], named: Sequence[Path]) -> Pa
         return None
     common = os.path.commonpath(parents)
     return workspace.root / common if common else None
+
+
+def checked(
+    plan: Plan,
+    ledger: Ledger,
+    log: Callable[[str], None],
+    step: PlannedStep,
+    made: Mapping[str, FileMark],
+    named: Sequence[Path],
+) -> Path:
+    """The directory with a step's results, whole as far as its files tell.
+
+    Args:
+        plan: the build's.
+        ledger: is told which files of an earlier build are stale.
+        log: is told where the results are, and what looks odd about them.
+        step: which.
+        made, named: see `find`.
+
+    Raises:
+        StepOutputError: they are not where the config says, or not all there.
+    """
+    found = find(plan.workspace, made, named)
+    if step.output_dir is None:
+        if found is None:
+            message = f"{Path(step.program[-1]).name} exited 0, but {_nowhere(plan, made)}"
+            raise StepOutputError(step.name, message, exit_code=0)
+        log(f"step {step.name}: its new files are in {found}")
+        ledger.drop_stale(step.name, found, made)
+        output_dir = found
+    else:
+        output_dir = step.output_dir
+        _check_declared(plan, step, output_dir, found, made)
+    facts = None
+    try:
+        if step.name == "build":
+            facts = layout.check_engine(output_dir)
+        else:
+            layout.check_checkpoint(output_dir)
+    except layout.LayoutError as error:
+        raise StepOutputError(step.name, f"exited 0, but {error}", exit_code=0) from None
+    for warning in getattr(facts, "warnings", ()):
+        log(f"warning: {warning}")
+    return output_dir
+
+
+def _nowhere(plan: Plan, made: Mapping[str, FileMark]) -> str:
+    """Why no directory was found, and what to do about it."""
+    several = top_directories(made)
+    if several:
+        return f"its files went to several directories ({', '.join(several)}); name one of them as output_dir"
+    root = plan.workspace.root
+    return f"it wrote no files below {root}; check which of its options names the output directory"
+
+
+def _check_declared(
+    plan: Plan, step: PlannedStep, output_dir: Path, found: Path | None, made: Mapping[str, FileMark]
+) -> None:
+    real = Path(os.path.realpath(output_dir))
+    written = step.config.output_dir
+    line = plan.config.source.line(step.name, "output_dir")
+    where = f"{plan.config.source.name}:{line}: {step.name}.output_dir {written!r}"
+    if real != output_dir or not real.is_relative_to(plan.workspace.root):
+        message = f"exited 0, but made a link of its output directory that leads to {real} ({where})"
+        raise StepOutputError(step.name, message, exit_code=0)
+    if output_dir.is_dir() and any(path.is_file() for path in output_dir.rglob("*")):
+        return
+    state = "is empty" if output_dir.is_dir() else "does not exist"
+    if found is None:
+        advice = _nowhere(plan, made)
+    else:
+        relative = found.relative_to(plan.workspace.root)
+        advice = (
+            f"its files went to ./{relative}; change that line to output_dir: ./{relative}, or leave it out"
+        )
+    raise StepOutputError(step.name, f"exited 0, but {where} {state}: {advice}", exit_code=0)

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
-from trt_llm_pipeline.cache.store import StepCache
-from trt_llm_pipeline.engine import layout as engine_layout
-from trt_llm_pipeline.errors import DiskFull, StepFailed, StepOutputError, StepTimeout
-from trt_llm_pipeline.plan.command import shell_line
-from trt_llm_pipeline.plan.plan import Plan, PlannedStep
-from trt_llm_pipeline.process import resources
-from trt_llm_pipeline.process import tree as process
-from trt_llm_pipeline.process.lines import Redactor
-from trt_llm_pipeline.process.resources import GpuMonitor, in_words
-from trt_llm_pipeline.step import results as outputs
-from trt_llm_pipeline.workspace import disk
-from trt_llm_pipeline.workspace.ledger import Ledger
-from trt_llm_pipeline.workspace.workspace import FileMark, Workspace
+from trt_llm_pipeline.cache import StepCache
+from trt_llm_pipeline.errors import (
+    DiskFull,
+    StepFailed,
+    StepTimeout,
+    TrtLlmPipelineError,
+    WorkspaceError,
+    add_note,
+)
+from trt_llm_pipeline.plan import Plan, PlannedStep
+from trt_llm_pipeline.plan.command import argument_dirs, shell_line
+from trt_llm_pipeline.process import ProcessResult, Usage, resources, run
+from trt_llm_pipeline.process.resources import GpuMonitor
+from trt_llm_pipeline.redaction import Redactor
+from trt_llm_pipeline.step import failure, results
+from trt_llm_pipeline.step.log import LogFile, StepLog
+from trt_llm_pipeline.units import in_words
+from trt_llm_pipeline.workspace import FileMark, Ledger, Workspace, disk
 
-_SILENCE_S = 60.0
 _MOST_SAMPLES = 600
-_LOG_FILE_BYTES = 256 * 1024 * 1024
-_SHOWN_BYTES = 4 * 1024 * 1024
-_SHOWN_TAIL = 20
 
 
 Sample = tuple[float, int, tuple[int, ...]]
@@ -42,7 +40,7 @@ class StepReport:
     Attributes:
         name: the step's.
         argv: what was run.
-        output_dir: where its results are; None where it failed.
+        output_dir: where its results are.
         wall_s, cpu_s: seconds.
         peak_memory_bytes: of its whole process tree.
         peak_gpu_memory_bytes: in use on each GPU while it ran.
@@ -52,7 +50,7 @@ class StepReport:
 
     name: str
     argv: tuple[str, ...]
-    output_dir: Path | None
+    output_dir: Path
     wall_s: float
     cpu_s: float
     peak_memory_bytes: int
@@ -105,7 +103,7 @@ def prepare_imports(plan: Plan) -> None:
     link.symlink_to(plan.toolchain.examples, target_is_directory=True)
 
 
-def run(context: StepContext, step: PlannedStep, found: Mapping[str, Path]) -> StepReport:
+def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path]) -> StepReport:
     """Runs one step.
 
     Args:
@@ -119,41 +117,102 @@ def run(context: StepContext, step: PlannedStep, found: Mapping[str, Path]) -> S
         StepOutputError: it exited 0 without what it promised.
         WorkspaceError: its directory holds files that no build made.
     """
-    plan, ledger, workspace = context.plan, context.ledger, context.plan.workspace
+    plan, workspace = context.plan, context.plan.workspace
     rendered = plan.render(step, found)
     argv = (*step.program, *rendered.argv)
-    named = outputs.argument_dirs(workspace, rendered.argv)
+    named = argument_dirs(workspace, rendered.argv)
     if step.output_dir is not None:
-        ledger.empty(step.output_dir, step.config.output_dir or str(step.output_dir))
+        context.ledger.empty(step.output_dir, step.config.output_dir or str(step.output_dir))
     else:
-        ledger.empty_found(step.name, named, keep=found.values())
+        context.ledger.empty_found(step.name, named, keep=found.values())
     context.log(f"step {step.name}: {shell_line(argv)}")
-    before = workspace.files()
-    ledger.begin(step.name, before)
-    places = workspace.own_directories(plan.model_dir, context.logs)
+    scene = _Scene(step, named, workspace.files(), workspace.own_directories(plan.model_dir, context.logs))
+    context.ledger.begin(step.name, scene.before)
     kills = resources.oom_kills()
-    made: dict[str, FileMark] = {}
     try:
         with workspace.step_lock() as held:
-            result, samples = _supervise(context, step, argv, places, held)
-    finally:
-        workspace.refuse_moved(places)
-        made = outputs.changed(before, workspace.files())
-        full = disk.is_full(workspace.root)
-        if full:  # nothing can be noted, and no later build succeeds, unless what was written goes
-            ledger.discard(name for name in set(made) - set(before) if _below(workspace, name, step, named))
-        ledger.finish(step.name, outputs.changed(before, workspace.files()))
+            result, samples = _supervise(context, step, argv, scene.places, held)
+    except BaseException as first:
+        _settle_after(first, context, scene)
+        raise
+    made, full = _settle(context, scene)
+    _refuse_failure(context, step, result, made, full=full, oom_killed=resources.oom_kills() > kills)
+    output_dir = results.checked(plan, context.ledger, context.log, step, made, named)
+    context.ledger.found(step.name, output_dir)
     report = StepReport(
         name=step.name,
         argv=argv,
-        output_dir=None,
+        output_dir=output_dir,
         wall_s=result.wall_s,
         cpu_s=result.cpu_s,
         peak_memory_bytes=result.peak_rss_bytes,
         peak_gpu_memory_bytes=_gpu_peak(samples),
         samples=tuple(samples),
     )
-    left = _removed(made, workspace.root) if full else _left_behind(made)
+    context.log(f"step {step.name}: done in {result.wall_s:.1f} s, {_cost(report)}, output in {output_dir}")
+    return report
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What the workspace looked like before a script ran.
+
+    Attributes:
+        step: whose script.
+        named: the paths that its arguments name.
+        before: every file.
+        places: where the service's own directories led.
+    """
+
+    step: PlannedStep
+    named: list[Path]
+    before: Mapping[str, FileMark]
+    places: Mapping[Path, tuple[str, bool]]
+
+
+def _settle(context: StepContext, scene: _Scene) -> tuple[dict[str, FileMark], bool]:
+    """Notes what a script has left, however it ended; the files it made, and whether the disk is full.
+
+    Raises:
+        WorkspaceError: it has replaced one of the service's own directories.
+    """
+    workspace, ledger, step = context.plan.workspace, context.ledger, scene.step
+    moved: WorkspaceError | None = None
+    try:
+        workspace.refuse_moved(scene.places)
+    except WorkspaceError as error:
+        moved = error
+    made = results.changed(scene.before, workspace.files())
+    full = disk.is_full(workspace.root)
+    if full:  # nothing can be noted, and no later build succeeds, unless what was written goes
+        fresh = set(made) - set(scene.before)
+        ledger.discard(name for name in fresh if _below(workspace, name, step, scene.named))
+    ledger.finish(step.name, results.changed(scene.before, workspace.files()))
+    if moved is not None:
+        raise moved
+    return made, full
+
+
+def _settle_after(first: BaseException, context: StepContext, scene: _Scene) -> None:
+    """`_settle` after an error: what goes wrong now is said beside it and does not replace it."""
+    try:
+        _settle(context, scene)
+    except (TrtLlmPipelineError, OSError) as second:
+        add_note(first, str(second))
+
+
+def _refuse_failure(
+    context: StepContext,
+    step: PlannedStep,
+    result: ProcessResult,
+    made: Mapping[str, FileMark],
+    *,
+    full: bool,
+    oom_killed: bool,
+) -> None:
+    """Raises what a script's end means, unless it has succeeded as far as its exit code tells."""
+    root = context.plan.workspace.root
+    left = failure.removed(made, root) if full else failure.left_behind(made)
     if result.timed_out:
         raise StepTimeout(
             step.name,
@@ -161,23 +220,15 @@ def run(context: StepContext, step: PlannedStep, found: Mapping[str, Path]) -> S
             f"raise {step.name}.timeout{left}",
             tail=result.tail,
         )
+    script = Path(step.program[-1]).name
     if result.exit_code != 0:
-        reason = _why(result.exit_code, result.peak_rss_bytes, resources.oom_kills() > kills)
-        raise StepFailed(
-            step.name,
-            f"{Path(step.program[-1]).name} {reason}{left}",
-            exit_code=result.exit_code,
-            tail=result.tail,
-        )
+        reason = failure.exit_in_words(result.exit_code, result.peak_rss_bytes, oom_killed=oom_killed)
+        raise StepFailed(step.name, f"{script} {reason}{left}", exit_code=result.exit_code, tail=result.tail)
     if full:
-        raise DiskFull(f"step {step.name}: {Path(step.program[-1]).name} exited 0{left}")
-    output_dir = _results(context, step, made, named)
-    ledger.found(step.name, output_dir)
-    context.log(f"step {step.name}: done in {result.wall_s:.1f} s, {_cost(report)}, output in {output_dir}")
-    return replace(report, output_dir=output_dir)
+        raise DiskFull(f"step {step.name}: {script} exited 0{left}")
 
 
-def restore(
+def restore_step(
     context: StepContext, step: PlannedStep, cache: StepCache, key: str, found: Mapping[str, Path]
 ) -> StepReport | None:
     """Puts the results that are cached under `key` in their place, instead of running the step.
@@ -196,7 +247,7 @@ def restore(
     if step.output_dir is not None:
         ledger.empty(output_dir, step.config.output_dir or str(output_dir))
     else:
-        ledger.empty_found(step.name, outputs.argument_dirs(workspace, argv), keep=found.values())
+        ledger.empty_found(step.name, argument_dirs(workspace, argv), keep=found.values())
         if workspace.files_in(output_dir):
             return None
     ledger.begin(step.name, workspace.files())
@@ -225,14 +276,14 @@ def _supervise(
     argv: tuple[str, ...],
     places: Mapping[Path, tuple[str, bool]],
     held: int,
-) -> tuple[process.ProcessResult, list[Sample]]:
+) -> tuple[ProcessResult, list[Sample]]:
     started = time.monotonic()
-    with _LogFile(context.logs / f"{step.name}.log") as file:
-        voice = _Voice(context, step.name, file)
+    with LogFile(context.logs / f"{step.name}.log") as file:
+        voice = StepLog(context.log, step.name, file)
         samples: list[Sample] = []
         next_look = started
 
-        def on_turn(usage: process.Usage) -> None:
+        def on_turn(usage: Usage) -> None:
             nonlocal next_look
             now = time.monotonic()
             if now < next_look:
@@ -246,7 +297,7 @@ def _supervise(
                 _thin_out(samples)
             voice.break_silence(now - started, usage, used)
 
-        result = process.run(
+        result = run(
             argv,
             cwd=context.plan.workspace.root,
             env=context.env,
@@ -275,176 +326,6 @@ def _gpu_peak(samples: list[Sample]) -> tuple[int, ...]:
     for _, _, used in samples:
         peak = resources.peak(peak, used)
     return peak
-
-
-class _LogFile:
-    """A step's output on disk, up to a limit. A full disk costs the rest of it and nothing else."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._room = _LOG_FILE_BYTES
-        self._file: TextIO | None = None
-
-    def __enter__(self) -> _LogFile:
-        self.path.unlink(missing_ok=True)  # an earlier step may have put a link there
-        self._file = self.path.open("x", encoding="utf-8")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.close()
-
-    def line(self, text: str) -> None:
-        if self._file is None or self._room <= 0:
-            return
-        self._room -= len(text) + 1
-        try:
-            self._file.write(text + "\n")
-            if self._room <= 0:
-                self._file.write("[the rest of the output is not kept]\n")
-        except OSError:
-            self._room = 0
-
-
-class _Voice:
-    """A step's output: all of it to a file, as much as a person can read to the log."""
-
-    def __init__(self, context: StepContext, step: str, file: _LogFile) -> None:
-        self._context = context
-        self._step = step
-        self._file = file
-        self._shown = 0
-        self._hidden: list[str] = []
-        self._hidden_count = 0
-        self._last = time.monotonic()
-
-    def line(self, text: str) -> None:
-        self._last = time.monotonic()
-        self._file.line(text)
-        if self._shown < _SHOWN_BYTES:
-            self._shown += len(text) + 1
-            self._context.log(text)
-            if self._shown >= _SHOWN_BYTES:
-                self._context.log(
-                    f"step {self._step}: more than {in_words(_SHOWN_BYTES)} of output; "
-                    f"the rest goes to {self._file.path} only, but for the last lines"
-                )
-            return
-        self._hidden_count += 1
-        self._hidden = [*self._hidden[-_SHOWN_TAIL + 1 :], text]
-
-    def break_silence(self, elapsed_s: float, usage: process.Usage, gpu_used: tuple[int, ...]) -> None:
-        if time.monotonic() - self._last < _SILENCE_S:
-            return
-        self._last = time.monotonic()
-        gpu = f", GPU memory in use {', '.join(map(in_words, gpu_used))}" if gpu_used else ""
-        self._context.log(
-            f"step {self._step}: still running after {elapsed_s:.0f} s, memory {in_words(usage.rss_bytes)} "
-            f"(at most {in_words(usage.peak_rss_bytes)}){gpu}"
-        )
-
-    def close(self) -> None:
-        if self._hidden_count > len(self._hidden):
-            self._context.log(
-                f"[... {self._hidden_count - len(self._hidden)} lines only in {self._file.path}]"
-            )
-        for text in self._hidden:
-            self._context.log(text)
-
-
-def _results(
-    context: StepContext, step: PlannedStep, made: Mapping[str, FileMark], named: list[Path]
-) -> Path:
-    """The directory with the step's results, checked."""
-    plan, workspace = context.plan, context.plan.workspace
-    found = outputs.find(workspace, made, named)
-    if step.output_dir is None:
-        if found is None:
-            message = f"{Path(step.program[-1]).name} exited 0, but {_nowhere(plan, made)}"
-            raise StepOutputError(step.name, message, exit_code=0)
-        context.log(f"step {step.name}: its new files are in {found}")
-        context.ledger.drop_stale(step.name, found, made)
-        output_dir = found
-    else:
-        output_dir = step.output_dir
-        _check_declared(plan, step, output_dir, found, made)
-    facts = None
-    try:
-        if step.name == "build":
-            facts = engine_layout.check_engine(output_dir)
-        else:
-            engine_layout.check_checkpoint(output_dir)
-    except engine_layout.LayoutError as error:
-        raise StepOutputError(step.name, f"exited 0, but {error}", exit_code=0) from None
-    for warning in getattr(facts, "warnings", ()):
-        context.log(f"warning: {warning}")
-    return output_dir
-
-
-def _nowhere(plan: Plan, made: Mapping[str, FileMark]) -> str:
-    """Why no directory was found, and what to do about it."""
-    several = outputs.top_directories(made)
-    if several:
-        return f"its files went to several directories ({', '.join(several)}); name one of them as output_dir"
-    root = plan.workspace.root
-    return f"it wrote no files below {root}; check which of its options names the output directory"
-
-
-def _check_declared(
-    plan: Plan, step: PlannedStep, output_dir: Path, found: Path | None, made: Mapping[str, FileMark]
-) -> None:
-    real = Path(os.path.realpath(output_dir))
-    written = step.config.output_dir
-    line = plan.config.source.line(step.name, "output_dir")
-    where = f"{plan.config.source.name}:{line}: {step.name}.output_dir {written!r}"
-    if real != output_dir or not real.is_relative_to(plan.workspace.root):
-        message = f"exited 0, but made a link of its output directory that leads to {real} ({where})"
-        raise StepOutputError(step.name, message, exit_code=0)
-    if output_dir.is_dir() and any(path.is_file() for path in output_dir.rglob("*")):
-        return
-    state = "is empty" if output_dir.is_dir() else "does not exist"
-    if found is None:
-        advice = _nowhere(plan, made)
-    else:
-        relative = found.relative_to(plan.workspace.root)
-        advice = (
-            f"its files went to ./{relative}; change that line to output_dir: ./{relative}, or leave it out"
-        )
-    raise StepOutputError(step.name, f"exited 0, but {where} {state}: {advice}", exit_code=0)
-
-
-def _why(exit_code: int, peak_bytes: int, oom_killed: bool) -> str:
-    """An exit code in words."""
-    if exit_code >= 0:
-        return f"exited with code {exit_code}"
-    name = f"signal {-exit_code}"
-    with contextlib.suppress(ValueError):
-        name = signal.Signals(-exit_code).name
-    text = f"was killed by {name}"
-    if -exit_code != signal.SIGKILL:
-        return text
-    total = resources.machine_memory_bytes()
-    text += f"; its process tree used {in_words(peak_bytes)} of the machine's {in_words(total)} of memory"
-    if oom_killed or peak_bytes > 0.8 * total:
-        text += ": probably out of memory; use a machine with more, or fewer workers"
-    return text
-
-
-def _left_behind(made: Mapping[str, FileMark]) -> str:
-    if not made:
-        return "; it left no files behind"
-    size = sum(mark.size for mark in made.values())
-    parent = os.path.commonpath([str(Path(name).parent) for name in made]) or "."
-    return f"; it left {len(made)} files ({in_words(size)}) in {parent}"
-
-
-def _removed(made: Mapping[str, FileMark], root: Path) -> str:
-    size = sum(mark.size for mark in made.values())
-    return (
-        f"; the disk of {root} is full, so the {len(made)} files ({in_words(size)}) that it had written are "
-        "removed: free some, or name another TRT_LLM_WORKSPACE, and build again"
-    )
 
 
 def _cost(report: StepReport) -> str:

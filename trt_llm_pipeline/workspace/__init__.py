@@ -1,0 +1,23 @@
+"""The one directory that a build may write: what lies where, who made it, and is there room."""
+
+from trt_llm_pipeline.workspace.builds import RECORD_NAME, Builds, new_build_id
+from trt_llm_pipeline.workspace.ledger import Ledger
+from trt_llm_pipeline.workspace.workspace import (
+    ARCHIVE_NAMES,
+    IMAGE_WORKSPACE,
+    SERVICE_FOLDERS,
+    FileMark,
+    Workspace,
+)
+
+__all__ = [
+    "ARCHIVE_NAMES",
+    "IMAGE_WORKSPACE",
+    "RECORD_NAME",
+    "SERVICE_FOLDERS",
+    "Builds",
+    "FileMark",
+    "Ledger",
+    "Workspace",
+    "new_build_id",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -13,11 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline.artifact.pack import PARTIAL_SUFFIX
-from trt_llm_pipeline.workspace.workspace import Workspace, write_json
+from trt_llm_pipeline.files import PARTIAL_SUFFIX, read_json, write_json
+from trt_llm_pipeline.workspace.workspace import ARCHIVE_NAMES, Workspace
 
 RECORD_NAME = "build.json"
-ARCHIVE_NAMES = {"gzip": "engine.tar.gz", "none": "engine.tar"}
 
 
 _BUILD_ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{4}")
@@ -137,7 +135,7 @@ class Builds:
         return self._workspace.state / "published.json"
 
 
-def new_id() -> str:
+def new_build_id() -> str:
     """A build's name: when it began, and a few digits that no other has. Later ones sort after."""
     seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
     began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
@@ -150,7 +148,7 @@ def _read(directory: Path) -> Mapping[str, Any]:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        record = json.loads(path.read_bytes())
+        record = read_json(path)
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

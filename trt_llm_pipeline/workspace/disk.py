@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from trt_llm_pipeline import files
 from trt_llm_pipeline.errors import DiskFull, WorkspaceError
-from trt_llm_pipeline.process.resources import in_words
-from trt_llm_pipeline.settings import Settings
+from trt_llm_pipeline.units import in_words
 
 _FULL_BELOW = 256 * 1024
 _FULL_BELOW_AT_MOST = 64 * 1024 * 1024
@@ -52,7 +51,7 @@ class DiskNeed:
             f"{workspace} has {in_words(self.free)} free, but the build needs about {in_words(self.needed)}: "
             f"{in_words(self.download)} to download, {in_words(self.steps)} for the steps' output and "
             f"{in_words(self.archive)} for the archive. Free some, name another TRT_LLM_WORKSPACE, or set "
-            "TRT_LLM_DISK_CHECK=off if you know better"
+            "TRT_LLM_DISK_CHECK=off to build all the same"
         )
 
 
@@ -65,9 +64,7 @@ def need(workspace: Path, missing_bytes: int, model_bytes: int, steps: int) -> D
         model_bytes: the size of the whole model.
         steps: how many steps the config has.
     """
-    there = next(path for path in (workspace, *workspace.parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    return DiskNeed(missing_bytes, model_bytes * steps, model_bytes, free)
+    return DiskNeed(missing_bytes, model_bytes * steps, model_bytes, files.free_bytes(workspace))
 
 
 def is_full(directory: Path) -> bool:
@@ -82,19 +79,14 @@ def translated(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not files.is_disk_full(error):
             place, reason = error.filename or directory, error.strerror or error
             raise WorkspaceError(
                 f"{place} cannot be used: {reason}; check who owns it, or name another TRT_LLM_WORKSPACE"
             ) from error
-        raise DiskFull(
-            f"the disk of {directory} is full ({error.strerror}): free some, or name another "
-            "TRT_LLM_WORKSPACE, and build again"
-        ) from error
+        raise files.disk_full(directory, "the build could not write its files") from error
 
 
-def cache_limit(settings: Settings) -> int:
-    """How many bytes cached steps may take: what the settings say, or a quarter of the disk."""
-    if settings.cache_limit is not None:
-        return settings.cache_limit
-    return shutil.disk_usage(settings.workspace.root).total // 4
+def cache_limit(workspace: Path, chosen: int | None) -> int:
+    """How many bytes cached steps may take: `chosen`, or a quarter of the disk of `workspace`."""
+    return shutil.disk_usage(workspace).total // 4 if chosen is None else chosen

@@ -15,7 +15,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from trt_llm_pipeline.errors import StepOutputError, WorkspaceError
-from trt_llm_pipeline.workspace.workspace import FileMark, Workspace, write_json
+from trt_llm_pipeline.files import write_json
+from trt_llm_pipeline.workspace.workspace import FileMark, Workspace
 
 _HEARTBEAT_SLACK_S = 5.0
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +13,12 @@ from pathlib import Path
 import filelock
 
 from trt_llm_pipeline.errors import WorkspaceError
+from trt_llm_pipeline.files import is_disk_full, read_json, write_json
 
 STATE_DIR = ".trt-llm-pipeline"
 IMAGE_WORKSPACE = "/src"
-NEWEST_ARCHIVES = ("engine.tar.gz", "engine.tar")
+#: An archive's name, by how it is compressed; the newest one lies at the workspace's top.
+ARCHIVE_NAMES = {"gzip": "engine.tar.gz", "none": "engine.tar"}
 _STEP_ENDS_WITHIN_S = 5.0
 _INNER = ("import", "cache", "cache/accepted")
 _NAME_MAX = 255  # bytes, on every common file system
@@ -155,7 +154,7 @@ class Workspace:
             raise WorkspaceError(
                 f"{text!r} is in {relative.parts[0]}/, which the service keeps for itself; choose another"
             )
-        if len(relative.parts) == 1 and relative.name in NEWEST_ARCHIVES:
+        if len(relative.parts) == 1 and relative.name in ARCHIVE_NAMES.values():
             raise WorkspaceError(f"{text!r} is where the newest archive is put; choose another directory")
         if is_file:
             raise WorkspaceError(f"{text!r} is a file; choose a directory")
@@ -226,7 +225,7 @@ class Workspace:
         try:
             descriptor = os.open(path, flags, 0o644)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_disk_full(error):
                 raise
             raise WorkspaceError(f"{path} cannot be opened: {error.strerror or error}; remove it") from None
         try:
@@ -283,25 +282,8 @@ def _mark_of(path: Path, root: Path) -> dict[str, FileMark]:
 
 def _holder(note: Path) -> str:
     try:
-        known = json.loads(note.read_bytes())
+        known = read_json(note)
         since = time.strftime("%H:%M:%S", time.localtime(known["since"]))
         return f"{known['holder']} (process {known['pid']}, since {since}); wait for it or end it"
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return "another build; wait for it or end it"
-
-
-def write_json(path: Path, value: object) -> None:
-    """Replaces `path` in one go: a reader sees the old text or the new, never a half.
-
-    Whatever is at `path`, a link for instance, is replaced and never written through.
-    """
-    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(value, file)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -11,9 +11,8 @@ import pytest
 
 from tests.integration.conftest import TOOLCHAIN
 from trt_llm_pipeline import pipeline
-from trt_llm_pipeline.cache.store import StepCache
-from trt_llm_pipeline.preflight import preview
-from trt_llm_pipeline.preflight.validation import validate
+from trt_llm_pipeline.cache import StepCache
+from trt_llm_pipeline.preflight import preview, validate
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT

@@ -20,7 +20,7 @@ from tests.integration.conftest import TOOLCHAIN
 from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.engine.tokenizer_files import tokenizer_files
 from trt_llm_pipeline.inspection.tokenizer_trial import try_tokenizer
-from trt_llm_pipeline.preflight.validation import validate
+from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT

@@ -16,9 +16,9 @@ import pytest
 from tests.integration.conftest import TOOLCHAIN
 from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.errors import StepOutputError
-from trt_llm_pipeline.inspection.inspect_archive import inspect
-from trt_llm_pipeline.preflight.validation import validate
-from trt_llm_pipeline.report.page import render
+from trt_llm_pipeline.inspection import inspect
+from trt_llm_pipeline.preflight import validate
+from trt_llm_pipeline.report import render
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT, ConfigServer

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.artifact.pack import pack
-from trt_llm_pipeline.delivery.send import deliver, deliver_file, parse_destination
+from trt_llm_pipeline.artifact import pack_engine
+from trt_llm_pipeline.delivery import parse_destination
+from trt_llm_pipeline.delivery.send import deliver, deliver_file
 from trt_llm_pipeline.errors import DeliveryError
 
 SIGNED = "/up/engine.tar.gz?X-Signature=marked-s3cret"
@@ -99,7 +100,7 @@ def test_the_body_is_the_archive_and_its_length_is_announced(
         manifest={"m": 1},
         progress=lambda done, total: progress.append((done, total)),
     )
-    packed = pack(engine, tmp_path / "local.tar.gz", extra={"a": b"1"}, manifest={"m": 1})
+    packed = pack_engine(engine, tmp_path / "local.tar.gz", extra={"a": b"1"}, manifest={"m": 1})
     assert receiver.bodies == [packed.path.read_bytes()]
     assert receiver.paths == [SIGNED]
     assert receiver.headers[0]["content-length"] == str(packed.size)
@@ -181,7 +182,7 @@ def test_a_receiver_that_stalls_does_not_hold_up_calling_off(
 def test_an_archive_that_is_there_already_is_sent_in_one_pass(
     receiver: Receiver, engine: Path, tmp_path: Path
 ) -> None:
-    packed = pack(engine, tmp_path / "engine.tar.gz", extra={}, manifest={})
+    packed = pack_engine(engine, tmp_path / "engine.tar.gz", extra={}, manifest={})
     destination = parse_destination(f"http://127.0.0.1:{receiver.port}{SIGNED}", tmp_path)
     progress: list[int] = []
     delivered = deliver_file(packed.path, destination, progress=lambda done, total: progress.append(total))

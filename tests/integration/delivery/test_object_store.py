@@ -21,9 +21,9 @@ import boto3
 import obstore
 import pytest
 
-from trt_llm_pipeline.artifact.pack import pack
-from trt_llm_pipeline.artifact.reader import read_archive
-from trt_llm_pipeline.delivery.send import deliver, deliver_file, parse_destination
+from trt_llm_pipeline.artifact import pack_engine, read_archive
+from trt_llm_pipeline.delivery import parse_destination
+from trt_llm_pipeline.delivery.send import deliver, deliver_file
 from trt_llm_pipeline.errors import DeliveryError
 
 BUCKET = "engines"
@@ -187,7 +187,7 @@ def test_the_object_is_the_archive_that_packing_would_make(
     body = client(store).get_object(Bucket=BUCKET, Key=key)["Body"].read()
     assert delivered.address == f"s3://{BUCKET}/{key}"
     assert (delivered.size, delivered.sha256) == (len(body), hashlib.sha256(body).hexdigest())
-    packed = pack(
+    packed = pack_engine(
         engine,
         tmp_path / "local",
         extra={"tokenizer.json": b"{}"},
@@ -308,7 +308,7 @@ def test_calling_off_does_not_wait_for_a_stalled_store(
 def test_an_archive_that_is_there_already_is_sent_as_it_is(
     store: int, proxy: Fault, engine: Path, tmp_path: Path
 ) -> None:
-    packed = pack(engine, tmp_path / "engine.tar.gz", extra={}, manifest={})
+    packed = pack_engine(engine, tmp_path / "engine.tar.gz", extra={}, manifest={})
     delivered = deliver_file(packed.path, parse_destination(f"s3://{BUCKET}/again/", tmp_path))
     assert (delivered.address, delivered.size, delivered.sha256) == (
         f"s3://{BUCKET}/again/engine.tar.gz",

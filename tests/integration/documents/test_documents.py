@@ -18,12 +18,10 @@ from tests.dockerfile import tracked_files
 from tests.readme import blocks
 from trt_llm_pipeline import settings
 from trt_llm_pipeline.cli import app
-from trt_llm_pipeline.config import model as configs
-from trt_llm_pipeline.config import yaml_reader as yaml_source
-from trt_llm_pipeline.config.model import BuildConfig, StepConfig
-from trt_llm_pipeline.config.schema import json_schema
+from trt_llm_pipeline.config import BuildConfig, StepConfig, json_schema, loads, yaml_reader
 from trt_llm_pipeline.plan.command import render, shell_line
-from trt_llm_pipeline.server import answer as delivery_choice
+from trt_llm_pipeline.server import answer
+from trt_llm_pipeline.units import parse_size
 
 DOCS = ROOT / "docs"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
@@ -77,14 +75,14 @@ class TestConfigReference:
         for written, expected in shown:
             head = "model_id: a/b\nexample_name: gpt\nbuild:\n  script: build.py\n  args:\n    "
             text = head + written.strip("`") + "\n"
-            arguments = render(configs.loads(text).build.args, lambda value: value)
+            arguments = render(loads(text).build.args, lambda value: value)
             assert shell_line(arguments.argv) == expected.strip("`"), written
 
     def test_limits_are_the_code_s(self) -> None:
         text = section(DOCS / "config.md", "Limits")
-        assert f"{yaml_source.MAX_BYTES // 1024} KiB" in text
-        assert f"{yaml_source.MAX_DEPTH} levels" in text
-        assert f"{yaml_source.MAX_NODES:,} values" in text
+        assert f"{yaml_reader.MAX_BYTES // 1024} KiB" in text
+        assert f"{yaml_reader.MAX_DEPTH} levels" in text
+        assert f"{yaml_reader.MAX_NODES:,} values" in text
 
     def test_references_in_the_table_can_be_resolved(self) -> None:
         names = re.findall(r"\$\{([^}.]+)\}", first_table(section(DOCS / "config.md", "References")))
@@ -110,7 +108,7 @@ class TestEveryDocument:
     def test_full_configs_in_it_are_accepted(self, path: Path) -> None:
         for block in blocks(path):
             if block.language == "yaml" and "model_id:" in block.text and "..." not in block.text:
-                configs.loads(block.text)
+                loads(block.text)
 
     def test_commands_and_options_in_it_exist(self, path: Path) -> None:
         commands = command_line()
@@ -236,7 +234,7 @@ class TestOperatingNotes:
     def test_defaults_are_the_code_s(self) -> None:
         assert self.table()["TRT_LLM_KEEP_BUILDS"][0] == str(settings.KEEP_BUILDS)
         limit = self.table()["TRT_LLM_INLINE_LIMIT"][0]
-        assert delivery_choice.parse_size(limit) == delivery_choice.DEFAULT_INLINE_LIMIT
+        assert parse_size(limit) == answer.DEFAULT_INLINE_LIMIT
 
 
 class TestTroubleshooting:

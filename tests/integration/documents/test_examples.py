@@ -13,11 +13,10 @@ import yaml
 from packaging.specifiers import SpecifierSet
 
 from tests.conftest import ROOT
-from trt_llm_pipeline.config import model as configs
-from trt_llm_pipeline.config.model import BuildConfig
+from trt_llm_pipeline.config import BuildConfig, load
 from trt_llm_pipeline.config.references import Resolver
 from trt_llm_pipeline.plan.command import RenderedArgs, render
-from trt_llm_pipeline.workspace.workspace import Workspace
+from trt_llm_pipeline.workspace import Workspace
 
 EXAMPLES = sorted((ROOT / "examples").glob("*/*.yaml"))
 QUICK_START = ROOT / "examples" / "gpt" / "config.yaml"
@@ -78,7 +77,7 @@ def test_quick_start_says_exactly_what_the_original_does() -> None:
 
 @each_example
 def test_loads_and_renders_without_open_references(path: Path, tmp_path: Path) -> None:
-    config = configs.load(path)
+    config = load(path)
     workspace = Workspace.at(tmp_path)
     for name, arguments in rendered(config, workspace).items():
         assert arguments.argv, name
@@ -87,7 +86,7 @@ def test_loads_and_renders_without_open_references(path: Path, tmp_path: Path) -
 
 @each_example
 def test_the_first_step_reads_the_downloaded_model(path: Path, tmp_path: Path) -> None:
-    config = configs.load(path)
+    config = load(path)
     workspace = Workspace.at(tmp_path)
     first = next(iter(rendered(config, workspace).values()))
     assert str(workspace.models / config.model_id) in first.argv
@@ -95,7 +94,7 @@ def test_the_first_step_reads_the_downloaded_model(path: Path, tmp_path: Path) -
 
 @each_example
 def test_each_step_writes_where_its_output_dir_says(path: Path, tmp_path: Path) -> None:
-    config = configs.load(path)
+    config = load(path)
     workspace = Workspace.at(tmp_path)
     arguments = rendered(config, workspace)
     resolver = Resolver(config, str(workspace.models / config.model_id), {})
@@ -113,7 +112,7 @@ def test_each_step_writes_where_its_output_dir_says(path: Path, tmp_path: Path) 
 
 @each_example
 def test_each_step_reads_what_the_step_before_it_wrote(path: Path, tmp_path: Path) -> None:
-    config = configs.load(path)
+    config = load(path)
     workspace = Workspace.at(tmp_path)
     arguments = rendered(config, workspace)
     steps = list(config.steps())
@@ -126,7 +125,7 @@ def test_each_step_reads_what_the_step_before_it_wrote(path: Path, tmp_path: Pat
 
 @each_example
 def test_ranks_of_the_steps_agree(path: Path, tmp_path: Path) -> None:
-    arguments = rendered(configs.load(path), Workspace.at(tmp_path))
+    arguments = rendered(load(path), Workspace.at(tmp_path))
     counts = {
         argv.argv[at + 1]
         for argv in arguments.values()
@@ -157,7 +156,7 @@ def test_comment_says_which_release_and_how_much_memory(path: Path) -> None:
 
 @each_example
 def test_required_releases_are_those_of_the_comment(path: Path) -> None:
-    config = configs.load(path)
+    config = load(path)
     if path == QUICK_START:
         assert config.requires_trt_llm is None
         return

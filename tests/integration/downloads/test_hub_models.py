@@ -27,15 +27,8 @@ from trt_llm_pipeline.errors import (
     ModelUnavailable,
     WorkspaceError,
 )
-from trt_llm_pipeline.model_source.source import (
-    DownloadPlan,
-    ModelRequest,
-    RetryLimits,
-    Snapshot,
-    fetch,
-    model_files,
-    plan,
-)
+from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest, Snapshot, fetch, model_files, plan
+from trt_llm_pipeline.net.retrying import RetryLimits
 from trt_llm_pipeline.testing.hub import Fault, HubServer
 
 QUICK = RetryLimits(attempts=4, first_wait=0.02, longest_wait=0.1, patience=5.0, silence=0.5)

@@ -14,15 +14,8 @@ from pathlib import Path
 import pytest
 
 from trt_llm_pipeline.errors import ModelAccessDenied, ModelNotFound, ModelSourceError, ModelUnavailable
-from trt_llm_pipeline.model_source import tar_extract
-from trt_llm_pipeline.model_source.source import (
-    ModelRequest,
-    RetryLimits,
-    Snapshot,
-    fetch,
-    model_files,
-    plan,
-)
+from trt_llm_pipeline.model_source import ModelRequest, Snapshot, fetch, model_files, plan, tar_extract
+from trt_llm_pipeline.net.retrying import RetryLimits
 from trt_llm_pipeline.testing.hub import Fault, HubServer
 
 QUICK = RetryLimits(attempts=4, first_wait=0.02, longest_wait=0.1, patience=5.0, silence=1.0)

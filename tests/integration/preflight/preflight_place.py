@@ -19,12 +19,12 @@ import psutil
 import pytest
 
 from tests.conftest import FIXTURES
-from trt_llm_pipeline.preflight import parser_check as preflight
+from trt_llm_pipeline.preflight import parser_check
 from trt_llm_pipeline.preflight.parser_check import Checked, NotChecked
 
 TOOLCHAIN = FIXTURES / "misbehaving_toolchain"
 SCRIPTS = TOOLCHAIN / "examples" / "gpt"
-PACKAGE = Path(preflight.__file__).parent / "probe"
+PACKAGE = Path(parser_check.__file__).parent / "probe"
 GOOD = ("--model_dir", "/src/models/gpt2")
 Answer = Checked | NotChecked
 
@@ -94,7 +94,7 @@ class Place:
     def ask(
         self, command: list[str], *, python: str, time_limit: float = 20.0, root: Path = TOOLCHAIN
     ) -> Answer:
-        return preflight.probe(
+        return parser_check.probe(
             command,
             interpreter=python,
             toolchain_root=root,

@@ -20,7 +20,7 @@ from tests.integration.preflight.preflight_place import (
     python,
     reason,
 )
-from trt_llm_pipeline.preflight import parser_check as preflight
+from trt_llm_pipeline.preflight import parser_check
 from trt_llm_pipeline.preflight.parser_check import Checked
 
 # The fixtures are found by their names, which the tests that ask for them share.
@@ -183,7 +183,7 @@ def test_a_source_tree_does_not_hide_the_installed_package(place: Place, python:
         "import argparse\nfrom tensorrt_llm_like import OPTION\n"
         "parser = argparse.ArgumentParser()\nparser.add_argument(OPTION)\nparser.parse_args()\n"
     )
-    answer = preflight.probe(
+    answer = parser_check.probe(
         [python, str(script), "--installed", "x"],
         interpreter=python,
         toolchain_root=root,

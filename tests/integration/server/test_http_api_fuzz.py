@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from tests.integration.house import TOOLCHAIN, House, wait_for
 from trt_llm_pipeline import toolchain
-from trt_llm_pipeline.config import model as config
+from trt_llm_pipeline.config import Loaded, examine
 from trt_llm_pipeline.errors import ConfigError
-from trt_llm_pipeline.plan import plan as planning
+from trt_llm_pipeline.plan import Plan, PlannedStep, make_plan
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT, CogServer
-from trt_llm_pipeline.workspace.workspace import SERVICE_FOLDERS, Workspace
+from trt_llm_pipeline.workspace import SERVICE_FOLDERS, Workspace
 
 RELAXED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
 QUICK_START = """
@@ -154,12 +154,12 @@ class TestConfigs:
     def _examine(self, tmp_path: Path, text: str) -> None:
         workspace = Workspace.at(tmp_path / "workspace")
         try:
-            loaded = config.examine(text, "fuzz.yaml")
+            loaded = examine(text, "fuzz.yaml")
         except ConfigError as error:
-            loaded = config.Loaded(None, error.mistakes)
+            loaded = Loaded(None, error.mistakes)
         mistakes = list(loaded.mistakes)
         if loaded.config is not None:
-            plan, wrong = planning.plan(loaded.config, TOOLS, workspace)
+            plan, wrong = make_plan(loaded.config, TOOLS, workspace)
             mistakes += wrong
             for step in plan.steps:
                 self._check(plan, step, workspace)
@@ -172,7 +172,7 @@ class TestConfigs:
         assert list(tmp_path.iterdir()) == []
 
     @staticmethod
-    def _check(plan: planning.Plan, step: planning.PlannedStep, workspace: Workspace) -> None:
+    def _check(plan: Plan, step: PlannedStep, workspace: Workspace) -> None:
         """What runs is a script of the toolchain, and what is emptied is a directory of the builds' own."""
         argv = plan.render(step, plan.expected_dirs()).argv
         assert all(isinstance(argument, str) and "\0" not in argument for argument in argv)

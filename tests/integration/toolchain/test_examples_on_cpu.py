@@ -17,10 +17,10 @@ import pytest
 
 from tests.conftest import ROOT
 from trt_llm_pipeline import pipeline
-from trt_llm_pipeline.config import model as configs
+from trt_llm_pipeline.config import loads
 from trt_llm_pipeline.errors import ConfigError, StepFailed
 from trt_llm_pipeline.observer import Stage
-from trt_llm_pipeline.preflight.validation import validate
+from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing import models
 from trt_llm_pipeline.testing.hub import HubServer
@@ -110,7 +110,7 @@ def test_the_table_lists_every_config_with_its_own_facts() -> None:
     assert set(listed) == {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.glob("*/*.yaml")}
     for name, row in listed.items():
         text = (EXAMPLES / name).read_text()
-        assert configs.loads(text).model_id == row.model_id
+        assert loads(text).model_id == row.model_id
         count, _, memory = row.gpus.partition(" x ")
         assert re.search(rf"Needs: {count} GPUs? .*with {memory} of memory", text), row
         release = re.search(r"Release: ([\d.]+\d)(?: \([^)]*\))?(?: to ([\d.]+\d))?", text)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.artifact.pack import PackedArchive, pack
+from trt_llm_pipeline.artifact import FinishedArchive, pack_engine
 from trt_llm_pipeline.errors import ArtifactError
 
 
@@ -32,7 +32,7 @@ def engine(tmp_path: Path) -> Path:
 def test_everything_is_at_the_root_and_the_manifest_is_last(
     engine: Path, tmp_path: Path, compression
 ) -> None:
-    packed = pack(
+    packed = pack_engine(
         engine,
         tmp_path / "archive",
         extra={"tokenizer_config.json": b"{}", "config.json": b"not the engine's"},
@@ -64,11 +64,11 @@ def test_everything_is_at_the_root_and_the_manifest_is_last(
             assert facts == (0o644, 0, 0, 0, "", "")
 
 
-def names(packed: PackedArchive) -> list[str]:
+def names(packed: FinishedArchive) -> list[str]:
     return [file.name for file in packed.files]
 
 
-def content(packed: PackedArchive, name: str) -> bytes:
+def content(packed: FinishedArchive, name: str) -> bytes:
     with tarfile.open(packed.path) as archive:
         member = archive.extractfile(name)
         assert member is not None
@@ -83,14 +83,14 @@ def assert_only_the_engine_is_left(tmp_path: Path) -> None:
 def test_the_same_inputs_give_the_same_bytes_whatever_their_dates_owners_and_modes(
     engine: Path, tmp_path: Path
 ) -> None:
-    first = pack(engine, tmp_path / "first", extra={"a": b"1"}, manifest={"m": 1})
+    first = pack_engine(engine, tmp_path / "first", extra={"a": b"1"}, manifest={"m": 1})
     copy = tmp_path / "copy"
     copy.mkdir(mode=0o700)
     for name in ("rank0.engine", "config.json"):  # another order of creation
         (copy / name).write_bytes((engine / name).read_bytes())
         (copy / name).chmod(0o755)
         os.utime(copy / name, (1, 1))
-    second = pack(copy, tmp_path / "second", extra={"a": b"1"}, manifest={"m": 1})
+    second = pack_engine(copy, tmp_path / "second", extra={"a": b"1"}, manifest={"m": 1})
     assert second.path.read_bytes() == first.path.read_bytes()
     assert second.sha256 == first.sha256
 
@@ -98,7 +98,7 @@ def test_the_same_inputs_give_the_same_bytes_whatever_their_dates_owners_and_mod
 def test_folders_of_an_engine_keep_their_place(engine: Path, tmp_path: Path) -> None:
     (engine / "encoder").mkdir()
     (engine / "encoder" / "rank0.engine").write_bytes(b"e")
-    packed = pack(
+    packed = pack_engine(
         engine, tmp_path / "archive", extra={"encoder": b"loses", "encoder/rank0.engine": b""}, manifest={}
     )
     assert names(packed) == ["config.json", "encoder/rank0.engine", "rank0.engine", "manifest.json"]
@@ -108,7 +108,7 @@ def test_folders_of_an_engine_keep_their_place(engine: Path, tmp_path: Path) -> 
 def test_a_link_inside_the_directory_counts_as_the_file(engine: Path, tmp_path: Path) -> None:
     (engine / "d").mkdir()
     (engine / "d" / "alias.json").symlink_to("../config.json")
-    packed = pack(engine, tmp_path / "archive", extra={}, manifest={})
+    packed = pack_engine(engine, tmp_path / "archive", extra={}, manifest={})
     assert content(packed, "d/alias.json") == (engine / "config.json").read_bytes()
 
 
@@ -146,7 +146,7 @@ def test_what_is_no_regular_file_of_the_directory_is_refused_by_name(
     monkeypatch.chdir(engine)  # a socket's address is short
     plant(Path("planted"))
     with pytest.raises(ArtifactError, match=words):
-        pack(engine, tmp_path / "archive", extra={}, manifest={})
+        pack_engine(engine, tmp_path / "archive", extra={}, manifest={})
     assert_only_the_engine_is_left(tmp_path)
 
 
@@ -154,13 +154,13 @@ def test_all_that_cannot_be_packed_is_named_at_once(engine: Path, tmp_path: Path
     for index in range(10):
         os.mkfifo(engine / f"pipe{index}")
     with pytest.raises(ArtifactError, match=r"pipe0 is a FIFO; .*pipe7 is a FIFO; and 2 more"):
-        pack(engine, tmp_path / "archive", extra={}, manifest={})
+        pack_engine(engine, tmp_path / "archive", extra={}, manifest={})
 
 
 def test_an_engine_directory_that_is_itself_a_link_is_refused(engine: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc")
     with pytest.raises(ArtifactError, match="cannot pack"):
-        pack(tmp_path / "link", tmp_path / "archive", extra={}, manifest={})
+        pack_engine(tmp_path / "link", tmp_path / "archive", extra={}, manifest={})
 
 
 @pytest.mark.parametrize("late", ["a-link", "a-fifo", "another-file", "a-linked-folder"])
@@ -186,7 +186,7 @@ def test_a_file_replaced_while_packing_is_never_read(engine: Path, tmp_path: Pat
                 folder.symlink_to(secret)
 
     with pytest.raises(ArtifactError, match="z/last"):
-        pack(engine, tmp_path / "archive", extra={}, manifest={}, progress=swap, compression="none")
+        pack_engine(engine, tmp_path / "archive", extra={}, manifest={}, progress=swap, compression="none")
     assert not (tmp_path / "archive").exists()
 
 
@@ -196,7 +196,7 @@ def test_a_file_that_grows_while_packing_is_refused(engine: Path, tmp_path: Path
             file.write(b"more")
 
     with pytest.raises(ArtifactError, match=r"rank0.engine changed its size while it was being packed"):
-        pack(engine, tmp_path / "archive", extra={}, manifest={}, progress=grow)
+        pack_engine(engine, tmp_path / "archive", extra={}, manifest={}, progress=grow)
     assert_only_the_engine_is_left(tmp_path)
 
 
@@ -211,7 +211,7 @@ def test_any_exception_leaves_the_archive_before_as_it_was(
         raise failure
 
     with pytest.raises(failure):
-        pack(engine, archive, extra={}, manifest={}, progress=interrupt)
+        pack_engine(engine, archive, extra={}, manifest={}, progress=interrupt)
     assert archive.read_bytes() == b"the last good one"
     archive.unlink()
     assert_only_the_engine_is_left(tmp_path)
@@ -220,20 +220,20 @@ def test_any_exception_leaves_the_archive_before_as_it_was(
 def test_a_manifest_of_the_engines_own_is_refused(engine: Path, tmp_path: Path) -> None:
     (engine / "manifest.json").write_text("{}")
     with pytest.raises(ArtifactError, match=r"already holds a manifest.json"):
-        pack(engine, tmp_path / "archive", extra={}, manifest={})
+        pack_engine(engine, tmp_path / "archive", extra={}, manifest={})
 
 
 def test_an_extra_file_that_is_a_link_or_missing_is_refused(engine: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc/hostname")
     with pytest.raises(ArtifactError, match="it is a symbolic link, not a regular file"):
-        pack(engine, tmp_path / "archive", extra={"x": tmp_path / "link"}, manifest={})
+        pack_engine(engine, tmp_path / "archive", extra={"x": tmp_path / "link"}, manifest={})
     with pytest.raises(ArtifactError, match="cannot read"):
-        pack(engine, tmp_path / "archive", extra={"x": tmp_path / "gone"}, manifest={})
+        pack_engine(engine, tmp_path / "archive", extra={"x": tmp_path / "gone"}, manifest={})
 
 
 def test_a_folder_that_is_not_there_is_named(engine: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"cannot write .*no-folder/archive: No such file or directory"):
-        pack(engine, tmp_path / "no-folder" / "archive", extra={}, manifest={})
+        pack_engine(engine, tmp_path / "no-folder" / "archive", extra={}, manifest={})
 
 
 def test_a_full_disk_is_called_that_and_nothing_is_left_on_it(engine: Path, tmp_path: Path) -> None:
@@ -246,7 +246,8 @@ import os, pathlib
 from trt_llm_pipeline.artifact import pack
 from trt_llm_pipeline.errors import DiskFull
 try:
-    pack(pathlib.Path({str(engine)!r}), pathlib.Path({str(disk / "archive")!r}), extra={{}}, manifest={{}})
+    engine, archive = pathlib.Path({str(engine)!r}), pathlib.Path({str(disk / "archive")!r})
+    pack_engine(engine, archive, extra={{}}, manifest={{}})
 except DiskFull as problem:
     print(problem, os.listdir({str(disk)!r}))
 """

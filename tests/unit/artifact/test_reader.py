@@ -15,9 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.artifact.pack import pack
-from trt_llm_pipeline.artifact.reader import read_archive
-from trt_llm_pipeline.artifact.writer import ArchivedFile
+from trt_llm_pipeline.artifact import ArchivedFile, pack_engine, read_archive
 from trt_llm_pipeline.errors import ArtifactError
 
 ENGINE = bytes(range(256)) * 9_001
@@ -52,7 +50,7 @@ def manifest(**files: bytes) -> bytes:
 
 @pytest.mark.parametrize("compression", ["gzip", "none"])
 def test_what_was_packed_is_sound_and_strict(engine: Path, tmp_path: Path, compression: str) -> None:
-    packed = pack(
+    packed = pack_engine(
         engine, tmp_path / "archive", extra={}, manifest={"model_id": "a/b"}, compression=compression
     )
     read = read_archive(packed.path)
@@ -63,7 +61,7 @@ def test_what_was_packed_is_sound_and_strict(engine: Path, tmp_path: Path, compr
 
 
 def test_asked_for_contents_are_kept(engine: Path, tmp_path: Path) -> None:
-    packed = pack(engine, tmp_path / "archive", extra={}, manifest={})
+    packed = pack_engine(engine, tmp_path / "archive", extra={}, manifest={})
     read = read_archive(packed.path, keep=lambda name, size: size < 100)
     assert set(read.kept) == {"config.json", "manifest.json"}
     assert read.kept["config.json"] == b"{}"
@@ -133,13 +131,15 @@ def test_a_missing_end_mark_and_bytes_after_it_are_named() -> None:
 def test_an_archive_that_was_cut_off_is_refused(
     engine: Path, tmp_path: Path, compression: str, share: float
 ) -> None:
-    data = pack(engine, tmp_path / "a", extra={}, manifest={}, compression=compression).path.read_bytes()
+    data = pack_engine(
+        engine, tmp_path / "a", extra={}, manifest={}, compression=compression
+    ).path.read_bytes()
     with pytest.raises(ArtifactError, match=r"cannot be read as a tar or tar.gz"):
         read_archive(io.BytesIO(data[: int(len(data) * share)]))
 
 
 def test_a_flipped_bit_never_passes(engine: Path, tmp_path: Path) -> None:
-    data = bytearray(pack(engine, tmp_path / "a", extra={}, manifest={}).path.read_bytes())
+    data = bytearray(pack_engine(engine, tmp_path / "a", extra={}, manifest={}).path.read_bytes())
     for position in range(12, len(data), len(data) // 25):
         data[position] ^= 16
         try:
@@ -183,7 +183,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 def test_an_address_is_streamed_and_its_query_never_repeated(
     engine: Path, tmp_path: Path, address: str
 ) -> None:
-    packed = pack(engine, tmp_path / "engine.tar.gz", extra={}, manifest={})
+    packed = pack_engine(engine, tmp_path / "engine.tar.gz", extra={}, manifest={})
     assert read_archive(f"{address}/engine.tar.gz?signature=s3cret").files == packed.files
     with pytest.raises(ArtifactError) as caught:
         read_archive(f"{address}/gone?signature=s3cret")

@@ -19,13 +19,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trt_llm_pipeline.artifact.writer import BLOCK_BYTES, Entry, WrittenArchive, write_archive
+from trt_llm_pipeline.artifact.writer import BLOCK_BYTES, Entry, FinishedArchive, write_archive
 from trt_llm_pipeline.errors import ArtifactError
 
 
 def written(
     contents: dict[str, bytes], compression: str = "gzip", threads: int | None = None
-) -> tuple[bytes, WrittenArchive]:
+) -> tuple[bytes, FinishedArchive]:
     sink = io.BytesIO()
     entries = [Entry.of_bytes(name, data) for name, data in contents.items()]
     result = write_archive(entries, sink, compression=compression, threads=threads)

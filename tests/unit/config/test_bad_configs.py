@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FIXTURES
-from trt_llm_pipeline.config.model import examine
+from trt_llm_pipeline.config import examine
 from trt_llm_pipeline.config.yaml_reader import read_text
 from trt_llm_pipeline.errors import ConfigError
-from trt_llm_pipeline.plan.plan import plan
+from trt_llm_pipeline.plan import make_plan
 from trt_llm_pipeline.toolchain import Toolchain
-from trt_llm_pipeline.workspace.workspace import Workspace
+from trt_llm_pipeline.workspace import Workspace
 
 BAD_CONFIGS = sorted((FIXTURES / "bad_configs").glob("*.yaml"))
 
@@ -23,7 +23,7 @@ def message_for(path: Path, toolchain: Toolchain, workspace: Workspace) -> str:
         loaded = examine(read_text(path), path.name)
         found = list(loaded.mistakes)
         if loaded.config is not None:
-            found.extend(plan(loaded.config, toolchain, workspace)[1])
+            found.extend(make_plan(loaded.config, toolchain, workspace)[1])
         found.sort(key=lambda mistake: mistake.line or 0)
         if not found:
             return "no mistake"

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.conftest import FIXTURES, ROOT
-from trt_llm_pipeline.config.model import BuildConfig, examine, load, loads
+from trt_llm_pipeline.config import BuildConfig, examine, load, loads
 from trt_llm_pipeline.errors import ConfigError
 from trt_llm_pipeline.plan.command import render
 

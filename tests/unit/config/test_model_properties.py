@@ -13,13 +13,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trt_llm_pipeline.config.model import BuildConfig, Loaded, examine, loads
+from trt_llm_pipeline.config import BuildConfig, Loaded, examine, loads
 from trt_llm_pipeline.errors import ConfigError
+from trt_llm_pipeline.plan import make_plan, resolved_yaml
 from trt_llm_pipeline.plan.command import render, shell_line
-from trt_llm_pipeline.plan.plan import plan
-from trt_llm_pipeline.plan.resolved_config import resolved_yaml
 from trt_llm_pipeline.toolchain import Toolchain
-from trt_llm_pipeline.workspace.workspace import Workspace
+from trt_llm_pipeline.workspace import Workspace
 
 FAST_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 KEYS = [
@@ -143,7 +142,7 @@ def check(text: str, tools: Toolchain) -> None:
 
 def check_plan(loaded: Loaded, config: BuildConfig, tools: Toolchain) -> None:
     workspace = Workspace(tools.root.parent / "workspace")
-    planned, mistakes = plan(config, tools, workspace)
+    planned, mistakes = make_plan(config, tools, workspace)
     assert all(mistake.line is not None and mistake.message for mistake in mistakes)
     if not mistakes and not loaded.mistakes:
         assert len(planned.steps) == len(list(config.steps()))
@@ -258,11 +257,11 @@ def test_the_resolved_config_builds_the_same_in_another_workspace(
         "MODEL_DIR", model_dir
     )
     folder = tools.root.parent
-    first, mistakes = plan(loads(text), tools, Workspace(folder / "first"))
+    first, mistakes = make_plan(loads(text), tools, Workspace(folder / "first"))
     assert mistakes == []
     resolved = resolved_yaml(first, {"build": folder / "first/engine"})
     assert "first" not in resolved
-    second, mistakes = plan(loads(resolved), tools, Workspace(folder / "second"))
+    second, mistakes = make_plan(loads(resolved), tools, Workspace(folder / "second"))
     assert mistakes == []
     argvs = [planned.render(planned.steps[0], {}).argv for planned in (first, second)]
     assert argvs[0][-1] == f"{folder}/first/models/m"

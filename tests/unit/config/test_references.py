@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PRINT_PEAK_KIB
-from trt_llm_pipeline.config.model import examine, loads
+from trt_llm_pipeline.config import examine, loads
 from trt_llm_pipeline.config.references import Resolver, UnresolvedReferenceError
-from trt_llm_pipeline.plan.plan import plan
+from trt_llm_pipeline.plan import make_plan
 from trt_llm_pipeline.toolchain import Toolchain
-from trt_llm_pipeline.workspace.workspace import Workspace
+from trt_llm_pipeline.workspace import Workspace
 
 CONFIG = """
 model_id: owner/name
@@ -142,12 +142,12 @@ class TestChainsAndLimits:
 import sys
 from pathlib import Path
 from trt_llm_pipeline.config import load
-from trt_llm_pipeline.plan.plan import plan
+from trt_llm_pipeline.plan import make_plan
 from trt_llm_pipeline.toolchain import Toolchain
 from trt_llm_pipeline.workspace import Workspace
 here = Path(sys.argv[1])
 toolchain = Toolchain(here / "toolchain", "t", "1", (), sys.executable, "")
-planned, mistakes = plan(load(here / "config.yaml"), toolchain, Workspace.at(here / "workspace"))
+planned, mistakes = make_plan(load(here / "config.yaml"), toolchain, Workspace.at(here / "workspace"))
 assert mistakes and not planned.steps
 """
         done = subprocess.run(
@@ -166,7 +166,7 @@ class TestWhenItIsKnown:
     def mistakes(self, text: str, miniature: Toolchain, workspace: Workspace) -> list[str]:
         loaded = examine(text, "c")
         assert loaded.config is not None
-        found = [*loaded.mistakes, *plan(loaded.config, miniature, workspace)[1]]
+        found = [*loaded.mistakes, *make_plan(loaded.config, miniature, workspace)[1]]
         return [f"{mistake.key}: {mistake.message}" for mistake in found]
 
     def steps(self, convert: str, build: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trt_llm_pipeline.delivery.destination import parse_destination
+from trt_llm_pipeline.delivery import parse_destination
 from trt_llm_pipeline.errors import DeliveryError
 
 

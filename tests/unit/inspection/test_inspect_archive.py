@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.artifact.pack import pack
+from trt_llm_pipeline.artifact import pack_engine
 from trt_llm_pipeline.errors import ArtifactError
-from trt_llm_pipeline.inspection.inspect_archive import Inspection, facts_of_build, inspect
+from trt_llm_pipeline.inspection import Inspection, inspect
+from trt_llm_pipeline.inspection.inspect_archive import facts_of_build
 from trt_llm_pipeline.inspection.readiness import readiness
 from trt_llm_pipeline.inspection.tokenizer_trial import try_tokenizer
 
@@ -43,7 +44,7 @@ def engine(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def archive(engine: Path, tmp_path: Path) -> Path:
-    return pack(engine, tmp_path / "engine.tar.gz", extra=EXTRA, manifest=MANIFEST).path
+    return pack_engine(engine, tmp_path / "engine.tar.gz", extra=EXTRA, manifest=MANIFEST).path
 
 
 def statuses(found: Inspection) -> dict[str, str]:

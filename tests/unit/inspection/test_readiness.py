@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_llm_pipeline.inspection.checks import Check, is_ready, log_lines, settings, verdict
+from trt_llm_pipeline.inspection import Check
+from trt_llm_pipeline.inspection.checks import is_ready, log_lines, settings, verdict
 from trt_llm_pipeline.inspection.readiness import ArchiveFacts, readiness
 from trt_llm_pipeline.inspection.serving import compute_capability, release
 

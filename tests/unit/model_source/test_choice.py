@@ -9,12 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trt_llm_pipeline.errors import ModelSourceError
-from trt_llm_pipeline.model_source.choice import (
-    choose_files,
-    foreign_format_of,
-    model_files,
-    weight_format_of,
-)
+from trt_llm_pipeline.model_source import model_files
+from trt_llm_pipeline.model_source.choice import choose_files, foreign_format_of, weight_format_of
 
 LLAMA_2 = [
     "LICENSE.txt",

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from trt_llm_pipeline.errors import ModelSourceError, WorkspaceError
-from trt_llm_pipeline.model_source.model_types import RetryLimits
 from trt_llm_pipeline.model_source.record import (
     Record,
     RecordedFile,
@@ -30,7 +29,7 @@ from trt_llm_pipeline.model_source.record import (
     remove_files,
     write_record,
 )
-from trt_llm_pipeline.net.retrying import Patience
+from trt_llm_pipeline.net.retrying import Patience, RetryLimits
 from trt_llm_pipeline.net.stream import (
     HttpStatusError,
     Stopped,
@@ -41,7 +40,7 @@ from trt_llm_pipeline.net.stream import (
     run_interruptibly,
     transient_failure,
 )
-from trt_llm_pipeline.process.resources import in_words
+from trt_llm_pipeline.units import in_words
 
 
 class Clock:

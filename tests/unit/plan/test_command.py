@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from trt_llm_pipeline.config.model import ArgValue
+from trt_llm_pipeline.config import ArgValue
 from trt_llm_pipeline.plan.command import RenderedArgs, render, shell_line
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.config.model import examine, loads
+from trt_llm_pipeline.config import examine, loads
 from trt_llm_pipeline.errors import Mistake
-from trt_llm_pipeline.plan.plan import Plan, plan
+from trt_llm_pipeline.plan import Plan, make_plan
 from trt_llm_pipeline.toolchain import Toolchain
-from trt_llm_pipeline.workspace.ledger import Ledger
-from trt_llm_pipeline.workspace.workspace import Workspace
+from trt_llm_pipeline.workspace import Ledger, Workspace
 
 CONFIG = """
 model_id: owner/name
@@ -28,7 +27,7 @@ build:
 
 
 def planned(text: str, toolchain: Toolchain, workspace: Workspace) -> Plan:
-    result, mistakes = plan(loads(text), toolchain, workspace)
+    result, mistakes = make_plan(loads(text), toolchain, workspace)
     assert mistakes == []
     return result
 
@@ -36,7 +35,7 @@ def planned(text: str, toolchain: Toolchain, workspace: Workspace) -> Plan:
 def mistakes_of(text: str, toolchain: Toolchain, workspace: Workspace) -> list[Mistake]:
     loaded = examine(text)
     assert loaded.config is not None
-    return plan(loaded.config, toolchain, workspace)[1]
+    return make_plan(loaded.config, toolchain, workspace)[1]
 
 
 def test_each_step_knows_its_program_its_arguments_and_its_directory(
@@ -77,7 +76,7 @@ def test_a_step_that_cannot_be_planned_leaves_the_others(miniature: Toolchain, w
         CONFIG.replace("convert_checkpoint.py", "missing.py").replace("  output_dir: ./che", "  #")
     )
     assert loaded.config is not None
-    result, mistakes = plan(loaded.config, miniature, workspace)
+    result, mistakes = make_plan(loaded.config, miniature, workspace)
     assert [mistake.key for mistake in mistakes] == ["convert_to_ft.script", "convert_to_ft.args.output_dir"]
     assert [step.name for step in result.steps] == ["build"]
     # Its arguments can still be rendered, with a stand-in for what the other step would have shown.

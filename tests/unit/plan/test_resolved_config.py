@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import yaml
 
-from trt_llm_pipeline.config.model import loads
-from trt_llm_pipeline.plan.plan import plan
-from trt_llm_pipeline.plan.resolved_config import resolved_yaml
+from trt_llm_pipeline.config import loads
+from trt_llm_pipeline.plan import make_plan, resolved_yaml
 from trt_llm_pipeline.toolchain import Toolchain
-from trt_llm_pipeline.workspace.workspace import Workspace
+from trt_llm_pipeline.workspace import Workspace
 
 CONFIG = """
 model_id: owner/name
@@ -29,7 +28,7 @@ build:
 def test_references_are_replaced_directories_are_named_and_no_secret_is_in_it(
     miniature: Toolchain, workspace: Workspace
 ) -> None:
-    planned, mistakes = plan(loads(CONFIG), miniature, workspace)
+    planned, mistakes = make_plan(loads(CONFIG), miniature, workspace)
     assert mistakes == []
     found = {"convert_to_ft": workspace.root / "c-model/1-gpu", "build": workspace.root / "engine"}
     text = resolved_yaml(planned, found)

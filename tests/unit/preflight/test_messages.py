@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trt_llm_pipeline.preflight import messages as preflight_messages
+from trt_llm_pipeline.preflight import messages
 
 BUILD_OPTIONS = [
     *(
@@ -50,24 +50,22 @@ class TestClosestOptions:
         ],
     )
     def test_the_one_that_was_meant_comes_first(self, written: str, meant: str) -> None:
-        assert preflight_messages.close_options(written, BUILD_OPTIONS)[0] == meant
+        assert messages.close_options(written, BUILD_OPTIONS)[0] == meant
 
     def test_one_that_differs_in_dashes_only_comes_alone(self) -> None:
-        assert preflight_messages.close_options("--max-input-len", BUILD_OPTIONS) == ("--max_input_len",)
+        assert messages.close_options("--max-input-len", BUILD_OPTIONS) == ("--max_input_len",)
 
     def test_at_most_three(self) -> None:
-        assert preflight_messages.close_options("--max_inout_len", BUILD_OPTIONS) == (
+        assert messages.close_options("--max_inout_len", BUILD_OPTIONS) == (
             "--max_input_len",
             "--max_output_len",
         )
 
     def test_none_where_none_is_like_it(self) -> None:
-        assert preflight_messages.close_options("--smoothquant", BUILD_OPTIONS) == ()
+        assert messages.close_options("--smoothquant", BUILD_OPTIONS) == ()
 
     def test_several_are_listed(self) -> None:
-        said, closest = preflight_messages.mistake(
-            found("unknown", "--max_inout_len"), "build.py", BUILD_OPTIONS
-        )
+        said, closest = messages.mistake(found("unknown", "--max_inout_len"), "build.py", BUILD_OPTIONS)
         assert said == (
             "build.py has no option --max_inout_len; the closest are --max_input_len, --max_output_len"
         )
@@ -79,13 +77,13 @@ class TestChoices:
 
     def test_few_choices_are_listed(self) -> None:
         wrong = found("choice", "--dtype", value="fp16", choices=["float32", "float16"])
-        said, closest = preflight_messages.mistake(wrong, "build.py", BUILD_OPTIONS)
+        said, closest = messages.mistake(wrong, "build.py", BUILD_OPTIONS)
         assert said == "--dtype: invalid choice 'fp16' (choose from float32, float16)"
         assert closest == ()
 
     def test_of_many_choices_the_closest_are(self) -> None:
         wrong = found("choice", "--layer", value="layer-7", choices=[f"layer_{n}" for n in range(80)])
-        said, closest = preflight_messages.mistake(wrong, "build.py", BUILD_OPTIONS)
+        said, closest = messages.mistake(wrong, "build.py", BUILD_OPTIONS)
         assert said == (
             "--layer: invalid choice 'layer-7' (one of 80 choices; the closest: layer_7, layer_79, layer_78)"
         )
@@ -93,7 +91,7 @@ class TestChoices:
 
     def test_of_many_choices_the_first_where_none_is_close(self) -> None:
         wrong = found("choice", "--size", value="huge", choices=[str(n) for n in range(1, 21)])
-        said, _ = preflight_messages.mistake(wrong, "build.py", BUILD_OPTIONS)
+        said, _ = messages.mistake(wrong, "build.py", BUILD_OPTIONS)
         assert said == (
             "--size: invalid choice 'huge' (choose from 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 8 more)"
         )
@@ -113,15 +111,15 @@ class TestValues:
     )
     def test_a_value_too_many(self, nargs: str | None, said: str) -> None:
         wrong = found("unexpected_value", "--x", value="b", nargs=nargs)
-        assert preflight_messages.mistake(wrong, "build.py", [])[0] == said
+        assert messages.mistake(wrong, "build.py", [])[0] == said
 
     def test_a_type_speaks_for_itself(self) -> None:
         wrong = found("type", "--x", value="3", type="even", reason="3 is not even")
-        assert preflight_messages.mistake(wrong, "build.py", [])[0] == "--x: 3 is not even"
+        assert messages.mistake(wrong, "build.py", [])[0] == "--x: 3 is not even"
 
     def test_a_type_that_says_nothing(self) -> None:
         wrong = found("type", "--x", value="3.5", type="int", reason=None)
-        assert preflight_messages.mistake(wrong, "build.py", [])[0] == "--x: invalid int value '3.5'"
+        assert messages.mistake(wrong, "build.py", [])[0] == "--x: invalid int value '3.5'"
 
 
 class TestSilence:
@@ -138,6 +136,4 @@ class TestSilence:
         ],
     )
     def test_says_how_it_ended(self, exit_code: int, stderr: str, timed_out: bool, said: str) -> None:
-        assert said == preflight_messages.silent(
-            "x.py", exit_code, stderr, timed_out=timed_out, time_limit=20.0
-        )
+        assert said == messages.silent("x.py", exit_code, stderr, timed_out=timed_out, time_limit=20.0)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_llm_pipeline.process.lines import MAX_LINE_CHARS, TAIL_LINES, LineAssembler, Redactor
+from trt_llm_pipeline.process.lines import MAX_LINE_CHARS, TAIL_LINES, LineAssembler
+from trt_llm_pipeline.redaction import Redactor
 
 TOKEN = "hf_AbCdEfGhIjKl"
 

@@ -18,10 +18,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from trt_llm_pipeline import process
 from trt_llm_pipeline.errors import PipelineError
-from trt_llm_pipeline.process import tree as process
-from trt_llm_pipeline.process.lines import TAIL_LINES, Redactor
-from trt_llm_pipeline.process.tree import ProcessResult, Usage
+from trt_llm_pipeline.process import ProcessResult, Usage
+from trt_llm_pipeline.process.lines import TAIL_LINES
+from trt_llm_pipeline.redaction import Redactor
 
 PATIENCE_S = 10.0
 

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import FIXTURES
+from trt_llm_pipeline.report import render
 from trt_llm_pipeline.report.charts import in_time, memory, round_up, ticks
-from trt_llm_pipeline.report.page import render, shell
+from trt_llm_pipeline.report.page import shell
 
 HOSTILE = "</title><script src=//evil.example/x.js>alert('\"&amp;')</script><img src=x onerror=alert(1)>"
 _VOID = {"meta", "br"}

@@ -15,9 +15,9 @@ from trt_llm_pipeline.server.answer import (
     check_variables,
     decide_delivery,
     inline_limit,
-    parse_size,
     upload_url,
 )
+from trt_llm_pipeline.units import parse_size
 
 SERVER = ["/usr/bin/python", "-m", "cog.server.http", "--threads", "1"]
 LARGE = DEFAULT_INLINE_LIMIT + 1

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.step import results as outputs
-from trt_llm_pipeline.workspace.workspace import FileMark, Workspace
+from trt_llm_pipeline.step import results
+from trt_llm_pipeline.workspace import FileMark, Workspace
 
 
 @pytest.fixture
@@ -17,13 +17,13 @@ def root(workspace: Workspace) -> Path:
 
 
 def find(workspace: Workspace, made: list[str], *named: str) -> str | None:
-    found = outputs.find(workspace, made, [workspace.root / name for name in named])
+    found = results.find(workspace, made, [workspace.root / name for name in named])
     return None if found is None else str(found.relative_to(workspace.root))
 
 
 def test_new_and_changed_files_are_a_steps() -> None:
     old, new = FileMark(1, 1), FileMark(1, 2)
-    assert outputs.changed(
+    assert results.changed(
         {"same": old, "other": old, "gone": old}, {"same": old, "other": new, "new": old}
     ) == {
         "other": new,
@@ -56,7 +56,7 @@ def test_results_are_in_the_deepest_directory_that_holds_them_all(
 
 def test_several_directories_can_be_named() -> None:
     made = ["out/a", "logs/deep/b", "stray", "x/__pycache__/y"]
-    assert outputs.top_directories(made) == ["./logs", "./out"]
+    assert results.top_directories(made) == ["./logs", "./out"]
 
 
 def test_paths_that_arguments_name(workspace: Workspace, root: Path) -> None:
@@ -74,7 +74,7 @@ def test_paths_that_arguments_name(workspace: Workspace, root: Path) -> None:
         "",
         "a\0b",
     ]
-    named = outputs.argument_dirs(workspace, argv)
+    named = results.argument_dirs(workspace, argv)
     assert {str(path.relative_to(root)) for path in named} == {
         *("--out-dir", "c-model", "--x=sub/dir", "sub/dir", "abs", "real/x"),
     }

@@ -11,16 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.config.model import loads
+from trt_llm_pipeline.config import loads
 from trt_llm_pipeline.errors import StepFailed, StepOutputError, StepTimeout, WorkspaceError
-from trt_llm_pipeline.plan.plan import Plan, plan
-from trt_llm_pipeline.process.lines import Redactor
+from trt_llm_pipeline.plan import Plan, make_plan
 from trt_llm_pipeline.process.resources import GpuMonitor
-from trt_llm_pipeline.step import run as steps
-from trt_llm_pipeline.step.run import StepContext, StepReport
+from trt_llm_pipeline.redaction import Redactor
+from trt_llm_pipeline.step import (
+    StepContext,
+    StepReport,
+    environment,
+    failure,
+    prepare_imports,
+    run,
+    run_step,
+)
 from trt_llm_pipeline.toolchain import Toolchain
-from trt_llm_pipeline.workspace.ledger import Ledger
-from trt_llm_pipeline.workspace.workspace import Workspace
+from trt_llm_pipeline.workspace import Ledger, Workspace
 
 #: A script that runs its first argument, with what a script usually needs at hand.
 SCRIPT = """
@@ -58,8 +64,8 @@ class Bench:
         self.token: str | None = None
         self.default_timeout: float | None = 30
 
-    def plan(self, text: str) -> Plan:
-        planned, mistakes = plan(loads(text, "c.yaml"), self.toolchain, self.workspace)
+    def make_plan(self, text: str) -> Plan:
+        planned, mistakes = make_plan(loads(text, "c.yaml"), self.toolchain, self.workspace)
         assert mistakes == []
         return planned
 
@@ -84,14 +90,14 @@ class Bench:
         context = StepContext(
             plan=planned,
             ledger=self.ledger,
-            env=steps.environment(planned, {"PATH": os.environ["PATH"], "GIVEN": "1"}, self.token),
+            env=environment(planned, {"PATH": os.environ["PATH"], "GIVEN": "1"}, self.token),
             redactor=Redactor([self.token]),
             log=lambda line: self.log(line),
             logs=self.logs,
             gpus=GpuMonitor(),
             default_timeout=self.default_timeout,
         )
-        return steps.run(context, next(s for s in planned.steps if s.name == name), {})
+        return run_step(context, next(s for s in planned.steps if s.name == name), {})
 
     def files(self) -> set[str]:
         return set(self.workspace.files())
@@ -139,7 +145,7 @@ class TestASuccessfulStep:
         (bench.toolchain.root / "tensorrt_llm").mkdir()
         planned = bench.plan("model_id: m\nexample_name: gpt\nbuild: {script: build.py}")
         for _ in range(2):
-            steps.prepare_imports(planned)
+            prepare_imports(planned)
         bench.run(
             """
             from examples import shared
@@ -261,12 +267,12 @@ class TestFailures:
         assert caught.value.exit_code == -9
 
     def test_memory_is_blamed_only_where_the_figures_say_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(steps.resources, "machine_memory_bytes", lambda: 1000)
-        assert "probably out of memory" not in steps._why(-9, 700, oom_killed=False)
-        assert "probably out of memory" in steps._why(-9, 900, oom_killed=False)
-        assert "probably out of memory" in steps._why(-9, 0, oom_killed=True)
-        assert steps._why(-15, 999, oom_killed=True) == "was killed by SIGTERM"
-        assert steps._why(-64, 0, oom_killed=False).startswith("was killed by ")
+        monkeypatch.setattr(failure.resources, "machine_memory_bytes", lambda: 1000)
+        assert "probably out of memory" not in failure.exit_in_words(-9, 700, oom_killed=False)
+        assert "probably out of memory" in failure.exit_in_words(-9, 900, oom_killed=False)
+        assert "probably out of memory" in failure.exit_in_words(-9, 0, oom_killed=True)
+        assert failure.exit_in_words(-15, 999, oom_killed=True) == "was killed by SIGTERM"
+        assert failure.exit_in_words(-64, 0, oom_killed=False).startswith("was killed by ")
 
     @pytest.mark.parametrize(("timeout", "default"), [("0.6", 30), (None, 0.6)])
     def test_a_step_that_takes_too_long(self, bench: Bench, timeout: str | None, default: float) -> None:
@@ -287,7 +293,7 @@ class TestFailures:
         with pytest.raises(
             WorkspaceError, match=r"'\./out' holds files that no build made \(out/notes\.txt\)"
         ):
-            steps.run(context, planned.steps[0], {})
+            run_step(context, planned.steps[0], {})
         assert bench.files() == {"out/a", "out/notes.txt"}
         assert bench.lines[-1].startswith("step convert_to_ft: done")
 
@@ -307,8 +313,8 @@ class TestWhatIsShown:
     def test_a_flood_goes_to_the_file_and_its_end_to_the_log(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(steps, "_SHOWN_BYTES", 1000)
-        monkeypatch.setattr(steps, "_LOG_FILE_BYTES", 5000)
+        monkeypatch.setattr(log, "_SHOWN_BYTES", 1000)
+        monkeypatch.setattr(log, "_LOG_FILE_BYTES", 5000)
         bench.run("[print(f'line {n}') for n in range(2000)]; write('out/a')")
         shown = [line for line in bench.lines if line.startswith("line ")]
         assert shown[0] == "line 0"
@@ -321,7 +327,7 @@ class TestWhatIsShown:
         assert kept.endswith("\n[the rest of the output is not kept]\n")
 
     def test_a_silent_step_is_announced(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(steps, "_SILENCE_S", 0.9)
+        monkeypatch.setattr(log, "_SILENCE_S", 0.9)
         bench.run("time.sleep(1.6); write('out/a')")
         announced = [line for line in bench.lines if "still running after" in line]
         assert len(announced) == 1
@@ -332,8 +338,8 @@ class TestWhatIsShown:
         samples = [(float(n), n % 7, (n % 5, 10 - n % 5)) for n in range(601)]
         samples[600] = (600.0, 1, (99, 0))
         before = samples.copy()
-        steps._thin_out(samples)
+        run._thin_out(samples)
         assert len(samples) == 301
         assert [at for at, _, _ in samples] == [float(n) for n in range(0, 601, 2)]
         assert max(used for _, used, _ in samples) == max(used for _, used, _ in before)
-        assert steps._gpu_peak(samples) == steps._gpu_peak(before) == (99, 10)
+        assert run._gpu_peak(samples) == run._gpu_peak(before) == (99, 10)

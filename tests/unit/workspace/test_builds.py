@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.workspace.builds import Builds, new_id
-from trt_llm_pipeline.workspace.workspace import Workspace
+from trt_llm_pipeline.workspace import Builds, Workspace
+from trt_llm_pipeline.workspace.builds import new_build_id
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def make_build(workspace: Workspace, *, archive: str = "engine.tar.gz", key: str = "k") -> Path:
-    directory = workspace.builds / new_id()
+    directory = workspace.builds / new_build_id()
     directory.mkdir()
     (directory / archive).write_bytes(b"archive")
     (directory / "build.json").write_text(json.dumps({"key": key, "archive": {"name": archive}}))
@@ -59,7 +59,7 @@ class TestOthers:
         outside = tmp_path / "outside"
         outside.mkdir()
         (outside / ".mine.partial").write_text("mine")
-        (workspace.builds / new_id()).symlink_to(outside, target_is_directory=True)
+        (workspace.builds / new_build_id()).symlink_to(outside, target_is_directory=True)
         Builds(workspace).remove_unfinished()
         assert (outside / ".mine.partial").is_file()
 

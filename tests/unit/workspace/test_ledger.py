@@ -13,9 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trt_llm_pipeline.errors import StepOutputError, WorkspaceError
-from trt_llm_pipeline.step import results as outputs
-from trt_llm_pipeline.workspace.ledger import Ledger
-from trt_llm_pipeline.workspace.workspace import Workspace
+from trt_llm_pipeline.step import results
+from trt_llm_pipeline.workspace import Ledger, Workspace
 
 
 class Builds:
@@ -39,7 +38,7 @@ class Builds:
         self.ledger.begin(step, before)
         self.write(*names, text=text)
         if not killed:
-            self.ledger.finish(step, outputs.changed(before, self.workspace.files()))
+            self.ledger.finish(step, results.changed(before, self.workspace.files()))
 
     def there(self) -> set[str]:
         return set(self.workspace.files())
@@ -132,7 +131,7 @@ class TestEmptying:
         builds.ledger.begin("build", before)
         builds.write("out/a")
         (builds.root / "out/link").symlink_to(tmp_path / "precious")
-        builds.ledger.finish("build", outputs.changed(before, builds.workspace.files()))
+        builds.ledger.finish("build", results.changed(before, builds.workspace.files()))
         builds.empty("out")
         assert builds.directories() == set()
         assert (tmp_path / "precious/file").read_text() == "mine"
@@ -287,7 +286,7 @@ class TestFoundDirectories:
         builds.step("out/rank0", "out/rank1", "out/deep/old")
         before = builds.workspace.files()
         builds.write("out/rank0", text="newer")
-        made = outputs.changed(before, builds.workspace.files())
+        made = results.changed(before, builds.workspace.files())
         builds.ledger.drop_stale("build", builds.root / "out", made)
         assert builds.there() == {"out/rank0"}
         assert builds.directories() == {"out"}
@@ -296,7 +295,7 @@ class TestFoundDirectories:
         builds.write("out/rank1")
         before = builds.workspace.files()
         builds.write("out/rank0")
-        made = outputs.changed(before, builds.workspace.files())
+        made = results.changed(before, builds.workspace.files())
         with pytest.raises(StepOutputError, match=r"wrote to ./out, which also holds .*\(out/rank1\)"):
             builds.ledger.drop_stale("build", builds.root / "out", made)
         assert builds.there() == {"out/rank0", "out/rank1"}

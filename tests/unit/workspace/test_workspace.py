@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from trt_llm_pipeline.errors import WorkspaceError
-from trt_llm_pipeline.workspace.workspace import FileMark, Workspace, write_json
+from trt_llm_pipeline.files import write_json
+from trt_llm_pipeline.workspace import FileMark, Workspace
 
 
 class TestMap:

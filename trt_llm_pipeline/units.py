@@ -1,0 +1,39 @@
+"""Bytes and seconds, in words and back."""
+
+from __future__ import annotations
+
+import re
+
+_STEPS = ("bytes", "kB", "MB", "GB", "TB")
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]{0,3})", re.ASCII)
+_BYTES = {"": 1, "B": 1}
+for _power, _letter in enumerate("KMGT", start=1):
+    _BYTES |= {_letter: 1000**_power, f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power}
+_DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*([smh]?)", re.ASCII)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def in_words(size: float) -> str:
+    """A number of bytes for people: `3.2 GB` (decimal units)."""
+    if round(abs(size)) < 1000:
+        return f"{size:.0f} bytes"
+    for unit in _STEPS[1:-1]:
+        size /= 1000
+        if abs(round(size, 1)) < 1000:  # as it will be printed: 999.96 kB is 1.0 MB
+            return f"{size:.1f} {unit}"
+    return f"{size / 1000:.1f} {_STEPS[-1]}"
+
+
+def parse_size(text: str) -> int | None:
+    """`268435456`, `256MB` (millions), `1.5 GiB` (powers of 1024) in bytes; None for anything else."""
+    match = _SIZE.fullmatch(text.strip())
+    unit = _BYTES.get(match[2].upper()) if match else None
+    if match is None or unit is None:
+        return None
+    return int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
+
+
+def parse_duration(text: str) -> float | None:
+    """`90`, `90s`, `1.5m` or `4h` in seconds; None for anything else."""
+    match = _DURATION.fullmatch(text)
+    return float(match[1]) * _SECONDS[match[2]] if match else None
