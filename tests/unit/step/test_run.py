@@ -21,6 +21,7 @@ from trt_llm_pipeline.step import (
     StepReport,
     environment,
     failure,
+    log,
     prepare_imports,
     run,
     run_step,

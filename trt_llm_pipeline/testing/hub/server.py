@@ -1,35 +1,16 @@
-"""A Hub on loopback: enough of the Hugging Face Hub's HTTP interface to download models from.
-
-An unmodified `huggingface_hub` resolves revisions and downloads files from it; tests ask it for faults
-and read what was requested. `python -m trt_llm_pipeline.testing.hub` runs it as a process.
-
-The paths, headers and error codes follow https://huggingface.co/docs/hub/api and what `huggingface_hub`
-reads from the answers.
-"""
+"""The loopback Hub: its repositories, what was requested of it, and its two servers."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 
-from trt_llm_pipeline.testing.hub_faults import Fault, FaultBook
-from trt_llm_pipeline.testing.hub_repository import MAIN, Repository, files_of
-
-__all__ = ["Fault", "HubServer", "RequestRecord"]
-
-
-@dataclass(frozen=True)
-class RequestRecord:
-    """One request as it arrived. Header names are in lower case; `path` has no query."""
-
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
+from trt_llm_pipeline.testing.hub.answers import RequestRecord, make_server
+from trt_llm_pipeline.testing.hub.faults import FaultBook
+from trt_llm_pipeline.testing.hub.repository import MAIN, Repository, files_of
 
 
 class HubServer:
@@ -61,8 +42,6 @@ class HubServer:
         self._servers: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
 
     def __enter__(self) -> HubServer:
-        from trt_llm_pipeline.testing.hub_http import make_server
-
         # Large files come from another origin, as on the Hub, so that no token may follow them there.
         for address in (self._address, (self._address[0], 0)):
             server = make_server(self, address)
@@ -165,9 +144,3 @@ class HubServer:
     def clear_requests(self) -> None:
         with self._lock:
             self._requests.clear()
-
-
-if __name__ == "__main__":
-    from trt_llm_pipeline.testing.hub_command import main
-
-    raise SystemExit(main())

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from trt_llm_pipeline.testing.hub import HubServer
+from trt_llm_pipeline.testing.hub.server import HubServer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,3 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             stop.wait()
     return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

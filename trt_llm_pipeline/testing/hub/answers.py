@@ -12,13 +12,14 @@ import sys
 import time
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from trt_llm_pipeline.testing.hub_faults import Fault
-from trt_llm_pipeline.testing.hub_repository import (
+from trt_llm_pipeline.testing.hub.faults import Fault, FaultBook
+from trt_llm_pipeline.testing.hub.repository import (
     MAIN,
     Commit,
     Repository,
@@ -26,9 +27,6 @@ from trt_llm_pipeline.testing.hub_repository import (
     describe_file,
     list_tree,
 )
-
-if TYPE_CHECKING:
-    from trt_llm_pipeline.testing.hub import HubServer
 
 _API = re.compile(
     r"/api/models/(?P<id>[^/]+/[^/]+?)"
@@ -42,6 +40,29 @@ _ETAG_OF_PLAIN = '"{size:x}-{stamp:x}"'
 _CHUNK = 1 << 20
 
 
+@dataclass(frozen=True)
+class RequestRecord:
+    """One request as it arrived. Header names are in lower case; `path` has no query."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+
+
+class _Hub(Protocol):
+    """What is served; see `HubServer`."""
+
+    faults: FaultBook
+    tokens: frozenset[str]
+
+    @property
+    def storage_url(self) -> str: ...
+    def record(self, request: RequestRecord) -> None: ...
+    def repository(self, model_id: str) -> Repository | None: ...
+    def plain_file(self, path: str) -> Path | bytes | None: ...
+
+
 class _Refused(Exception):
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -52,7 +73,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, hub: HubServer, address: tuple[str, int]) -> None:
+    def __init__(self, hub: _Hub, address: tuple[str, int]) -> None:
         self.hub = hub
         self.connections: set[socket.socket] = set()
         super().__init__(address, _Handler)
@@ -69,7 +90,7 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
-def make_server(hub: HubServer, address: tuple[str, int]) -> ThreadingHTTPServer:
+def make_server(hub: _Hub, address: tuple[str, int]) -> ThreadingHTTPServer:
     return _Server(hub, address)
 
 
@@ -101,8 +122,6 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        from trt_llm_pipeline.testing.hub import RequestRecord
-
         hub = self.server.hub
         parts = urlsplit(self.path)
         path = unquote(parts.path)
