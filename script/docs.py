@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from trt_llm_pipeline.config.schema import json_schema
 
-from trt_llm_pipeline.config import BuildConfig, StepConfig
+from trt_llm_pipeline.config import BuildConfig, StepConfig, json_schema
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 HEAD = "| key | value | default | what it says |\n|---|---|---|---|\n"

@@ -73,7 +73,7 @@ class ConfigError(TrtLlmPipelineError):
 
 
 class ModelSourceError(TrtLlmPipelineError):
-    """The model could not be had from where the config says it is."""
+    """The model could not be obtained from where the config says it is."""
 
 
 class ModelNotFound(ModelSourceError):

@@ -34,8 +34,8 @@ def open_regular(path: Path) -> int:
     """Opens a regular file for reading; its descriptor. Never blocks, never follows a link at `path`.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file (`EINVAL`): a FIFO, a device, a directory, a link
-            (`ELOOP`).
+        OSError: it cannot be opened; or is not a regular file (`EINVAL`) but a FIFO, a device or a directory;
+            or is a link (`ELOOP`).
     """
     # O_NONBLOCK: opening a FIFO that nobody writes to would otherwise wait for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)

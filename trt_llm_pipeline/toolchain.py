@@ -156,7 +156,7 @@ def find(env: Mapping[str, str], project_root: Path = PROJECT_ROOT) -> Toolchain
     `tensorrtllm_backend/`, then the embedded CPU one. `$TRTLLM_PYTHON` names the scripts' interpreter.
 
     Raises:
-        ToolchainError: `$TRTLLM_DIR` is no toolchain, or a tree was found whose `tensorrt_llm` cannot be
+        ToolchainError: `$TRTLLM_DIR` is not a toolchain, or a tree was found whose `tensorrt_llm` cannot be
             imported: nobody who wanted a GPU engine gets a CPU one.
     """
     wanted = env.get("TRTLLM_PYTHON") or sys.executable
@@ -169,7 +169,7 @@ def find(env: Mapping[str, str], project_root: Path = PROJECT_ROOT) -> Toolchain
         root = Path(chosen).expanduser().resolve()
         if not (root / "examples").is_dir():
             raise ToolchainError(
-                f"TRTLLM_DIR is {chosen!r}, which is no toolchain: it has no examples/ directory. "
+                f"TRTLLM_DIR is {chosen!r}, which is not a toolchain: it has no examples/ directory. "
                 "Name a TensorRT-LLM checkout, or cpu_toolchain for the embedded one"
             )
         return _identify(root, python, "named by TRTLLM_DIR", env)

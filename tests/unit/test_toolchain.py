@@ -74,7 +74,7 @@ class TestTheChoice:
         (tmp_path / "empty").mkdir()
         (tmp_path / "file").write_text("")
         with pytest.raises(
-            ToolchainError, match=r"which is no toolchain: it has no examples/ directory\. Name"
+            ToolchainError, match=r"which is not a toolchain: it has no examples/ directory\. Name"
         ):
             toolchain.find({**ENV, "TRTLLM_DIR": str(tmp_path / wrong)}, tmp_path)
 

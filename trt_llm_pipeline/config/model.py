@@ -43,13 +43,13 @@ def _model_id(value: str) -> str:
     parts = value.split("/")
     good = len(parts) <= 2 and all(_MODEL_ID_PART.fullmatch(part) for part in parts)
     if not good or "--" in value or ".." in value or value.endswith(".git"):
-        raise ValueError(f"{value!r} is no model id; write it as on the Hub: 'name' or 'owner/name'")
+        raise ValueError(f"{value!r} is not a valid model id; write it as on the Hub: 'name' or 'owner/name'")
     return value
 
 
 def _revision(value: str) -> str:
     if not _REVISION.fullmatch(value) or ".." in value:
-        raise ValueError(f"{value!r} is no branch, tag or commit")
+        raise ValueError(f"{value!r} is not a valid branch, tag or commit")
     return value
 
 
@@ -63,7 +63,7 @@ def _requirement(value: str) -> str:
     try:
         SpecifierSet(value)
     except InvalidSpecifier:
-        raise ValueError(f"{value!r} is no version requirement; write it like >=0.9,<0.13") from None
+        raise ValueError(f"{value!r} is not a valid version requirement; write it like >=0.9,<0.13") from None
     return value
 
 
@@ -109,7 +109,7 @@ class StepConfig(_Strict):
     script: Annotated[Text, AfterValidator(_relative_path)] | None = None
     """The script's file name in the example's directory, such as `build.py`."""
     output_dir: Text | None = None
-    """Where the script's results are, inside the workspace; found by itself when left out."""
+    """Where the script's results are, inside the workspace; detected automatically when left out."""
     args: Annotated[
         dict[str, ArgValue],
         WithJsonSchema(

@@ -72,7 +72,7 @@ def examine(text: str, name: str = "config") -> Loaded:
     """Reads as much of a config's text as can be read, and names every mistake in the order of the file.
 
     Raises:
-        ConfigError: the text is no YAML mapping at all.
+        ConfigError: the text is no YAML mapping.
     """
     found: list[Mistake] = []
     root = parse(text, name, found)

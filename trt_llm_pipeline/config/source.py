@@ -40,7 +40,7 @@ def _fetch(address: str) -> tuple[str, str]:
         parts = urlsplit(address)
         port = f":{parts.port}" if parts.port else ""
     except ValueError as error:
-        raise ConfigError([Mistake(f"is no address: {error}; check it")], "the config") from None
+        raise ConfigError([Mistake(f"is not a valid address: {error}; check it")], "the config") from None
     shown = f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
     name = unquote(PurePosixPath(parts.path).name) or shown
     return decode(_open(address, shown), name), name

@@ -87,7 +87,7 @@ def read_text(path: Path) -> str:
     except IsADirectoryError:
         raise ConfigError([Mistake("is a directory; name a config file in it")], str(path)) from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "is no valid file name"
+        reason = getattr(error, "strerror", None) or "is not a valid file name"
         raise ConfigError([Mistake(f"cannot be read: {reason}")], str(path)) from None
     return decode(data, path.name)
 
@@ -127,7 +127,9 @@ def parse(text: str, name: str, found: list[Mistake] | None = None) -> MappingNo
     except _RefusedError as refused:
         raise ConfigError([*reader.duplicates, refused.mistake], name) from None
     except UnicodeEncodeError:
-        raise ConfigError([Mistake("holds half of a surrogate pair, which is no character")], name) from None
+        raise ConfigError(
+            [Mistake("contains an unpaired surrogate, which is not a valid character")], name
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
@@ -261,5 +263,7 @@ def _text(value: str, line: int) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise _RefusedError("a value holds half of a surrogate pair, which is no character", line) from None
+        raise _RefusedError(
+            "a value contains an unpaired surrogate, which is not a valid character", line
+        ) from None
     return value

@@ -147,7 +147,7 @@ def _in_workspace(parts: SplitResult, workspace: Path, archive_name: str) -> Des
     if not real.name.endswith(
         (".tar.gz", ".tgz", ".tar")
     ):  # never takes the place of a file that is no archive
-        raise DeliveryError(f"file://{named} has not the name of an archive; end it in .tar.gz or .tar")
+        raise DeliveryError(f"file://{named} does not have the name of an archive; end it in .tar.gz or .tar")
     if real.is_dir():
         raise DeliveryError(f"file://{named} is a directory; end it in / to have {archive_name} put there")
     return Destination("file", f"file://{real}", path=real)

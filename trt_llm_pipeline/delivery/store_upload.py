@@ -103,7 +103,7 @@ class StoreUpload:
         if self._failure is not None:
             raise _translated(self._failure, self._destination) from None
         if self._aborted.is_set():
-            raise DeliveryError(f"the upload to {self._destination.address} was called off")
+            raise DeliveryError(f"the upload to {self._destination.address} was cancelled")
 
     def _run(self, store: ObjectStore) -> None:
         import obstore

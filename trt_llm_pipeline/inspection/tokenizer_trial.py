@@ -90,7 +90,7 @@ def _verdict(name: str, ran: process.Captured) -> Check:
         return Check(
             name,
             "problem",
-            f"{where} cannot load it: {_first_line(told['error'])}; mend the tokenizer in the model's "
+            f"{where} cannot load it: {_first_line(told['error'])}; correct the tokenizer in the model's "
             "repository "
             "and build again",
         )

@@ -161,7 +161,7 @@ class Hub:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 return ModelUnavailable(
                     f"{self.endpoint} shows a certificate that this machine does not trust; set "
-                    "SSL_CERT_FILE to the authority's certificate, or mend HF_ENDPOINT"
+                    "SSL_CERT_FILE to the authority's certificate, or correct HF_ENDPOINT"
                 )
             return Transient(_reason_of(error))
         if isinstance(error, OSError) and error.errno in (errno.ECONNREFUSED, errno.ECONNRESET):
@@ -171,7 +171,7 @@ class Hub:
                 f"{self.endpoint} answered about {about} with something that is no Hub's answer "
                 f"({type(error).__name__}); check HF_ENDPOINT"
             )
-        return ModelUnavailable(f"{about} could not be had: {type(error).__name__}")
+        return ModelUnavailable(f"{about} could not be obtained: {type(error).__name__}")
 
     def _refused(
         self, status: int, code: str, model_id: str, revision: str | None, about: str

@@ -91,7 +91,7 @@ def unpacking_folder(folder: Path) -> Path:
 
 
 def partial_name(file: RecordedFile) -> str:
-    """Named by content, so that nothing is ever gone on with that has become another file.
+    """Named by content, so that nothing is ever resumed that has become another file.
 
     And by path: a repository may hold the same content twice, downloaded at the same time.
     """

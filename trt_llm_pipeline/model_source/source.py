@@ -113,7 +113,7 @@ def fetch(
 ) -> Snapshot:
     """Brings the model to `<models_dir>/<model_id>`, or finds that it is there.
 
-    What is complete at the wanted revision is used as it is; what is half there is gone on with. A populated
+    What is complete at the wanted revision is used as it is; what is half there is resumed. A populated
     folder that this service did not download is used as it is, with a warning.
 
     Args:
@@ -132,7 +132,7 @@ def fetch(
         ModelAccessDenied: gated or private, and the token is missing or refused.
         ModelUnavailable: the source failed, or went on failing; or HF_HUB_OFFLINE is set.
         ModelSourceError: no weights in the wanted format, or the source is not to be trusted.
-        DiskFull: what came so far is kept.
+        DiskFull: what was downloaded so far is kept.
         WorkspaceError: a symbolic link lies where files should be written.
     """
     folder = _folder(request.model_id, models_dir)

@@ -42,7 +42,7 @@ _RATIO_COUNTS_FROM = 64 << 20
 
 
 class Fetcher:
-    """Reads an address ahead of its consumer, in a thread; a broken connection is gone on with.
+    """Reads an address ahead of its consumer, in a thread; a broken connection is resumed.
 
     Args:
         url: http or https.
@@ -221,7 +221,7 @@ class Fetcher:
         begins = stream.headers.get("content-range", "").startswith(f"bytes {self.received}-")
         if stream.status != 206 or not begins:
             raise ModelUnavailable(
-                f"{self._shown} broke off at {in_words(self.received)} and cannot be gone on with: the "
+                f"{self._shown} broke off at {in_words(self.received)} and cannot be resumed: the "
                 "server sends it from the start, or it has changed; run the build again"
             )
 
@@ -230,7 +230,7 @@ def uncompressed(chunks: Iterator[bytes], shown: str) -> Iterator[bytes]:
     """The tar itself, from a tar or a tar.gz; told apart by their first bytes.
 
     Raises:
-        ModelSourceError: it is neither, is damaged or cut short, or swells beyond MOST_RATIO.
+        ModelSourceError: it is neither, is damaged or cut short, or expands beyond MOST_RATIO.
     """
     first = b""
     for chunk in chunks:
@@ -274,7 +274,7 @@ def _gunzip(chunks: Iterator[bytes], shown: str) -> Iterator[bytes]:
             out += len(piece)
             if out > _RATIO_COUNTS_FROM and out > MOST_RATIO * into:
                 raise ModelSourceError(
-                    f"{shown} swells to more than {MOST_RATIO} times its size, which no model does; refused"
+                    f"{shown} expands to more than {MOST_RATIO} times its size, which no model does; refused"
                 )
             if piece:
                 yield piece

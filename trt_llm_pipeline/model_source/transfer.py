@@ -97,8 +97,8 @@ class Transfer:
     def run(self, wanted: Sequence[Wanted]) -> int:
         """Downloads them all; returns the bytes that came over the network.
 
-        On an exception, the caller's own included, every thread has ended or is about to, and what had come
-        stays in `partial` for the next time.
+        On an exception, the caller's own included, every thread has ended or is about to, and what was
+        downloaded stays in `partial` for the next time.
 
         Raises:
             ModelSourceError: see `refused`; ModelUnavailable when retrying did not help.

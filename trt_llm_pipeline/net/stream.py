@@ -155,7 +155,7 @@ class ResponseStream:
         self.headers = {name.lower(): value for name, value in response.headers.items()}
 
     def read(self, most: int) -> bytes:
-        """What has come so far, at most so many bytes, waiting for the first; empty at the end."""
+        """What has arrived so far, at most so many bytes, waiting for the first; empty at the end."""
         return self._response.read1(most)
 
     @property

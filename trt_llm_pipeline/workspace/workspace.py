@@ -106,7 +106,7 @@ class Workspace:
             path.mkdir()
         if changed:
             raise WorkspaceError(
-                f"the script has meddled with the service's own directories ({'; '.join(changed)}); they are "
+                f"the script has changed the service's own directories ({'; '.join(changed)}); they are "
                 "empty directories now. Have it keep to its output directory"
             )
 

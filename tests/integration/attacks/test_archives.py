@@ -96,11 +96,11 @@ TELLING = {
     ("last", "pipe"): "pipe.engine is a FIFO",
     ("last", "output"): "made a link of its output directory",
     ("last", "archive newest record report ledger heartbeat holder hashes parent"): "",
-    ("failing", "build"): "has meddled with the service's own directories",
-    ("last", "state"): "has meddled with the service's own directories",
-    ("failing", "model"): "has meddled with the service's own directories",
-    ("first", "import cache"): "has meddled with the service's own directories",
-    ("first", "logs"): "has meddled with the service's own directories",
+    ("failing", "build"): "has changed the service's own directories",
+    ("last", "state"): "has changed the service's own directories",
+    ("failing", "model"): "has changed the service's own directories",
+    ("first", "import cache"): "has changed the service's own directories",
+    ("first", "logs"): "has changed the service's own directories",
     ("first", "log tokenizer weights lock"): "",
 }
 

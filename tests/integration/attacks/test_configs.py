@@ -147,11 +147,11 @@ class TestNames:
             ({"executable": "bash"}, "is not allowed; choose one of python"),
             ({"executable": "/bin/sh"}, "is not allowed"),
             ({"executable": "python -c pass"}, "is not allowed"),
-            ({"model_id": "../outside"}, "is no model id"),
-            ({"model_id": "/etc/passwd"}, "is no model id"),
-            ({"model_id": "a/../../outside"}, "is no model id"),
-            ({"model_id": ".trt-llm-pipeline/x"}, "is no model id"),
-            ({"revision": "../../x"}, "is no branch, tag or commit"),
+            ({"model_id": "../outside"}, "is not a valid model id"),
+            ({"model_id": "/etc/passwd"}, "is not a valid model id"),
+            ({"model_id": "a/../../outside"}, "is not a valid model id"),
+            ({"model_id": ".trt-llm-pipeline/x"}, "is not a valid model id"),
+            ({"revision": "../../x"}, "is not a valid branch, tag or commit"),
             ({"model_tar_url": "file:///etc/passwd"}, "must be an http:// or https:// address"),
         ],
     )
@@ -276,7 +276,7 @@ class TestArguments:
         self, house: House, server: CogServer, hub: HubServer, key: str
     ) -> None:
         config = house.config(args=f"{json.dumps(key)}: x")
-        assert "is no option name" in refusal(server, hub, config)
+        assert "is not a valid option name" in refusal(server, hub, config)
 
 
 class TestRemoteCode:

@@ -280,22 +280,33 @@ def text_of_strings() -> Iterator[str]:
 
 
 class TestArchitecture:
-    """docs/architecture.md against the modules that there are."""
+    """docs/architecture.md against the modules that there are, and the layers that script/lint holds."""
 
-    def test_names_every_module_and_no_other(self) -> None:
-        text = (DOCS / "architecture.md").read_text()
+    def test_map_names_every_module_and_no_other(self) -> None:
         tracked = [Path(name) for name in tracked_files()]
         library = [path for path in tracked if path.parts[0] == "trt_llm_pipeline" and path.suffix == ".py"]
-        modules = {path.name for path in library if path.parts[1] != "testing"} - {"__init__.py"}
-        named = set(re.findall(r"`(?:trt_llm_pipeline/)?(\w+\.py)`", text))
-        # validation and pipeline are introduced by their functions.
-        introduced = {"validation.py", "pipeline.py"} if "`validation.validate`" in text else set()
-        assert modules - named - introduced == set()
-        assert named - modules - {"predict.py"} == set()
+        there: dict[str, set[str]] = {}
+        for path in library:
+            room = path.parts[1]
+            if room == "__init__.py":
+                continue
+            modules = there.setdefault(room.removesuffix(".py"), set())
+            if len(path.parts) == 3 and path.stem != "__init__":
+                modules.add(path.stem)
+            elif len(path.parts) > 3:
+                modules.add(f"{path.parts[2]}/")
+        there["testing"] = set()  # its modules are the tests' and the demo's
+        drawn = {}
+        for line in section(DOCS / "architecture.md", "The map").splitlines():
+            if match := re.fullmatch(r"  (\w+)/? +(\S.*)", line):
+                listed = match[2].rpartition(": ")[2] if ": " in match[2] and f"{match[1]}/" in line else ""
+                drawn[match[1]] = set(listed.split(", ")) if listed else set()
+        assert drawn == there
 
-    def test_names_every_folder(self) -> None:
-        text = (DOCS / "architecture.md").read_text()
-        folders = {path.parts[1] for path in map(Path, tracked_files()) if len(path.parts) == 3}
-        ours = {name for name in folders if (ROOT / "trt_llm_pipeline" / name / "__init__.py").is_file()}
-        assert "archive" in ours
-        assert {name for name in ours if f"`{name}/`" not in text} == set()
+    def test_layers_are_those_of_the_linter(self) -> None:
+        text = (ROOT / "pyproject.toml").read_text()
+        held = re.findall(
+            r'^    "([^"]+)",$', text.partition("\nlayers = [")[2].partition("]")[0], re.MULTILINE
+        )
+        assert "\n".join(held) in section(DOCS / "architecture.md", "The layers")
+        assert len(held) > 8

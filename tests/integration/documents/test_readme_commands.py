@@ -171,7 +171,7 @@ class TestCommands:
             if line.startswith("script/lint"):
                 assert os.access(machine.clone / line, os.X_OK)
                 continue
-            where = "" if "tests/" in line else " tests/unit/test_submodules.py"
+            where = "" if "tests/" in line else " tests/integration/documents/test_submodules.py"
             printed = machine.run(command, f" --collect-only -q{where}")
             assert re.search(r"\d+ tests? collected|\d+/\d+ tests collected", printed), printed
 

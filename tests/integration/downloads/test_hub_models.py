@@ -364,7 +364,7 @@ class TestFaults:
             caller.fetch()
 
     @pytest.mark.parametrize("kind", ["reset", "stall", "short"])
-    def test_a_file_that_breaks_off_is_gone_on_with(self, hub: HubServer, caller: Caller, kind: str) -> None:
+    def test_a_file_that_breaks_off_is_resumed(self, hub: HubServer, caller: Caller, kind: str) -> None:
         hub.faults.add(Fault(kind, DOWNLOAD, times=2, after=2_000_000, seconds=30))
         snapshot = caller.fetch()
         assert contents(snapshot.path) == SAFETENSORS
@@ -538,11 +538,11 @@ class TestDisk:
     ) -> None:
         usage = shutil.disk_usage("/")
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
-        with pytest.raises(DiskFull, match=r"needs 3\.5 MB and 1\.0 MB are free"):
+        with pytest.raises(DiskFull, match=r"1\.0 MB free\): .* needs 3\.5 MB"):
             caller.fetch()
         assert caller.downloads() == []
 
-    def test_a_disk_that_fills_midway_keeps_what_can_be_gone_on_with(
+    def test_a_disk_that_fills_midway_keeps_what_can_be_resumed(
         self, hub: HubServer, caller: Caller, tmp_path: Path
     ) -> None:
         """A real file system of 5 MB, in a mount namespace of its own."""
@@ -584,7 +584,7 @@ class TestDisk:
         )
         if "unshare" in done.stderr or "mount" in done.stderr:
             pytest.skip(f"no mount namespaces here: {done.stderr.strip()}")
-        assert "DiskFull the disk is full" in done.stdout, done.stdout + done.stderr
+        assert "DiskFull the disk of " in done.stdout, done.stdout + done.stderr
         downloaded, files = done.stdout.split("downloaded ")[-1].split()
         assert int(downloaded) < sum(map(len, SAFETENSORS.values()))
         assert int(files) == len(SAFETENSORS)
@@ -594,7 +594,7 @@ class TestPlaces:
     def test_a_file_where_a_folder_should_be_is_named(self, caller: Caller) -> None:
         caller.models.mkdir()
         (caller.models / "owner").write_text("a file")
-        with pytest.raises(WorkspaceError, match="could not be written"):
+        with pytest.raises(WorkspaceError, match="cannot be written"):
             caller.fetch()
 
     def test_main_and_no_revision_are_the_same(self, hub: HubServer, caller: Caller) -> None:

@@ -132,7 +132,7 @@ def test_a_server_that_is_down_leaves_a_complete_model_usable(hub: HubServer, ca
     assert len(again.warnings) == 1
 
 
-def test_a_broken_connection_is_gone_on_with(hub: HubServer, caller: Caller) -> None:
+def test_a_broken_connection_is_resumed(hub: HubServer, caller: Caller) -> None:
     content = gzip.compress(model_tar())
     url = hub.add_file("m.tar.gz", content)
     hub.faults.add(Fault("stall", "/files/*", after=100_000, seconds=20))
@@ -147,7 +147,7 @@ def test_a_file_that_changed_meanwhile_is_not_gone_on_with(hub: HubServer, calle
     url = hub.add_file("m.tar", model_tar())
     hub.faults.add(Fault("stall", "/files/*", after=100_000, seconds=20))
     hub.faults.add(Fault("ignore_range", "/files/*"))
-    with pytest.raises(ModelUnavailable, match="cannot be gone on with"):
+    with pytest.raises(ModelUnavailable, match="cannot be resumed"):
         caller.fetch(url)
     assert not caller.folder.exists()
 
@@ -310,7 +310,7 @@ def test_a_decompression_bomb_is_refused(hub: HubServer, caller: Caller) -> None
     zeros.size = 1 << 31
     bomb = gzip.compress(zeros.tobuf()) + gzip.compress(bytes(1 << 24)) * 128
     url = hub.add_file("m.tar.gz", bomb)
-    with pytest.raises(ModelSourceError, match="swells to more than 200 times"):
+    with pytest.raises(ModelSourceError, match="expands to more than 200 times"):
         caller.fetch(url)
     assert not caller.folder.exists()
 

@@ -120,7 +120,7 @@ class TestCancel:
         server.cancel(prediction_id)
         before.check(server)
 
-    def test_download_is_kept_and_gone_on_with(self, hub: HubServer, tmp_path: Path) -> None:
+    def test_download_is_kept_and_resumed(self, hub: HubServer, tmp_path: Path) -> None:
         house = House(hub, tmp_path)
         weights = f"/{MODEL_ID}/resolve/*/pytorch_model.bin"
         with house.server() as cog:

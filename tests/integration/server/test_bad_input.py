@@ -21,11 +21,11 @@ BAD_CONFIGS = {
     "no_model_id": (QUICK_START.replace("model_id:", "# "), ["model_id: is missing", "owner/name"]),
     "model_id_leads_out": (
         QUICK_START.replace("model_id: sshleifer/tiny-gpt2", "model_id: ../x"),
-        ["'../x' is no model id", "owner/name"],
+        ["'../x' is not a valid model id", "owner/name"],
     ),
     "model_id_too_deep": (
         QUICK_START.replace("model_id: sshleifer/tiny-gpt2", "model_id: a/b/c"),
-        ["'a/b/c' is no model id"],
+        ["'a/b/c' is not a valid model id"],
     ),
     "unknown_example": (
         QUICK_START.replace("example_name: gpt", "example_name: gtp"),

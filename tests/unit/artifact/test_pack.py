@@ -243,7 +243,7 @@ def test_a_full_disk_is_called_that_and_nothing_is_left_on_it(engine: Path, tmp_
     (engine / "rank0.engine").write_bytes(os.urandom(3 << 20))
     script = f"""
 import os, pathlib
-from trt_llm_pipeline.artifact import pack
+from trt_llm_pipeline.artifact import pack_engine
 from trt_llm_pipeline.errors import DiskFull
 try:
     engine, archive = pathlib.Path({str(engine)!r}), pathlib.Path({str(disk / "archive")!r})
@@ -266,7 +266,7 @@ except DiskFull as problem:
         text=True,
         check=False,
     )
-    assert done.stdout.startswith(f"no room on the disk for {disk}/archive"), done.stderr
+    assert done.stdout.startswith(f"the disk of {disk} is full ("), done.stderr
     assert done.stdout.rstrip().endswith("[]")
 
 
@@ -276,7 +276,7 @@ def test_memory_stays_small_whatever_the_size(engine: Path, tmp_path: Path, comp
         file.truncate(600 << 20)
     script = """
 import pathlib, sys
-from trt_llm_pipeline.artifact import write_artifact
+from trt_llm_pipeline.artifact.pack import write_artifact
 class Gone:
     def write(self, data): pass
 write_artifact(pathlib.Path(sys.argv[1]), Gone(), extra={}, manifest={}, compression=sys.argv[2])

@@ -112,7 +112,7 @@ class TestArgs:
 
     @pytest.mark.parametrize("key", ["''", "'a b'", "'a=b'", "---x", "'--'", "'-'", "$(x)", "ü", '"a\\n"'])
     def test_a_key_that_is_no_option_is_refused(self, key: str) -> None:
-        with pytest.raises(ConfigError, match="is no option name"):
+        with pytest.raises(ConfigError, match="is not a valid option name"):
             loads(build_step(f"  args:\n    {key}: 1\n"))
 
 
@@ -145,7 +145,7 @@ class TestTopLevel:
         ],
     )
     def test_other_model_ids_are_refused(self, model_id: str) -> None:
-        with pytest.raises(ConfigError, match="is no model id; write it as on the Hub"):
+        with pytest.raises(ConfigError, match="is not a valid model id; write it as on the Hub"):
             loads(build_step("").replace("owner/name", json.dumps(model_id)))
 
     @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ class TestTopLevel:
         "written", ["0", "-1", "1d", "1h30m", "inf", "nan", "1e3", "721h", "9" * 400, "[1]", "''"]
     )
     def test_no_durations(self, written: str) -> None:
-        with pytest.raises(ConfigError, match=r"build\.timeout: .* (no duration|at most 30 days)"):
+        with pytest.raises(ConfigError, match=r"build\.timeout: .* (not a valid duration|at most 30 days)"):
             loads(build_step(f"  timeout: {written}\n"))
 
     def test_convert_checkpoint_is_another_name_for_the_first_step(self) -> None:

@@ -99,7 +99,7 @@ class TestMistakes:
         assert [mistake.line for mistake in found] == [2]
 
     def test_half_a_character_is_refused(self) -> None:
-        assert "half of a surrogate pair" in message("a: \ud800")
+        assert "an unpaired surrogate" in message("a: \ud800")
 
     @pytest.mark.parametrize("tag", ["!!python/name:os.system", "!!int", "!!binary", "!x", "!!set", "!<x>"])
     def test_tags_are_refused(self, tag: str) -> None:
@@ -199,7 +199,7 @@ class TestReadText:
             ("missing.yaml", "cannot be read: No such file or directory"),
             ("", "is a directory; name a config file in it"),
             ("x" * 300, "cannot be read: File name too long"),
-            ("a\0b", "cannot be read: is no valid file name"),
+            ("a\0b", "cannot be read: is not a valid file name"),
         ],
     )
     def test_a_file_that_cannot_be_read_is_named(self, tmp_path: Path, name: str, reason: str) -> None:

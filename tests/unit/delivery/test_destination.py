@@ -80,7 +80,7 @@ def test_files_in_the_workspace(tmp_path: Path, text: str, name: str) -> None:
         ("file:///src/a/../../x.tar.gz", "outside the workspace"),
         ("file:///src", "outside the workspace"),
         ("file://elsewhere/src/x.tar.gz", "another machine"),
-        ("file:///src/predict.py", "not the name of an archive"),
+        ("file:///src/predict.py", "not have the name of an archive"),
         ("file:///src/link/x.tar.gz", "outside the workspace"),
         ("file:///src/folder.tar", "is a directory"),
         ("file:///src/a%00.tar", "not valid"),

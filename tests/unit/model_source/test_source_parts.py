@@ -40,7 +40,6 @@ from trt_llm_pipeline.net.stream import (
     run_interruptibly,
     transient_failure,
 )
-from trt_llm_pipeline.units import in_words
 
 
 class Clock:
@@ -239,21 +238,6 @@ class TestRecord:
         remove_files(tmp_path, ("a/b/one", "a/b/two", "c/three", "gone"))
         left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
         assert left == ["c", "c/users"]
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 bytes"),
-        (999, "999 bytes"),
-        (1000, "1.0 kB"),
-        (2_500_000, "2.5 MB"),
-        (140e9, "140.0 GB"),
-        (3e12, "3.0 TB"),
-    ],
-)
-def test_sizes_read_well(count: float, text: str) -> None:
-    assert in_words(count) == text
 
 
 def test_importing_it_brings_neither_the_hub_client_nor_the_test_tools() -> None:

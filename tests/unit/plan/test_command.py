@@ -8,7 +8,8 @@ import subprocess
 import pytest
 
 from trt_llm_pipeline.config import ArgValue
-from trt_llm_pipeline.plan.command import RenderedArgs, render, shell_line
+from trt_llm_pipeline.plan.command import RenderedArgs, argument_dirs, render, shell_line
+from trt_llm_pipeline.workspace import Workspace
 
 
 def argv(args: dict[str, ArgValue]) -> tuple[str, ...]:
@@ -82,3 +83,26 @@ def test_a_shell_reads_the_line_back() -> None:
     ]
     done = subprocess.run(["bash", "-c", shell_line(words)], capture_output=True, check=True)
     assert done.stdout.decode().split("\0")[:-1] == words[2:]
+
+
+def test_paths_that_arguments_name(workspace: Workspace) -> None:
+    workspace.prepare()
+    root = workspace.root
+    (root / "real").mkdir()
+    (root / "link").symlink_to("real")
+    argv = [
+        "--out-dir",
+        "./c-model",
+        "--x=sub/dir",
+        str(root / "abs"),
+        "link/x",
+        "/etc",
+        "..",
+        ".",
+        "",
+        "a\0b",
+    ]
+    named = argument_dirs(workspace, argv)
+    assert {str(path.relative_to(root)) for path in named} == {
+        *("--out-dir", "c-model", "--x=sub/dir", "sub/dir", "abs", "real/x"),
+    }

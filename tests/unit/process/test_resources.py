@@ -1,4 +1,4 @@
-"""Memory in words, of the machine, and of GPUs where there are any."""
+"""Memory of the machine, and of GPUs where there are any."""
 
 from __future__ import annotations
 
@@ -9,22 +9,6 @@ import pytest
 
 from trt_llm_pipeline.process import resources
 from trt_llm_pipeline.process.resources import GpuMonitor
-
-
-@pytest.mark.parametrize(
-    ("size", "words"),
-    [
-        (0, "0 bytes"),
-        (999, "999 bytes"),
-        (1000, "1.0 kB"),
-        (3_250_000, "3.2 MB"),
-        (1.5e9, "1.5 GB"),
-        (2e12, "2.0 TB"),
-        (3e15, "3000.0 TB"),
-    ],
-)
-def test_bytes_in_words(size: float, words: str) -> None:
-    assert resources.in_words(size) == words
 
 
 @pytest.mark.parametrize(

@@ -57,24 +57,3 @@ def test_results_are_in_the_deepest_directory_that_holds_them_all(
 def test_several_directories_can_be_named() -> None:
     made = ["out/a", "logs/deep/b", "stray", "x/__pycache__/y"]
     assert results.top_directories(made) == ["./logs", "./out"]
-
-
-def test_paths_that_arguments_name(workspace: Workspace, root: Path) -> None:
-    (root / "real").mkdir()
-    (root / "link").symlink_to("real")
-    argv = [
-        "--out-dir",
-        "./c-model",
-        "--x=sub/dir",
-        str(root / "abs"),
-        "link/x",
-        "/etc",
-        "..",
-        ".",
-        "",
-        "a\0b",
-    ]
-    named = results.argument_dirs(workspace, argv)
-    assert {str(path.relative_to(root)) for path in named} == {
-        *("--out-dir", "c-model", "--x=sub/dir", "sub/dir", "abs", "real/x"),
-    }

@@ -65,7 +65,7 @@ class Bench:
         self.token: str | None = None
         self.default_timeout: float | None = 30
 
-    def make_plan(self, text: str) -> Plan:
+    def plan(self, text: str) -> Plan:
         planned, mistakes = make_plan(loads(text, "c.yaml"), self.toolchain, self.workspace)
         assert mistakes == []
         return planned

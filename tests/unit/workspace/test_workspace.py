@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from trt_llm_pipeline.errors import WorkspaceError
-from trt_llm_pipeline.files import write_json
 from trt_llm_pipeline.workspace import FileMark, Workspace
 
 
@@ -207,41 +206,3 @@ class TestLock:
         with pytest.raises(WorkspaceError, match="cannot be locked"), workspace.lock("build"):
             pass
         assert precious.read_text() == "mine"
-
-
-class TestWriteJson:
-    def test_what_is_at_the_path_is_replaced_and_never_written_through(self, tmp_path: Path) -> None:
-        precious = tmp_path / "precious"
-        precious.write_text("mine")
-        path = tmp_path / "record.json"
-        path.symlink_to(precious)
-        write_json(path, {"ü": [1, None]})
-        assert precious.read_text() == "mine"
-        assert not path.is_symlink()
-        assert json.loads(path.read_text()) == {"ü": [1, None]}
-
-    def test_a_value_that_cannot_be_written_leaves_the_old_one(self, tmp_path: Path) -> None:
-        path = tmp_path / "record.json"
-        write_json(path, "old")
-        with pytest.raises(TypeError):
-            write_json(path, ["new", object()])
-        assert json.loads(path.read_text()) == "old"
-        assert list(tmp_path.iterdir()) == [path]
-
-    def test_a_reader_never_sees_a_half(self, tmp_path: Path) -> None:
-        path = tmp_path / "record.json"
-        values = [["a" * 200_000], ["b" * 300_000]]
-        write_json(path, values[0])
-        program = (
-            "import sys; from pathlib import Path; from trt_llm_pipeline.workspace import write_json\n"
-            "values = [['a' * 200_000], ['b' * 300_000]]\n"
-            "for turn in range(60): write_json(Path(sys.argv[1]), values[turn % 2])"
-        )
-        writer = subprocess.Popen([sys.executable, "-c", program, str(path)])
-        seen = set()
-        while writer.poll() is None:
-            value = json.loads(path.read_text())
-            assert value in values
-            seen.add(value[0][0])
-        assert writer.returncode == 0
-        assert seen == {"a", "b"}
