@@ -17,6 +17,11 @@ from trt_llm_pipeline.errors import ModelSourceError
 from trt_llm_pipeline.units import in_words
 
 MOST_ENTRIES = 100_000
+MOST_FOLDERS = 100_000
+LONGEST_PATH = 1024  # bytes, of an entry or of what a link leads to
+DEEPEST_PATH = 32  # folders
+_LONGEST_NAME = 255  # bytes, on every common file system
+_SHOWN_CHARS = 80
 # A name or a set of extended attributes; a header that claims more wants to fill the memory.
 _LONGEST_HEADER = 1 << 20
 _BLOCK = 512
@@ -129,6 +134,7 @@ class _Unpacker:
         self._bytes = 0
         self._files: dict[str, None] = {}
         self._links: dict[str, None] = {}
+        self._folders: set[str] = set()
 
     def unpack(self, member: tarfile.TarInfo) -> None:
         path = self._path_of(member.name, "an entry")
@@ -137,7 +143,7 @@ class _Unpacker:
                 self._make_folder(path)
             return
         if path is None:
-            raise ModelSourceError(f"{self._shown} is refused: the entry {member.name!r} is no file")
+            raise ModelSourceError(f"{self._shown} is refused: the entry {_cut(member.name)!r} is not a file")
         if member.issparse():
             raise ModelSourceError(f"{self._shown} is refused: {path} is a sparse file; pack it plain")
         if member.isreg():
@@ -170,12 +176,9 @@ class _Unpacker:
         )
 
     def _path_of(self, name: str, what: str) -> str | None:
-        """The entry's path, normalised; None for the archive's root itself."""
+        """The entry's path, normalised; None for the archive's root itself. Linear in the name's length."""
+        self._bounded(name, what)
         pure = PurePosixPath(name)
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise ModelSourceError(f"{self._shown} is refused: {name!a} is not UTF-8") from error
         if pure.is_absolute():
             raise ModelSourceError(f"{self._shown} is refused: {what} has the absolute path {name!r}")
         if ".." in pure.parts:
@@ -185,24 +188,53 @@ class _Unpacker:
         path = pure.as_posix()
         if path == ".":
             return None
-        for parent in (*pure.parents,):
-            if parent.as_posix() in self._links:
+        for parent in _folders_above(path):
+            if parent in self._links:
                 raise ModelSourceError(f"{self._shown} is refused: {path} lies behind the link {parent}")
         return path
 
+    def _bounded(self, name: str, what: str) -> None:
+        """Refuses a path before anything is done with its parts: a header of a megabyte can hold 500,000."""
+        try:
+            encoded = name.encode()
+        except UnicodeEncodeError as error:
+            raise ModelSourceError(f"{self._shown} is refused: {_cut(name)!a} is not UTF-8") from error
+        problem = None
+        if len(encoded) > LONGEST_PATH:
+            problem = f"a path of {len(encoded):,} bytes; at most {LONGEST_PATH:,} are allowed"
+        elif encoded.count(b"/") > DEEPEST_PATH:
+            problem = f"a path {encoded.count(b'/')} folders deep; at most {DEEPEST_PATH} are allowed"
+        elif max(map(len, encoded.split(b"/"))) > _LONGEST_NAME:
+            problem = f"a name of more than {_LONGEST_NAME} bytes in its path"
+        if problem is not None:
+            raise ModelSourceError(f"{self._shown} is refused: {what} has {problem} ({_cut(name)!r})")
+
     def _make_folder(self, path: str) -> None:
-        if path in self._links:
-            raise ModelSourceError(f"{self._shown} is refused: {path} is a link and a folder")
-        (self._folder / path).mkdir(parents=True, exist_ok=True)
+        """Makes a folder and those above it; each is made and counted once."""
+        for folder in (*_folders_above(path), path):
+            if folder in self._folders:
+                continue
+            if folder in self._links or folder in self._files:
+                kind = "link" if folder in self._links else "file"
+                raise ModelSourceError(f"{self._shown} is refused: {folder} is a {kind} and a folder")
+            self._folders.add(folder)
+            if len(self._folders) > MOST_FOLDERS:
+                raise ModelSourceError(
+                    f"{self._shown} is refused: it has more than {MOST_FOLDERS:,} folders, as no model has"
+                )
+            (self._folder / folder).mkdir(exist_ok=True)
 
     def _clear(self, path: str) -> Path:
         """The place for a file or link; a later entry of the same name replaces an earlier one."""
+        if path in self._folders:
+            raise ModelSourceError(f"{self._shown} is refused: {path} is a file and a folder")
         target = self._folder / path
         self._files.pop(path, None)
         self._links.pop(path, None)
         if target.is_symlink() or target.is_file():
             target.unlink()
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if "/" in path:
+            self._make_folder(path.rpartition("/")[0])
         return target
 
     def _write(self, path: str, member: tarfile.TarInfo) -> None:
@@ -231,6 +263,7 @@ class _Unpacker:
         self._files[path] = None
 
     def _symlink(self, path: str, target: str) -> None:
+        self._bounded(target, f"the link {path}")
         inside = os.path.normpath(PurePosixPath(path).parent / target)
         if target.startswith("/") or inside.split("/")[0] == "..":
             raise self._leads_out(path)
@@ -246,3 +279,14 @@ class _Unpacker:
 
     def _leads_out(self, path: str) -> ModelSourceError:
         return ModelSourceError(f"{self._shown} is refused: the link {path} leads out of the archive")
+
+
+def _folders_above(path: str) -> Iterator[str]:
+    """`a`, `a/b` for `a/b/c`."""
+    for end, letter in enumerate(path):
+        if letter == "/":
+            yield path[:end]
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _SHOWN_CHARS else f"{name[:_SHOWN_CHARS]}..."
