@@ -6,6 +6,7 @@ embedded CPU one are found and used in the same way; only the directory differs.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import os
 import re
@@ -202,11 +203,29 @@ def _identify(root: Path, python: str, reason: str, env: Mapping[str, str]) -> T
 
 
 def _tree_version(root: Path) -> str | None:
-    """The release that a TensorRT-LLM tree says it is, without importing it."""
+    """The release that a TensorRT-LLM tree says it is, without importing it.
+
+    From 0.6.0 on the package says it; 0.5.0 has it in `setup.py` only.
+    """
     for name in ("tensorrt_llm/version.py", "tensorrt_llm/__init__.py"):
         path = root / name
         if path.is_file() and (match := _VERSION.search(path.read_text(errors="replace"))):
             return match[1]
+    return _setup_version(root / "setup.py")
+
+
+def _setup_version(path: Path) -> str | None:
+    """The constant that is given to `setup(version=...)`; the file is read, never run."""
+    try:
+        tree = ast.parse(path.read_text(errors="replace"))
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return None
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and getattr(call.func, "id", getattr(call.func, "attr", "")) == "setup":
+            for keyword in call.keywords:
+                value = getattr(keyword.value, "value", None)
+                if keyword.arg == "version" and isinstance(value, str):
+                    return value
     return None
 
 

@@ -109,6 +109,23 @@ class TestTheChoice:
         with pytest.raises(ToolchainError, match=r"no toolchain was found below .*; set TRTLLM_DIR"):
             toolchain.find(ENV, tmp_path)
 
+    @pytest.mark.parametrize(
+        ("setup", "version"),
+        [
+            ("from setuptools import setup\nsetup(name='tensorrt_llm',\n      version='0.5.0')\n", "0.5.0"),
+            ("import setuptools\nsetuptools.setup(name='tensorrt_llm', version=\"0.5.0\")\n", "0.5.0"),
+            ("from setuptools import setup\nsetup(version=get_version())\n", "unknown"),
+            ("setup(version='0.5.0'", "unknown"),
+            ("other(version='0.5.0')\n", "unknown"),
+        ],
+    )
+    def test_release_of_0_5_0_is_read_from_its_setup(self, tmp_path: Path, setup: str, version: str) -> None:
+        tree = make_tree(tmp_path / "trt-llm")
+        (tree / "setup.py").write_text(setup)
+        found = toolchain.find({"TRTLLM_DIR": str(tree)})
+        assert (found.name, found.version) == ("tensorrt_llm", version)
+        assert found.meets("==0.5.0") == (version == "0.5.0")
+
     def test_a_tree_without_a_version_is_unknown_and_meets_no_requirement(self, tmp_path: Path) -> None:
         tree = make_tree(tmp_path / "tree")
         found = toolchain.find({**ENV, "TRTLLM_DIR": str(tree)}, tmp_path)
