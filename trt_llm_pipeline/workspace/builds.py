@@ -40,8 +40,7 @@ class Builds:
             record = _read(directory)
             if record.get("key") != key:
                 continue
-            archive = directory / str(record.get("archive", {}).get("name"))
-            if archive.is_file() and not archive.is_symlink():
+            if (archive := _archive(directory, record)) is not None:
                 return archive, record
         return None
 
@@ -91,14 +90,22 @@ class Builds:
                 path.unlink(missing_ok=True)
 
     def keep_newest(self, count: int) -> None:
-        """Removes the oldest directories; the newest with an archive always stays."""
-        for path in self._expendable()[count - 1 :]:
+        """Removes the oldest directories; the last build's and the newest with an archive always stay."""
+        directories = self.directories()
+        always = {*directories[:1], *filter(None, [self._newest_archive(directories)])}
+        others = [path for path in directories if path not in always]
+        for path in others[max(0, count - len(always)) :]:
             shutil.rmtree(path, ignore_errors=True)
 
     def give_way(self, wanted_bytes: int) -> int:
-        """Removes old archives, the oldest first, until that many bytes are free; the bytes removed."""
+        """Removes old archives, the oldest first, until that many bytes are free; the bytes removed.
+
+        The newest archive stays.
+        """
         removed = 0
-        for directory in reversed(self._expendable()):
+        directories = self.directories()
+        newest = self._newest_archive(directories)
+        for directory in reversed([path for path in directories if path != newest]):
             if removed >= wanted_bytes:
                 break
             size = sum(path.stat().st_size for path in directory.glob("engine.tar*"))
@@ -107,10 +114,9 @@ class Builds:
                 shutil.rmtree(directory, ignore_errors=True)
         return removed
 
-    def _expendable(self) -> list[Path]:
-        directories = self.directories()
-        good = next((path for path in directories if (path / RECORD_NAME).is_file()), None)
-        return [path for path in directories if path != good]
+    def _newest_archive(self, directories: list[Path]) -> Path | None:
+        """The newest build whose archive is there. A build that was sent elsewhere has none here."""
+        return next((path for path in directories if _archive(path, _read(path)) is not None), None)
 
     def _published(self, path: Path) -> bool:
         """True where a build has put the archive at the workspace's top that is there now."""
@@ -128,7 +134,11 @@ class Builds:
     def _remember(self, path: Path) -> None:
         """Notes what was put at the top: its build's directory may be gone when the next one comes."""
         there = path.lstat()
-        write_json(self._note, {path.name: [there.st_ino, there.st_size, there.st_mtime_ns]})
+        noted = {
+            name: mark for name, mark in _read_json(self._note).items() if name in ARCHIVE_NAMES.values()
+        }
+        mark = [there.st_ino, there.st_size, there.st_mtime_ns]
+        write_json(self._note, {**noted, path.name: mark})
 
     @property
     def _note(self) -> Path:
@@ -140,6 +150,16 @@ def new_build_id() -> str:
     seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
     began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
     return f"{began}.{microseconds:06d}Z-{secrets.token_hex(2)}"
+
+
+def _archive(directory: Path, record: Mapping[str, Any]) -> Path | None:
+    """The archive that a build's record names, where it is a file in the build's directory."""
+    named = record.get("archive")
+    name = named.get("name") if isinstance(named, dict) else None
+    if name not in ARCHIVE_NAMES.values():
+        return None
+    archive = directory / str(name)
+    return archive if archive.is_file() and not archive.is_symlink() else None
 
 
 def _read(directory: Path) -> Mapping[str, Any]:

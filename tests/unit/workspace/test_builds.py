@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,15 @@ def workspace(tmp_path: Path) -> Workspace:
     place = Workspace.at(tmp_path / "ws")
     place.prepare()
     return place
+
+
+def make_sent_build(workspace: Workspace) -> Path:
+    """A build whose archive went elsewhere: its directory."""
+    directory = workspace.builds / new_id()
+    directory.mkdir()
+    archive = {"name": "engine.tar.gz", "address": "s3://bucket/engine.tar.gz"}
+    (directory / "build.json").write_text(json.dumps({"key": "sent", "archive": archive}))
+    return directory
 
 
 def make_build(workspace: Workspace, *, archive: str = "engine.tar.gz", key: str = "k") -> Path:
@@ -88,6 +98,55 @@ class TestPublishing:
         newest = builds.publish(make_build(workspace, archive="engine.tar"))
         assert newest == workspace.root / "engine.tar"
         assert not (workspace.root / "engine.tar.gz").exists()
+
+    def test_archive_that_stayed_behind_is_still_a_builds(self, workspace: Workspace) -> None:
+        """gzip, the folder deleted by hand, none, gzip again: the top has the newest archive each time."""
+        builds = Builds(workspace)
+        first = make_build(workspace)
+        builds.publish(first)
+        shutil.rmtree(first.parent)
+        builds.publish(make_build(workspace, archive="engine.tar"))
+        third = make_build(workspace)
+        newest = builds.publish(third)
+        assert newest is not None
+        assert newest.samefile(third)
+        assert not (workspace.root / "engine.tar").exists()
+
+    def test_archives_of_both_kinds_whose_builds_are_gone_are_a_builds(self, workspace: Workspace) -> None:
+        builds = Builds(workspace)
+        first = make_build(workspace)
+        builds.publish(first)
+        (workspace.root / "engine.tar.gz").rename(workspace.root / "kept")
+        builds.publish(make_build(workspace, archive="engine.tar"))
+        (workspace.root / "kept").rename(workspace.root / "engine.tar.gz")
+        for directory in builds.directories():
+            shutil.rmtree(directory)
+        assert builds.publish(make_build(workspace)) is not None
+        assert not (workspace.root / "engine.tar").exists()
+
+
+class TestNewestArchive:
+    """It stays, whatever was built and sent elsewhere after it."""
+
+    def test_when_old_builds_are_removed(self, workspace: Workspace) -> None:
+        archives = [make_build(workspace) for _ in range(3)]
+        sent = [make_sent_build(workspace) for _ in range(3)]
+        Builds(workspace).keep_newest(2)
+        assert [archive.is_file() for archive in archives] == [False, False, True]
+        assert [directory.is_dir() for directory in sent] == [False, False, True]
+
+    def test_when_the_disk_is_short_of_space(self, workspace: Workspace) -> None:
+        archives = [make_build(workspace) for _ in range(3)]
+        make_sent_build(workspace)
+        removed = Builds(workspace).give_way(10**12)
+        assert removed == 2 * len(b"archive")
+        assert [archive.is_file() for archive in archives] == [False, False, True]
+
+    def test_last_build_stays_although_only_one_is_kept(self, workspace: Workspace) -> None:
+        archive, sent = make_build(workspace), make_sent_build(workspace)
+        Builds(workspace).keep_newest(1)
+        assert archive.is_file()
+        assert sent.is_dir()
 
 
 def test_forgotten_builds_answer_nothing(workspace: Workspace) -> None:
