@@ -66,7 +66,7 @@ def build(
         if as_json:
             _print_json({**result.record, "newest": str(result.newest) if result.newest else None})
         else:
-            typer.echo(result.newest or result.record["archive"]["address"])
+            typer.echo(result.newest or result.archive or result.record["archive"]["address"])
 
 
 @app.command()
