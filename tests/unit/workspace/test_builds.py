@@ -21,7 +21,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def make_sent_build(workspace: Workspace) -> Path:
     """A build whose archive went elsewhere: its directory."""
-    directory = workspace.builds / new_id()
+    directory = workspace.builds / new_build_id()
     directory.mkdir()
     archive = {"name": "engine.tar.gz", "address": "s3://bucket/engine.tar.gz"}
     (directory / "build.json").write_text(json.dumps({"key": "sent", "archive": archive}))
