@@ -34,6 +34,7 @@ from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing import models
 from trt_llm_pipeline.testing.hub import HubServer
+from trt_llm_pipeline.testing.recorder import Recorder
 from trt_llm_pipeline.testing.servers import CogServer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,19 +65,6 @@ build:
 """
 
 
-class Quiet:
-    """Nobody looks on."""
-
-    def log(self, line: str) -> None:
-        pass
-
-    def progress(self, stage: str, done_bytes: int, total_bytes: int | None) -> None:
-        pass
-
-    def metric(self, name: str, value: float) -> None:
-        pass
-
-
 def seconds(action: Callable[[], object]) -> float:
     started = time.perf_counter()
     action()
@@ -84,7 +72,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def service(settings: Settings, text: str) -> pipeline.BuildResult:
-    return pipeline.build(validate(text, "config.yaml", settings), settings, Quiet())
+    return pipeline.build(validate(text, "config.yaml", settings), settings, Recorder())
 
 
 def original(endpoint: str, workspace: Path, text: str) -> None:

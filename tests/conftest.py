@@ -11,6 +11,8 @@ from trt_llm_pipeline.toolchain import Toolchain
 from trt_llm_pipeline.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
+#: What the quick start builds; the loopback Hub of the tests has the demo's model under this name.
+MODEL_ID = "sshleifer/tiny-gpt2"
 FIXTURES = ROOT / "tests" / "fixtures"
 
 _MINIATURE = {

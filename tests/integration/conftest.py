@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import MODEL_ID
+from tests.integration.house import House
 from trt_llm_pipeline.testing import models
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT, CogServer, ConfigServer
 
 TOOLCHAIN = PROJECT_ROOT / "cpu_toolchain"
-MODEL_ID = "sshleifer/tiny-gpt2"
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,16 @@ def unpack(prediction: dict[str, Any], folder: Path) -> Path:
     with tarfile.open(archive) as tar:
         tar.extractall(folder / "engine", filter="data")
     return folder / "engine"
+
+
+@pytest.fixture(scope="module")
+def house(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> House:
+    """What a module's own server builds in, with the scripts of the toolchain of faults."""
+    return House(hub, tmp_path_factory.mktemp("house"))
+
+
+@pytest.fixture(scope="module")
+def server(house: House) -> Iterator[CogServer]:
+    """A prediction server of the module's own, on its `house`."""
+    with house.server() as cog:
+        yield cog

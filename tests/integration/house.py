@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from tests.integration.conftest import MODEL_ID
+from tests.conftest import MODEL_ID
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import CogServer
 

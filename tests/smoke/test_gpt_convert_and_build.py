@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import MODEL_ID, TOOLCHAIN, unpack
+from tests.conftest import MODEL_ID
+from tests.integration.conftest import TOOLCHAIN, unpack
 from tests.smoke.container import CogContainer
 from trt_llm_pipeline.testing import models
 from trt_llm_pipeline.testing.hub import HubServer

@@ -79,28 +79,100 @@ def make_plan(config: BuildConfig, toolchain: Toolchain, workspace: Workspace) -
     Returns:
         The plan, with the steps that can be planned, and every mistake, in the order of the file.
     """
-    mistakes: list[Mistake] = []
-    resolve = _resolver(config, workspace, {})
-    checked = references.check(config, resolve, _args_resolvers(config, workspace))
-    mistakes.extend(checked.mistakes)
-    mistakes.extend(_release(config, toolchain))
-    example = _example(config, toolchain, mistakes)
-    steps = []
-    output_dirs: dict[str, Path] = {}
-    for name, step in config.steps():
-        if name in config.wrong:
-            continue
-        program = _program(name, step, config, toolchain, example, resolve, mistakes)
-        output_dir = _output_dir(name, step, config, workspace, resolve, mistakes)
-        if output_dir is not None:
-            output_dirs[name] = output_dir
-        if program is None or example is None or name in checked.broken:
-            continue
-        if output_dir is not None or step.output_dir is None:
-            steps.append(PlannedStep(name, step, program, example, output_dir))
-    mistakes.extend(_overlaps(config, output_dirs))
-    mistakes.sort(key=lambda mistake: mistake.line or 0)
+    planner = _Planner(config, toolchain, workspace)
+    steps = planner.steps()
+    mistakes = sorted(planner.mistakes, key=lambda mistake: mistake.line or 0)
     return Plan(config, toolchain, workspace, tuple(steps)), mistakes
+
+
+class _Planner:
+    """Plans the steps of one config; `mistakes` has what is wrong so far."""
+
+    def __init__(self, config: BuildConfig, toolchain: Toolchain, workspace: Workspace) -> None:
+        self._config = config
+        self._toolchain = toolchain
+        self._workspace = workspace
+        self._resolve = _resolver(config, workspace, {})
+        self.mistakes: list[Mistake] = []
+
+    def steps(self) -> list[PlannedStep]:
+        """The steps that can be planned."""
+        config = self._config
+        resolvers = _args_resolvers(config, self._workspace)
+        checked = references.check(config, self._resolve, resolvers)
+        self.mistakes += [*checked.mistakes, *_release(config, self._toolchain)]
+        example = self._example()
+        planned = []
+        output_dirs: dict[str, Path] = {}
+        for name, step in config.steps():
+            if name in config.wrong:
+                continue
+            program = self._program(name, step, example)
+            output_dir = self._output_dir(name, step)
+            if output_dir is not None:
+                output_dirs[name] = output_dir
+            if program is None or example is None or name in checked.broken:
+                continue
+            if output_dir is not None or step.output_dir is None:
+                planned.append(PlannedStep(name, step, program, example, output_dir))
+        self.mistakes += _overlaps(config, output_dirs)
+        return planned
+
+    def _wrong(self, message: str, *path: str) -> None:
+        self.mistakes.append(self._config.mistake(message, *path))
+
+    def _example(self) -> Path | None:
+        if "example_name" in self._config.wrong:
+            return None
+        try:
+            return self._toolchain.example_dir(self._config.example_name)
+        except ToolchainError as error:
+            self._wrong(str(error), "example_name")
+            return None
+
+    def _program(self, name: str, step: StepConfig, example: Path | None) -> tuple[str, ...] | None:
+        """The beginning of the step's argv: interpreter and script, or the executable."""
+        executable = self._toolchain.executable(step.executable)
+        if step.script is None or not step.executable.startswith("python"):
+            if step.script is not None:
+                self._wrong(f"{step.executable} takes no script; leave one of the two out", name, "script")
+            return executable
+        if example is None:
+            return None
+        try:
+            script = self._toolchain.script(example, self._resolve(step.script))
+        except UnresolvedReferenceError:
+            return None  # reported with the other references
+        except ToolchainError as error:
+            self._wrong(str(error), name, "script")
+            return None
+        return (*executable, str(script))
+
+    def _output_dir(self, name: str, step: StepConfig) -> Path | None:
+        if step.output_dir is None:
+            return None
+        try:
+            text = self._resolve(step.output_dir)
+            path = self._workspace.output_dir(text)
+            Ledger(self._workspace).refuse_foreign(path, text)
+            return path
+        except UnresolvedReferenceError:
+            return None  # reported with the other references
+        except WorkspaceError as error:
+            self._wrong(str(error), name, "output_dir")
+            return None
+
+
+def _release(config: BuildConfig, toolchain: Toolchain) -> list[Mistake]:
+    wanted = config.requires_trt_llm
+    if wanted is None or toolchain.meets(wanted):
+        return []
+    follows = ", ".join(toolchain.follows) or "no known release"
+    message = (
+        f"TensorRT-LLM {wanted} is required, but the toolchain {toolchain.title} at "
+        f"{toolchain.root} follows {follows}; set TRTLLM_DIR to a tree of that release"
+    )
+    return [config.mistake(message, "requires_trt_llm")]
 
 
 def _stand_in(workspace: Workspace, step: str) -> Path:
@@ -122,76 +194,6 @@ def _resolver(
 ) -> Callable[[str], str]:
     model_dir = str(workspace.models / config.model_id)
     return Resolver(config, model_dir, output_dirs, workspace.map).text
-
-
-def _release(config: BuildConfig, toolchain: Toolchain) -> list[Mistake]:
-    wanted = config.requires_trt_llm
-    if wanted is None or toolchain.meets(wanted):
-        return []
-    follows = ", ".join(toolchain.follows) or "no known release"
-    message = (
-        f"TensorRT-LLM {wanted} is required, but the toolchain {toolchain.title} at "
-        f"{toolchain.root} follows {follows}; set TRTLLM_DIR to a tree of that release"
-    )
-    return [config.mistake(message, "requires_trt_llm")]
-
-
-def _example(config: BuildConfig, toolchain: Toolchain, mistakes: list[Mistake]) -> Path | None:
-    if "example_name" in config.wrong:
-        return None
-    try:
-        return toolchain.example_dir(config.example_name)
-    except ToolchainError as error:
-        mistakes.append(config.mistake(str(error), "example_name"))
-        return None
-
-
-def _program(
-    name: str,
-    step: StepConfig,
-    config: BuildConfig,
-    toolchain: Toolchain,
-    example: Path | None,
-    resolve: Callable[[str], str],
-    mistakes: list[Mistake],
-) -> tuple[str, ...] | None:
-    if step.script is None or not step.executable.startswith("python"):
-        if step.script is not None:
-            message = f"{step.executable} takes no script; leave one of the two out"
-            mistakes.append(config.mistake(message, name, "script"))
-        return toolchain.executable(step.executable)
-    if example is None:
-        return None
-    try:
-        script = toolchain.script(example, resolve(step.script))
-    except UnresolvedReferenceError:
-        return None  # reported with the other references
-    except ToolchainError as error:
-        mistakes.append(config.mistake(str(error), name, "script"))
-        return None
-    return (*toolchain.executable(step.executable), str(script))
-
-
-def _output_dir(
-    name: str,
-    step: StepConfig,
-    config: BuildConfig,
-    workspace: Workspace,
-    resolve: Callable[[str], str],
-    mistakes: list[Mistake],
-) -> Path | None:
-    if step.output_dir is None:
-        return None
-    try:
-        text = resolve(step.output_dir)
-        path = workspace.output_dir(text)
-        Ledger(workspace).refuse_foreign(path, text)
-        return path
-    except UnresolvedReferenceError:
-        return None  # reported with the other references
-    except WorkspaceError as error:
-        mistakes.append(config.mistake(str(error), name, "output_dir"))
-        return None
 
 
 def _overlaps(config: BuildConfig, output_dirs: Mapping[str, Path]) -> list[Mistake]:

@@ -104,44 +104,26 @@ class _Supervised:
         return self
 
     def _start(self) -> None:
-        problems: list[OSError] = []
-        tried: queue.SimpleQueue[None] = queue.SimpleQueue()
-        launched = False
+        life_read, self._life = os.pipe()
+        self._theirs.append(life_read)
+        report_write = self._pipe("report")
+        out_write = self._pipe("out")
+        err_write = out_write if self._merge else self._pipe("err")
+
+        def launch() -> None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", str(_SUPERVISOR), str(report_write)],
+                stdin=life_read,
+                stdout=out_write,
+                stderr=err_write,
+                pass_fds=[report_write, *self._kept_open],
+                start_new_session=True,  # a signal to our group must not reach the step before we do
+            )
+
         try:
-            life_read, self._life = os.pipe()
-            self._theirs.append(life_read)
-            report_write = self._pipe("report")
-            out_write = self._pipe("out")
-            err_write = out_write if self._merge else self._pipe("err")
-
-            def start() -> None:
-                try:
-                    self._process = subprocess.Popen(
-                        [sys.executable, "-I", str(_SUPERVISOR), str(report_write)],
-                        stdin=life_read,
-                        stdout=out_write,
-                        stderr=err_write,
-                        pass_fds=[report_write, *self._kept_open],
-                        start_new_session=True,  # a signal to our group must not reach the step before we do
-                    )
-                except OSError as error:
-                    problems.append(error)
-                finally:
-                    tried.put(None)
-                    tried.put(None)
-
-            # In a thread of its own no cancellation can strike between the fork and the knowledge of it.
-            # A bare thread and a queue: an exception from outside may leave the rest of `threading` locked.
-            launched = True
-            _thread.start_new_thread(start, ())
-            tried.get()
+            _uninterrupted(launch)
         finally:
-            if launched:
-                with contextlib.suppress(queue.Empty):
-                    tried.get(timeout=_START_WITHIN_S)
             self._close_theirs()
-        if problems:
-            raise problems[0]
         with contextlib.suppress(BrokenPipeError):
             view = memoryview(self._request)
             while view:
@@ -241,6 +223,40 @@ class _Supervised:
         if "start_error" in self.final:
             raise PipelineError(f"{self._argv[0]} could not be started: {self.final['start_error']}")
         return self.final
+
+
+def _uninterrupted(launch: Callable[[], None]) -> None:
+    """Calls `launch`, which either happens as a whole or raises its own `OSError`.
+
+    A cancellation is an exception that may strike this thread between any two bytecodes: also between a fork
+    and the assignment that would let us know of the child. So the call is made in a thread of its own, which
+    nothing strikes. A bare thread and a queue, because an exception from outside may leave the locks of
+    `threading` held.
+
+    Raises:
+        OSError: `launch` raised it.
+        BaseException: what struck this thread meanwhile, after `launch` has returned.
+    """
+    problems: list[OSError] = []
+    done: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def call() -> None:
+        try:
+            launch()
+        except OSError as error:
+            problems.append(error)
+        finally:
+            done.put(None)  # once for the wait below,
+            done.put(None)  # and once more where that wait was broken off after it had taken the first
+
+    try:
+        _thread.start_new_thread(call, ())
+        done.get()
+    finally:
+        with contextlib.suppress(queue.Empty):
+            done.get(timeout=_START_WITHIN_S)
+    if problems:
+        raise problems[0]
 
 
 def _kill_tree(pid: int) -> None:

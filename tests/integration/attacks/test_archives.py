@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +61,6 @@ def outside(house: House) -> Outside:
     folder = house.folder / "outside"
     shutil.rmtree(folder, ignore_errors=True)
     return Outside(folder)
-
-
-@pytest.fixture(scope="module")
-def server(house: House) -> Iterator[CogServer]:
-    with house.server() as cog:
-        yield cog
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import MODEL_ID
+from tests.conftest import MODEL_ID
 from tests.integration.house import TOOLCHAIN, House, Watch, wait_for
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import CogServer
@@ -38,12 +38,6 @@ def house(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> House:
     (house.workspace / "link").symlink_to(outside)
     (house.workspace / "work" / "link").symlink_to("/")
     return house
-
-
-@pytest.fixture(scope="module")
-def server(house: House) -> Iterator[CogServer]:
-    with house.server() as cog:
-        yield cog
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import MODEL_ID
+from tests.conftest import MODEL_ID
 from tests.integration.house import House, members
 from trt_llm_pipeline.testing import models
 from trt_llm_pipeline.testing.hub import HubServer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -15,35 +14,13 @@ from trt_llm_pipeline.cache import StepCache
 from trt_llm_pipeline.preflight import preview, validate
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing.hub import HubServer
+from trt_llm_pipeline.testing.recorder import Recorder
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT
 
 QUICK_START = (PROJECT_ROOT / "examples" / "gpt" / "config.yaml").read_text()
 
 
-@dataclass
-class Story:
-    """What a build has told."""
-
-    lines: list[str] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)
-
-    def log(self, line: str) -> None:
-        self.lines.append(line)
-
-    def progress(self, stage: str, done_bytes: int, total_bytes: int | None) -> None:
-        pass
-
-    def metric(self, name: str, value: float) -> None:
-        self.metrics[name] = value
-
-    def ran(self) -> set[str]:
-        """The steps whose script was started."""
-        return {
-            line.split()[1].rstrip(":") for line in self.lines if line.startswith("step ") and ".py" in line
-        }
-
-
-Build = Callable[..., tuple[Story, pipeline.BuildResult]]
+Build = Callable[..., tuple[Recorder, pipeline.BuildResult]]
 
 
 @pytest.fixture
@@ -54,8 +31,8 @@ def settings(tmp_path: Path, hub: HubServer) -> Settings:
 
 @pytest.fixture
 def build(settings: Settings) -> Build:
-    def run(text: str = QUICK_START) -> tuple[Story, pipeline.BuildResult]:
-        story = Story()
+    def run(text: str = QUICK_START) -> tuple[Recorder, pipeline.BuildResult]:
+        story = Recorder()
         return story, pipeline.build(validate(text, "config.yaml", settings), settings, story)
 
     return run
@@ -164,7 +141,7 @@ class TestBounds:
     def test_limit_of_zero_keeps_nothing(self, hub: HubServer, tmp_path: Path) -> None:
         env = {"HF_ENDPOINT": hub.url, "TRTLLM_DIR": str(TOOLCHAIN), "TRT_LLM_CACHE_LIMIT": "1KB"}
         small = Settings.from_env({**env, "TRT_LLM_WORKSPACE": str(tmp_path / "small")})
-        pipeline.build(validate(QUICK_START, "config.yaml", small), small, Story())
+        pipeline.build(validate(QUICK_START, "config.yaml", small), small, Recorder())
         assert StepCache(small.workspace, 0).entries() == []
 
 

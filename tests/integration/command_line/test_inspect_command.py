@@ -23,26 +23,11 @@ from trt_llm_pipeline.inspection.tokenizer_trial import try_tokenizer
 from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing.hub import HubServer
+from trt_llm_pipeline.testing.recorder import Recorder
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT
 from trt_llm_pipeline.testing.tiny_text import write_gpt2_tokenizer
 
 COMMAND = Path(sys.executable).parent / "trt-llm-pipeline"
-
-
-class Log:
-    """What a build has said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def log(self, line: str) -> None:
-        self.lines.append(line)
-
-    def progress(self, stage: str, done_bytes: int, total_bytes: int | None) -> None:
-        pass
-
-    def metric(self, name: str, value: float) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +39,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> tuple[pip
         "TRT_LLM_WORKSPACE": str(tmp_path_factory.mktemp("ws")),
         "PATH": "/usr/bin:/bin",
     }
-    settings, log = Settings.from_env(env), Log()
+    settings, log = Settings.from_env(env), Recorder()
     text = (PROJECT_ROOT / "examples" / "gpt" / "config.yaml").read_text()
     return pipeline.build(validate(text, "config.yaml", settings), settings, log), log.lines
 

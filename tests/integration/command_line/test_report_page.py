@@ -21,27 +21,12 @@ from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.report import render
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing.hub import HubServer
+from trt_llm_pipeline.testing.recorder import Recorder
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT, ConfigServer
 
 QUICK_START = (PROJECT_ROOT / "examples" / "gpt" / "config.yaml").read_text()
 PROBE = f"<script>{Path(__file__).with_name('report_probe.js').read_text()}</script>"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-class Log:
-    """What a build has said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def log(self, line: str) -> None:
-        self.lines.append(line)
-
-    def progress(self, stage: str, done_bytes: int, total_bytes: int | None) -> None:
-        pass
-
-    def metric(self, name: str, value: float) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +43,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> Settin
 def build(
     settings: Settings, more: str = "", token: str | None = None
 ) -> tuple[pipeline.BuildResult, list[str]]:
-    log = Log()
+    log = Recorder()
     validated = validate(QUICK_START + more, "config.yaml", settings)
     return pipeline.build(validated, settings, log, token=token), log.lines
 
@@ -117,7 +102,7 @@ def test_a_failed_build_leaves_a_page_with_the_reason(settings: Settings) -> Non
     text = QUICK_START.replace("  output_dir: ./engine_outputs/", "  output_dir: ./elsewhere/", 1)
     assert text != QUICK_START
     with pytest.raises(StepOutputError) as failure:
-        pipeline.build(validate(text, "config.yaml", settings), settings, Log(), token="hf_goodtoken")
+        pipeline.build(validate(text, "config.yaml", settings), settings, Recorder(), token="hf_goodtoken")
     newest = max(path for path in settings.workspace.builds.iterdir())
     page = (newest / "report.html").read_text()
     assert "output_dir" in str(failure.value)

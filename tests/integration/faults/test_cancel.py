@@ -9,12 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import MODEL_ID
+from tests.conftest import MODEL_ID
 from tests.integration.house import (
     House,
     lock_is_free,
@@ -31,16 +30,10 @@ COMMAND = [sys.executable, "-c", "from trt_llm_pipeline.cli import main; main()"
 
 
 @pytest.fixture(scope="module")
-def house(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> House:
-    return House(hub, tmp_path_factory.mktemp("cancel"))
-
-
-@pytest.fixture(scope="module")
-def server(house: House) -> Iterator[CogServer]:
+def server(house: House, server: CogServer) -> CogServer:
     """A server that has built once, so that there is a model and an archive to lose."""
-    with house.server() as cog:
-        assert cog.predict(config=house.config())["status"] == "succeeded"
-        yield cog
+    assert server.predict(config=house.config())["status"] == "succeeded"
+    return server
 
 
 def newest(house: House) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import MODEL_ID
+from tests.conftest import MODEL_ID
 from tests.integration.house import House, lock_is_free, wait_for
 from trt_llm_pipeline.testing.hub import Fault, HubServer
 from trt_llm_pipeline.testing.servers import CogServer
@@ -41,12 +41,6 @@ def house(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     house = House(hub, tmp_path_factory.mktemp("disk"), {"TRT_LLM_DISK_CHECK": "off"})
     with small_disk(house.workspace, 40 * MB):
         yield house
-
-
-@pytest.fixture(scope="module")
-def server(house: House) -> Iterator[CogServer]:
-    with house.server() as cog:
-        yield cog
 
 
 def free(house: House) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.conftest import MODEL_ID
+from tests.conftest import MODEL_ID
 from tests.integration.house import House, lock_is_free, members, wait_for, worker_of
 from trt_llm_pipeline.testing.hub import Fault, HubServer
 from trt_llm_pipeline.testing.servers import CogServer

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.integration.conftest import MODEL_ID
+from tests.conftest import MODEL_ID
 from tests.integration.house import House, members, start_until, worker_of
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT

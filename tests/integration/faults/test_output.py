@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,15 +18,10 @@ SHOWN_LIMIT = 5_000_000  # characters of one step's output that reach the predic
 
 
 @pytest.fixture(scope="module")
-def house(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> House:
-    return House(hub, tmp_path_factory.mktemp("output"))
-
-
-@pytest.fixture(scope="module")
-def server(house: House) -> Iterator[CogServer]:
-    with house.server() as cog:
-        assert cog.predict(config=house.config())["status"] == "succeeded"
-        yield cog
+def server(house: House, server: CogServer) -> CogServer:
+    """One that has built once."""
+    assert server.predict(config=house.config())["status"] == "succeeded"
+    return server
 
 
 def step_log(house: House) -> Path:

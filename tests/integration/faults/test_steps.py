@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,6 @@ SERVICE_TIMEOUT_S = 2
 @pytest.fixture(scope="module")
 def house(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> House:
     return House(hub, tmp_path_factory.mktemp("steps"), {"TRT_LLM_STEP_TIMEOUT": str(SERVICE_TIMEOUT_S)})
-
-
-@pytest.fixture(scope="module")
-def server(house: House) -> Iterator[CogServer]:
-    with house.server() as cog:
-        yield cog
 
 
 def record(house: House) -> dict[str, Any]:

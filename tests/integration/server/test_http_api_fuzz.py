@@ -21,7 +21,6 @@ from trt_llm_pipeline import toolchain
 from trt_llm_pipeline.config import Loaded, examine
 from trt_llm_pipeline.errors import ConfigError
 from trt_llm_pipeline.plan import Plan, PlannedStep, make_plan
-from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT, CogServer
 from trt_llm_pipeline.workspace import SERVICE_FOLDERS, Workspace
 
@@ -183,11 +182,6 @@ class TestConfigs:
         if step.output_dir is not None:
             (first, *_) = step.output_dir.relative_to(workspace.root).parts
             assert first not in SERVICE_FOLDERS
-
-
-@pytest.fixture(scope="module")
-def house(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> House:
-    return House(hub, tmp_path_factory.mktemp("fuzz"))
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,11 @@ from tests.conftest import ROOT
 from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.config import loads
 from trt_llm_pipeline.errors import ConfigError, StepFailed
-from trt_llm_pipeline.observer import Stage
 from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing import models
 from trt_llm_pipeline.testing.hub import HubServer
+from trt_llm_pipeline.testing.recorder import Recorder
 
 EXAMPLES = ROOT / "examples"
 #: What makes a tiny GPT-2 or Llama repository look like one of another architecture.
@@ -69,19 +69,6 @@ def table() -> list[Row]:
     return [Row(*row) for row in cells]
 
 
-class Quiet:
-    """Listens to a build and says nothing."""
-
-    def log(self, line: str) -> None:
-        pass
-
-    def progress(self, stage: Stage, done_bytes: int, total_bytes: int | None) -> None:
-        pass
-
-    def metric(self, name: str, value: float) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A workspace, and a Hub that has a tiny model under every name in the table."""
@@ -102,7 +89,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 def build(row: Row, settings: Settings) -> pipeline.BuildResult:
     text = (EXAMPLES / row.config).read_text()
-    return pipeline.build(validate(text, Path(row.config).name, settings), settings, Quiet())
+    return pipeline.build(validate(text, Path(row.config).name, settings), settings, Recorder())
 
 
 def test_the_table_lists_every_config_with_its_own_facts() -> None:

@@ -234,10 +234,18 @@ class Attempt:
                 written = str(text if place is None else self._args[place])
                 self.mistakes.append(self.mistake("unknown", place, None, option=written.partition("=")[0]))
             elif place is None or place - 1 not in self._explained:
-                before = [(p, i) for i, ps in self._places.items() for p in ps if place and p < place]
-                at, identity = max(before, default=(place, None))
-                action = next((a for a in self._actions() if id(a) == identity), None)
+                at, action = self._option_before(place)
                 self.mistakes.append(self.mistake("unexpected_value", at, action, value=str(text)))
+
+    def _option_before(self, place: int | None) -> tuple[int | None, Any]:
+        """The option after which a value stands that nobody took: its place and its action, or no action."""
+        if place is None:
+            return None, None
+        occurrences = (
+            (at, identity) for identity, places in self._places.items() for at in places if at < place
+        )
+        at, identity = max(occurrences, default=(place, None))
+        return at, next((action for action in self._actions() if id(action) == identity), None)
 
     def action_named(self, name: str | None, parser: Any) -> Any:
         """The action that an ArgumentError names; without a name, the one that was given its values last."""
