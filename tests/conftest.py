@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis.database import DirectoryBasedExampleDatabase
 
 from trt_llm_pipeline.toolchain import Toolchain
 from trt_llm_pipeline.workspace import Workspace
@@ -14,6 +17,23 @@ ROOT = Path(__file__).resolve().parent.parent
 #: What the quick start builds; the loopback Hub of the tests has the demo's model under this name.
 MODEL_ID = "sshleifer/tiny-gpt2"
 FIXTURES = ROOT / "tests" / "fixtures"
+
+# One profile for the suite: a busy machine makes nothing fail. CI tries the same examples every time;
+# elsewhere they are random, and one that failed is kept and tried first.
+_CI = bool(os.environ.get("CI"))
+hypothesis.settings.register_profile(
+    "suite",
+    deadline=None,
+    suppress_health_check=[
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.data_too_large,
+        hypothesis.HealthCheck.function_scoped_fixture,
+    ],
+    derandomize=_CI,
+    database=None if _CI else DirectoryBasedExampleDatabase(ROOT / ".hypothesis" / "examples"),
+    print_blob=True,
+)
+hypothesis.settings.load_profile("suite")
 
 _MINIATURE = {
     "examples/gpt": ("build.py", "hf_gpt_convert.py"),

@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from trt_llm_pipeline.errors import ConfigError, StepFailed, TrtLlmPipelineError
+from trt_llm_pipeline.errors import ConfigError, StepFailed, TrtLlmPipelineError, notes_of
 
 app = typer.Typer(
     name="trt-llm-pipeline",
@@ -51,7 +51,7 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Build an engine. A token for gated models is taken from $HF_TOKEN."""
-    with _failures(as_json):
+    with _failures(as_json, kept="what has been downloaded is kept"):
         from trt_llm_pipeline import pipeline
         from trt_llm_pipeline.config.source import read
         from trt_llm_pipeline.preflight import validation
@@ -183,8 +183,13 @@ def main() -> None:
 
 
 @contextmanager
-def _failures(as_json: bool) -> Iterator[None]:
-    """Turns an error into its message and an exit code."""
+def _failures(as_json: bool, kept: str | None = None) -> Iterator[None]:
+    """Turns an error into its message and an exit code.
+
+    Args:
+        as_json: whether the message is JSON, on stdout.
+        kept: what an interruption leaves for the next time, in words.
+    """
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
@@ -192,10 +197,14 @@ def _failures(as_json: bool) -> Iterator[None]:
         if as_json:
             _print_json(_error_fields(error))
         else:
-            typer.echo(f"error: {error}", err=True)
+            lines = [f"error: {error}", *(f"also: {note}" for note in notes_of(error))]
+            typer.echo("\n".join(lines), err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        typer.echo("interrupted; the downloaded model is kept", err=True)
+        if as_json:
+            _print_json({"error": "interrupted", "kind": "Interrupted", "kept": kept})
+        else:
+            typer.echo(f"interrupted; {kept}" if kept else "interrupted", err=True)
         raise typer.Exit(_INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -207,6 +216,8 @@ def _terminate(*_: object) -> NoReturn:
 
 def _error_fields(error: TrtLlmPipelineError) -> dict[str, Any]:
     fields: dict[str, Any] = {"error": str(error), "kind": type(error).__name__}
+    if notes := notes_of(error):
+        fields["also"] = list(notes)
     if isinstance(error, ConfigError):
         fields["valid"] = False
         fields["mistakes"] = [asdict(mistake) for mistake in error.mistakes]

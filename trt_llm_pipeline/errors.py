@@ -32,7 +32,12 @@ class TrtLlmPipelineError(Exception):
 
 def add_note(error: BaseException, note: str) -> None:
     """Attaches what went wrong later to the error that came first, as Python 3.11's own `add_note` does."""
-    error.__notes__ = [*getattr(error, "__notes__", ()), note]  # type: ignore[attr-defined]
+    error.__notes__ = [*notes_of(error), note]  # type: ignore[attr-defined]
+
+
+def notes_of(error: BaseException) -> tuple[str, ...]:
+    """What `add_note` has attached to an error."""
+    return tuple(getattr(error, "__notes__", ()))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ class Terminal:
     """Shows a build on stderr. Use as a context manager."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        # Log lines are strangers' text: no markup, no emoji codes.
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
         self._bars = Progress(
             TextColumn("{task.description:>9}"),
             BarColumn(),
@@ -44,7 +45,7 @@ class Terminal:
 
     def log(self, line: str) -> None:
         """Shows a line above the bars."""
-        self._console.print(line, markup=False)
+        self._console.print(line)
 
     def progress(self, stage: str, done_bytes: int, total_bytes: int | None) -> None:
         """Moves the bar of `stage`."""

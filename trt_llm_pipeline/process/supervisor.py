@@ -39,10 +39,17 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
+def _default_signals() -> None:
+    """Default dispositions, none blocked: under an inherited, ignored SIGCHLD exit codes are lost."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
 def _prepare_step() -> None:
-    """In the step's process, before its program is run: as if this process had never been between."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+    """In the step's process, before its program is run: as if nothing had ever been between."""
+    _default_signals()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -134,6 +141,7 @@ def main() -> int:
     report_fd = int(sys.argv[1])
     os.set_inheritable(report_fd, False)
     parent = os.getppid()
+    _default_signals()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     request_line = b""

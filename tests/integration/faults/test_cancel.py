@@ -174,18 +174,19 @@ class TestCommandLine:
     """Ctrl-C and SIGTERM at a terminal."""
 
     @pytest.mark.parametrize(
-        ("number", "code", "words"),
+        ("number", "code", "options", "words"),
         [
-            (signal.SIGINT, 130, "interrupted; the downloaded model is kept"),
-            pytest.param(signal.SIGTERM, 143, "", marks=pytest.mark.slow),
+            (signal.SIGINT, 130, [], "interrupted; what has been downloaded is kept"),
+            pytest.param(signal.SIGINT, 130, ["--json"], '"kind": "Interrupted"', marks=pytest.mark.slow),
+            pytest.param(signal.SIGTERM, 143, [], "", marks=pytest.mark.slow),
         ],
     )
     def test_signal_ends_everything_and_keeps_the_model(
-        self, hub: HubServer, tmp_path: Path, number: int, code: int, words: str
+        self, hub: HubServer, tmp_path: Path, number: int, code: int, options: list[str], words: str
     ) -> None:
         own = House(hub, tmp_path)
         env = {**os.environ, **own.env}
-        command = [*COMMAND, "build", own.config("will_not_die.py")]
+        command = [*COMMAND, "build", own.config("will_not_die.py"), *options]
         printed = tmp_path / "printed"
         with printed.open("wb") as file:
             process = subprocess.Popen(

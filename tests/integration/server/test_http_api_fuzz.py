@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import schemathesis
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.integration.house import TOOLCHAIN, House, wait_for
@@ -24,7 +24,6 @@ from trt_llm_pipeline.plan import Plan, PlannedStep, make_plan
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT, CogServer
 from trt_llm_pipeline.workspace import SERVICE_FOLDERS, Workspace
 
-RELAXED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
 QUICK_START = """
 model_id: owner/name
 example_name: faults
@@ -139,13 +138,13 @@ TEXTS = (CONFIGS | PLAUSIBLE).map(as_yaml) | damaged() | WORDS | st.text(max_siz
 class TestConfigs:
     """The library itself, where a case takes a millisecond."""
 
-    @settings(max_examples=300, deadline=None, suppress_health_check=RELAXED)
+    @settings(max_examples=300)
     @given(text=TEXTS)
     def test_any_text_is_planned_safely_or_refused_in_words(self, tmp_path: Path, text: str) -> None:
         self._examine(tmp_path, text)
 
     @pytest.mark.slow
-    @settings(max_examples=3000, deadline=None, suppress_health_check=RELAXED)
+    @settings(max_examples=3000)
     @given(text=TEXTS)
     def test_thousands_of_texts(self, tmp_path: Path, text: str) -> None:
         self._examine(tmp_path, text)
@@ -237,7 +236,7 @@ BODIES = {
 class TestPredictions:
     """Configs and inputs through a real server."""
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=RELAXED)
+    @settings(max_examples=60)
     @given(text=TEXTS)
     def test_any_config(self, server: CogServer, text: str) -> None:
         encoded = base64.b64encode(text.encode("utf-8", "surrogatepass")).decode()
@@ -245,7 +244,7 @@ class TestPredictions:
         body = {"input": {"config": f"data:application/yaml;base64,{encoded}"}}
         check(*server.request("POST", "/predictions", body, timeout=60))
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=RELAXED)
+    @settings(max_examples=100)
     @given(value=WORDS | VALUES, more=st.just({}) | st.dictionaries(WORDS, VALUES, max_size=2))
     def test_any_input(self, server: CogServer, value: Any, more: dict[str, Any]) -> None:
         server.wait_until_ready()
@@ -272,7 +271,7 @@ class TestSchema:
         for result in document.exclude(path="/shutdown").get_all_operations():
             operation = result.ok()
 
-            @settings(max_examples=40, deadline=None, suppress_health_check=RELAXED, database=None)
+            @settings(max_examples=40, database=None)
             @given(case=operation.as_strategy())
             def try_it(case: schemathesis.Case) -> None:
                 nonlocal tried

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trt_llm_pipeline.artifact.writer import BLOCK_BYTES, Entry, FinishedArchive, write_archive
@@ -108,7 +108,7 @@ def test_any_sizes_come_back_with_their_hashes(sizes: Sequence[int], compression
     assert back == contents
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(
     st.dictionaries(
         st.text(st.characters(codec="utf-8"), min_size=1, max_size=150), st.binary(max_size=2000), max_size=5

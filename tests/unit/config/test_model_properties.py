@@ -153,19 +153,19 @@ def check_plan(loaded: Loaded, config: BuildConfig, tools: Toolchain) -> None:
     assert not workspace.root.exists()
 
 
-@settings(max_examples=900, deadline=None)
+@settings(max_examples=900)
 @given(text=anything | yaml_like)
 def test_any_text_is_a_config_or_an_error(text: str, tools: Toolchain) -> None:
     check(text, tools)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(structure=structures)
 def test_any_yaml_is_a_config_or_an_error(structure: Any, tools: Toolchain) -> None:
     check(json.dumps(structure, default=str, ensure_ascii=False), tools)
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=700)
 @given(structure=nearly_configs)
 def test_what_is_nearly_a_config_is_one_or_an_error(structure: Any, tools: Toolchain) -> None:
     check(json.dumps(structure, default=str, ensure_ascii=False), tools)
@@ -232,7 +232,7 @@ def config_with(args: dict[str, Any]) -> str:
     return _dump({"model_id": "m", "example_name": "gpt", "build": {"script": "build.py", "args": written}})
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(options)
 def test_a_scripts_parser_reads_what_the_author_wrote(args: dict[str, Any]) -> None:
     config = loads(config_with(args))
@@ -248,7 +248,7 @@ def test_a_scripts_parser_reads_what_the_author_wrote(args: dict[str, Any]) -> N
     assert shlex.split(shell_line(argv)) == list(argv)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(args=options, model_dir=st.sampled_from(["/src/models/m", "${model_dir}", "${build.args.x-y}"]))
 def test_the_resolved_config_builds_the_same_in_another_workspace(
     args: dict[str, Any], model_dir: str, tools: Toolchain

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trt_llm_pipeline.delivery import parse_destination
@@ -96,8 +96,6 @@ def test_what_is_refused_and_why(tmp_path: Path, text: str, message: str) -> Non
 
 @settings(
     max_examples=200,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     st.sampled_from(["s3", "gs", "az", "http", "https", "file", "", "x"]),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trt_llm_pipeline.engine.layout import EngineFacts, LayoutError, check_checkpoint, check_engine
@@ -259,8 +259,6 @@ class TestBadConfigs:
 
     @settings(
         max_examples=150,
-        deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
     @given(
         st.fixed_dictionaries(

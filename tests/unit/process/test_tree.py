@@ -104,6 +104,20 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
 
 
 class TestHowItEnds:
+    def test_the_exit_code_is_told_where_the_service_ignores_its_childrens_end(self, tree: Tree) -> None:
+        """Docker's and some shells' children inherit an ignored SIGCHLD, and would pass it on."""
+        before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        try:
+            program = """
+                import signal, subprocess, sys
+                assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+                assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+                sys.exit(subprocess.run([sys.executable, "-c", "raise SystemExit(7)"]).returncode)
+                """
+            assert tree.run(program).exit_code == 7, tree.lines
+        finally:
+            signal.signal(signal.SIGCHLD, before)
+
     @pytest.mark.parametrize("code", [0, 1, 2, 255])
     def test_the_exit_code_is_the_programs(self, tree: Tree, code: int) -> None:
         assert tree.run(f"raise SystemExit({code})").exit_code == code

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from trt_llm_pipeline.errors import DeliveryError
@@ -87,7 +87,6 @@ def test_the_upload_url_is_read_as_argparse_reads_it(argv: list[str], url: str |
     assert upload_url(argv) == url
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=30))
 def test_any_text_is_decided_upon(text: str) -> None:
     assert decide_delivery(5, [text], {"TRT_LLM_DELIVERY": text, "TRT_LLM_INLINE_LIMIT": text}).reason

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from trt_llm_pipeline.config import loads
-from trt_llm_pipeline.errors import StepFailed, StepOutputError, StepTimeout, WorkspaceError
+from trt_llm_pipeline.errors import StepFailed, StepOutputError, StepTimeout, WorkspaceError, notes_of
 from trt_llm_pipeline.plan import Plan, make_plan
 from trt_llm_pipeline.process.resources import GpuMonitor
 from trt_llm_pipeline.redaction import Redactor
@@ -307,6 +307,20 @@ class TestFailures:
         with pytest.raises(KeyboardInterrupt):
             bench.run("write('out/half'); print('ready'); time.sleep(60)")
         assert bench.ledger.ours(bench.workspace.files()).keys() == {"out/half"}
+        assert bench.ledger.recover() == ()
+
+    def test_what_goes_wrong_after_a_cancellation_does_not_replace_it(self, bench: Bench) -> None:
+        def log(line: str) -> None:
+            if line == "ready":
+                raise KeyboardInterrupt
+
+        bench.log = log
+        with pytest.raises(KeyboardInterrupt) as cancelled:
+            bench.run(
+                "os.rename('models', 'moved'); os.symlink('moved', 'models'); print('ready'); time.sleep(60)"
+            )
+        (note,) = notes_of(cancelled.value)
+        assert "models now leads to" in note
         assert bench.ledger.recover() == ()
 
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trt_llm_pipeline.errors import StepOutputError, WorkspaceError
@@ -305,7 +305,7 @@ _NAMES = st.sampled_from(["out/a", "out/b", "out/sub/c", "out/sub/d", "other/e",
 _ACTIONS = st.tuples(st.sampled_from(["user", "step", "killed", "recover", "empty", "delete"]), _NAMES)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60)
 @given(actions=st.lists(_ACTIONS, max_size=12))
 def test_whatever_happens_no_text_of_the_user_is_lost(tmp_path: Path, actions: list[tuple[str, str]]) -> None:
     """A user's file may be overwritten by a step, as by any program, but is never removed."""
