@@ -140,5 +140,9 @@ class ArtifactError(PipelineError):
     """An archive that cannot be written or read."""
 
 
+class ContentChanged(ArtifactError):
+    """A file was changed between the moment a build looked at it and the moment it was packed."""
+
+
 class DeliveryError(PipelineError):
     """An archive that could not be sent to its destination."""

@@ -14,18 +14,18 @@ from typing import Any
 
 from trt_llm_pipeline import inspection, model_source, provenance, report
 from trt_llm_pipeline.artifact import FinishedArchive
-from trt_llm_pipeline.cache import FileHashes, StepCache, StepKeys, model_identity
+from trt_llm_pipeline.cache import FileHashes, StepCache, StepKey, StepKeys, UnhashableError
 from trt_llm_pipeline.delivery import Outbox, parse_destination
 from trt_llm_pipeline.engine.tokenizer_files import tokenizer_files
-from trt_llm_pipeline.errors import PipelineError, TrtLlmPipelineError
+from trt_llm_pipeline.errors import ContentChanged, PipelineError, TrtLlmPipelineError
 from trt_llm_pipeline.files import appearing, write_json
 from trt_llm_pipeline.inspection import Check
 from trt_llm_pipeline.inspection.checks import log_lines
 from trt_llm_pipeline.model_source import DownloadPlan, Snapshot
 from trt_llm_pipeline.observer import Clock, Observer, RedactedObserver
-from trt_llm_pipeline.plan import Plan, resolved_yaml
+from trt_llm_pipeline.plan import Plan, PlannedStep, resolved_yaml
 from trt_llm_pipeline.preflight import Validated, preview
-from trt_llm_pipeline.process.resources import GpuMonitor
+from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.report import REPORT_NAME
 from trt_llm_pipeline.settings import Settings
@@ -111,11 +111,15 @@ class _Foreseen:
 
     Attributes:
         keys: computes them.
+        hashes: of files that were looked at.
+        model: identifies the model's content.
         steps: the key of each step whose key can be told by now.
         found: the output directories of those steps.
     """
 
     keys: StepKeys
+    hashes: FileHashes
+    model: str
     steps: Mapping[str, str]
     found: Mapping[str, Path]
 
@@ -157,7 +161,7 @@ def build(
     build_id = new_build_id()
     directory = workspace.builds / build_id
     holder = f"build {build_id} of {plan.config.model_id}"
-    with disk.translated(workspace.root), workspace.lock(holder), GpuMonitor() as gpus:
+    with disk.translated(workspace.root), workspace.lock(holder), GpuMonitor(settings.env) as gpus:
         context = _Context(
             build_id=build_id,
             plan=plan,
@@ -192,8 +196,7 @@ def _stages(context: _Context) -> BuildResult:
     if foreseen is not None and (record := answer_from_cache(context, foreseen)) is not None:
         return finish(context, record)
     reports, step_keys = run_steps(context, snapshot, foreseen)
-    build_key = foreseen.keys.build(step_keys) if foreseen else None
-    record = package(context, snapshot, reports, build_key)
+    record = package(context, snapshot, reports, foreseen, step_keys)
     return finish(context, record)
 
 
@@ -235,17 +238,26 @@ def foresee(context: _Context, snapshot: Snapshot) -> _Foreseen | None:
     """What the cache is asked with; None where it is off, or a file that matters cannot be read."""
     if not context.plan.config.cache:
         return None
-    memo = context.settings.workspace.state / "hashes.json"
-    hashes = FileHashes.load(memo)
+    hashes = FileHashes(context.settings.workspace.state / "hashes.json", context.voice.log)
     try:
-        model = model_identity(context.plan, snapshot.source, snapshot.revision, hashes)
-        keys = StepKeys(context.plan, model, context.ledger, context.gpus.gpus, hashes)
+        keys = StepKeys(
+            context.plan,
+            snapshot.source,
+            snapshot.revision,
+            context.ledger,
+            context.gpus.gpus,
+            hashes,
+        )
+        model = keys.model()
         steps, found = keys.foresee(context.cache)
     except OSError as error:
         context.warn(f"nothing is cached, because {error.filename} cannot be read: {error.strerror}")
         return None
-    write_json(memo, hashes.known)
-    return _Foreseen(keys, steps, found)
+    except UnhashableError as error:
+        context.warn(f"nothing is cached: {error}")
+        return None
+    hashes.save()
+    return _Foreseen(keys, hashes, model, steps, found)
 
 
 def answer_from_cache(context: _Context, foreseen: _Foreseen) -> dict[str, Any] | None:
@@ -262,6 +274,7 @@ def answer_from_cache(context: _Context, foreseen: _Foreseen) -> dict[str, Any] 
         context.voice.log(f"the archive {source} is damaged; building again")
         source.unlink()
         return None
+    _put_back(context, foreseen)
     context.voice.log(f"nothing has changed since build {old['build_id']}; its archive is used again")
     context.voice.metric("cached.archive", 1)
     return {
@@ -273,14 +286,15 @@ def answer_from_cache(context: _Context, foreseen: _Foreseen) -> dict[str, Any] 
     }
 
 
-def run_steps(
-    context: _Context, snapshot: Snapshot, foreseen: _Foreseen | None
-) -> tuple[list[StepReport], dict[str, str]]:
-    """Runs the config's steps, or takes their results from the cache; their reports and cache keys."""
-    if not snapshot.downloaded_bytes:  # otherwise it was looked at before the download
-        _check_room(context, 0, _size(snapshot))
-    prepare_imports(context.plan)
-    step_context = StepContext(
+def _put_back(context: _Context, foreseen: _Foreseen) -> None:
+    """Leaves in the output directories what the steps of this build would leave, as far as it is cached."""
+    steps = _step_context(context)
+    for step in context.plan.steps:
+        restore_step(steps, step, context.cache, foreseen.steps[step.name], foreseen.found, foreseen.hashes)
+
+
+def _step_context(context: _Context) -> StepContext:
+    return StepContext(
         plan=context.plan,
         ledger=context.ledger,
         env=environment(context.plan, context.settings.env, context.token),
@@ -290,29 +304,65 @@ def run_steps(
         gpus=context.gpus,
         default_timeout=context.settings.step_timeout,
     )
-    keys = foreseen.keys if foreseen else None
+
+
+def run_steps(
+    context: _Context, snapshot: Snapshot, foreseen: _Foreseen | None
+) -> tuple[list[StepReport], dict[str, str]]:
+    """Runs the config's steps, or takes their results from the cache; their reports and cache keys."""
+    if not snapshot.downloaded_bytes:  # otherwise it was looked at before the download
+        _check_room(context, 0, _size(snapshot))
+    prepare_imports(context.plan)
+    step_context = _step_context(context)
     found: dict[str, Path] = {}
     step_keys: dict[str, str] = {}
     for step in context.plan.steps:
         report: StepReport | None = None
         with context.measure(step.name):
-            if keys is not None:
-                key = step_keys[step.name] = keys.step(step, found, step_keys)
-                report = restore_step(step_context, step, context.cache, key, found)
+            key = foreseen.keys.step(step, found, step_keys) if foreseen else None
+            if foreseen and key and key.value:
+                report = restore_step(step_context, step, context.cache, key.value, found, foreseen.hashes)
             if report is None:
                 report = run_step(step_context, step, found)
-                if keys is not None:
-                    model_id = context.plan.config.model_id
-                    context.cache.store(key, step.name, model_id, report.output_dir)
-                    context.cache.accept(keys.preflight(step))
+                if foreseen and key:
+                    key = _keep(context, foreseen, step, key, report, found, step_keys)
+        if key and key.value:
+            step_keys[step.name] = key.value
         found[step.name] = report.output_dir
         _tell_cost(context, report)
         context.notes.reports.append(report)
     return context.notes.reports, step_keys
 
 
+def _keep(
+    context: _Context,
+    foreseen: _Foreseen,
+    step: PlannedStep,
+    key: StepKey,
+    report: StepReport,
+    found: Mapping[str, Path],
+    step_keys: Mapping[str, str],
+) -> StepKey:
+    """Caches what a step has produced; its key, without a value where that cannot be done."""
+    keys = foreseen.keys
+    context.cache.accept(keys.preflight(step))
+    reason = key.reason or keys.changed_since(key, step, found, step_keys)
+    if not reason and report.removed:
+        reason = "it removed files that it had not made"
+    if reason or key.value is None:
+        context.voice.log(f"step {step.name}: its results are not cached, because {reason}")
+        return StepKey(None, reason)
+    model_id = context.plan.config.model_id
+    context.cache.store(key.value, step.name, model_id, report.output_dir, report.beside)
+    return key
+
+
 def package(
-    context: _Context, snapshot: Snapshot, reports: list[StepReport], key: str | None
+    context: _Context,
+    snapshot: Snapshot,
+    reports: list[StepReport],
+    foreseen: _Foreseen | None,
+    step_keys: Mapping[str, str],
 ) -> dict[str, Any]:
     """Packs the engine and what belongs beside it, or sends it; the build's record."""
     found = {report.name: report.output_dir for report in reports}
@@ -324,6 +374,7 @@ def package(
     extra = {**tokenizer.files, CONFIG_NAME: config_text}
     ready = inspection.readiness_of_build(found["build"], extra, facts)
     context.notes.warnings.extend(log_lines(check for check in ready if check.status == "problem"))
+    key, expected = _build_key(context, foreseen, step_keys, tokenizer.files)
     if context.plan.config.report:
         context.voice.log(
             f"{REPORT_NAME} goes into the archive, so the same inputs no longer give the same bytes"
@@ -331,8 +382,40 @@ def package(
         told = _record(context, snapshot, facts, key=key, readiness=ready)
         extra[REPORT_NAME] = report.render(told).encode()
     with context.measure("package"):
-        archive = context.outbox.pack(found["build"], extra, facts, context.plan.config.compression)
+        try:
+            archive = context.outbox.pack(
+                found["build"], extra, facts, context.plan.config.compression, expected
+            )
+        except ContentChanged:
+            if foreseen is not None:
+                foreseen.hashes.forget()
+            raise
     return _record(context, snapshot, facts, key=key, readiness=ready, archive=archive)
+
+
+def _build_key(
+    context: _Context,
+    foreseen: _Foreseen | None,
+    step_keys: Mapping[str, str],
+    tokenizer: Mapping[str, Path | bytes],
+) -> tuple[str | None, dict[str, str]]:
+    """The archive's key, or None where it is not to be used again; and what files in it must be.
+
+    The files are looked at first and the model after them: what changes later is found when it is packed.
+    """
+    if foreseen is None or len(step_keys) < len(context.plan.steps):
+        return None, {}
+    keys, hashes = foreseen.keys, foreseen.hashes
+    try:
+        expected = {name: hashes.of(path) for name, path in tokenizer.items() if isinstance(path, Path)}
+        unchanged = keys.model() == foreseen.model
+    except (OSError, UnhashableError):
+        return None, {}
+    hashes.save()
+    if not unchanged:
+        context.warn(f"{context.plan.model_dir} changed during the build, so its archive is not used again")
+        return None, expected
+    return keys.build(step_keys), {**expected, **context.cache.hashes(step_keys["build"])}
 
 
 def finish(context: _Context, record: Mapping[str, Any]) -> BuildResult:

@@ -16,7 +16,7 @@ from trt_llm_pipeline.artifact import FinishedArchive
 from trt_llm_pipeline.inspection import Check
 from trt_llm_pipeline.model_source import Snapshot
 from trt_llm_pipeline.plan import Plan
-from trt_llm_pipeline.process.resources import Gpu
+from trt_llm_pipeline.process.gpus import Gpu
 from trt_llm_pipeline.step import StepReport
 
 MANIFEST_SCHEMA = 1
@@ -59,7 +59,7 @@ def manifest(
         "source": snapshot.source,
         "toolchain": {"name": tools.name, "version": tools.version, "follows": list(tools.follows)},
         "gpus": [{"name": gpu.name, "compute_capability": gpu.compute_capability} for gpu in gpus] or "cpu",
-        "steps": [{"name": report.name, "argv": _portable(plan, report.argv)} for report in reports],
+        "steps": [{"name": report.name, "argv": list(map(plan.portable, report.argv))} for report in reports],
     }
 
 
@@ -114,14 +114,3 @@ def _size(directory: Path | None) -> int | None:
         return None
     files = (path for path in directory.rglob("*") if path.is_file() and not path.is_symlink())
     return sum(path.stat().st_size for path in files)
-
-
-def _portable(plan: Plan, argv: Sequence[str]) -> list[str]:
-    """A command without the paths of this machine: they differ between builds that are otherwise the same."""
-    replaced = {plan.toolchain.python: "python", str(plan.toolchain.root): "$TRTLLM_DIR"}
-    portable = []
-    for argument in argv:
-        path = next((path for path in replaced if argument == path or argument.startswith(f"{path}/")), None)
-        shown = plan.workspace.portable(argument) if path is None else replaced[path] + argument[len(path) :]
-        portable.append(shown)
-    return portable

@@ -19,7 +19,7 @@ from trt_llm_pipeline.artifact.writer import (
     Sink,
     write_archive,
 )
-from trt_llm_pipeline.errors import ArtifactError
+from trt_llm_pipeline.errors import ArtifactError, ContentChanged
 from trt_llm_pipeline.files import appearing
 
 
@@ -31,6 +31,7 @@ def pack_engine(
     manifest: Mapping[str, Any],
     compression: Compression = "gzip",
     progress: Progress | None = None,
+    expected: Mapping[str, str] | None = None,
 ) -> FinishedArchive:
     """Pack an engine directory into `archive`, which appears complete or not at all.
 
@@ -42,14 +43,22 @@ def pack_engine(
             each other file, by name, its `size` in bytes and its `sha256`.
         compression: `gzip`, or `none` for a plain tar.
         progress: called with bytes packed so far and their total.
+        expected: the SHA-256 that files must have, by name; the one reading that packs them checks it.
 
     Raises:
         ArtifactError: something in the directory cannot be archived, or the archive cannot be written.
+        ContentChanged: a file is not what `expected` says.
         DiskFull: there is no room for the archive.
     """
     with appearing(archive) as sink:
         written = write_artifact(
-            engine_dir, sink, extra=extra, manifest=manifest, compression=compression, progress=progress
+            engine_dir,
+            sink,
+            extra=extra,
+            manifest=manifest,
+            compression=compression,
+            progress=progress,
+            expected=expected,
         )
     return replace(written, name=archive.name, path=archive)
 
@@ -63,10 +72,12 @@ def write_artifact(
     compression: Compression = "gzip",
     progress: Progress | None = None,
     threads: int | None = None,
+    expected: Mapping[str, str] | None = None,
 ) -> FinishedArchive:
     """Like `pack_engine`, to any sink. Raises what that raises, and what the sink raises."""
 
     def complete(files: tuple[ArchivedFile, ...]) -> Entry:
+        _check_content(files, expected or {})
         listed = {file.name: {"size": file.size, "sha256": file.sha256} for file in files}
         text = json.dumps({**manifest, "files": listed}, indent=2, ensure_ascii=False) + "\n"
         return Entry.of_bytes(MANIFEST_NAME, text.encode())
@@ -84,3 +95,12 @@ def write_artifact(
         return write_archive(
             entries, sink, compression=compression, last=complete, progress=progress, threads=threads
         )
+
+
+def _check_content(files: tuple[ArchivedFile, ...], expected: Mapping[str, str]) -> None:
+    for file in files:
+        if expected.get(file.name, file.sha256) != file.sha256:
+            raise ContentChanged(
+                f"{file.name} is not what it was when the build read it: something has changed it since. "
+                "Let nothing else write to the model or the engine, and build again"
+            )

@@ -1,61 +1,23 @@
-"""What a step's result depends on, as one SHA-256: the key under which the result is cached.
-
-Two steps with the same key would write the same files: the same scripts of the same toolchain, run by the
-same interpreter with the same packages, with the same arguments, on the same model and the same other files.
-"""
+"""What identifies the scripts that a step runs, their interpreter, and the model that they read."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import os
+import platform
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline.files import hash_file
-from trt_llm_pipeline.plan import Plan, PlannedStep
+from trt_llm_pipeline.cache.hashes import FileHashes
+from trt_llm_pipeline.cache.inputs import Disks, files_below
+from trt_llm_pipeline.model_source.choice import CACHE_FOLDER
+from trt_llm_pipeline.model_source.record import matches, read_record
+from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.toolchain import Toolchain
 
-_READ_BYTES = 1 << 20
-_FORMAT = 1  # to be raised when what a key covers changes
-_MOST_FILES = 100_000
-
-
-@dataclass
-class FileHashes:
-    """SHA-256 of files, remembered for as long as a file's identity, size and times stay the same."""
-
-    known: dict[str, list[Any]] = field(default_factory=dict)
-
-    @classmethod
-    def load(cls, path: Path) -> FileHashes:
-        """What was known before, from a JSON file; nothing where that cannot be read."""
-        try:
-            known = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            known = {}
-        return cls(known if isinstance(known, dict) else {})
-
-    def of(self, path: Path) -> str:
-        """The file's SHA-256. Raises `OSError` where it cannot be read."""
-        status = path.stat()
-        identity = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-        remembered = self.known.get(str(path))
-        if remembered and remembered[:-1] == identity:
-            return str(remembered[-1])
-        value = hash_file(path.resolve())  # a link stands for the content it leads to
-        self.known[str(path)] = [*identity, value]
-        return value
-
-    def of_all(self, paths: Iterable[Path], root: Path) -> str:
-        """One SHA-256 for many files: of their paths below `root` and their content."""
-        digest = hashlib.sha256()
-        for path in sorted(paths):
-            name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-            digest.update(f"{name}\0{self.of(path)}\n".encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
+FORMAT = 2  # to be raised when what a key covers changes
 
 
 def combined(**parts: Any) -> str:
@@ -63,87 +25,83 @@ def combined(**parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def toolchain_identity(toolchain: Toolchain, hashes: FileHashes) -> str:
-    """Covers the toolchain's Python files, its interpreter, and which packages that interpreter has."""
-    python = Path(toolchain.python)
-    prefixes = [python.parent.parent, python.parent.parent / "local"]  # Debian's pip installs to the second
-    folders = [path for prefix in prefixes for path in prefix.glob("lib*/python*/*-packages/*.dist-info")]
-    packages = sorted(path.name for path in folders)
+def toolchain_identity(toolchain: Toolchain, hashes: FileHashes, disks: Disks) -> str:
+    """Covers the toolchain's Python files, its interpreter, and which packages that interpreter has.
+
+    It is the same wherever the two are installed.
+    """
     return combined(
         name=toolchain.name,
         version=toolchain.version,
-        sources=hashes.of_all(_sources(toolchain.root), toolchain.root),
-        python=str(python),
-        packages=packages,
+        sources=hashes.of_all(_sources(toolchain.root, disks)),
+        python=Path(os.path.realpath(toolchain.python)).name,  # python3.11, where a link says python
+        machine=platform.machine(),
+        packages=_packages(Path(toolchain.python)),
+    )
+
+
+def model_identity(plan: Plan, source: str, revision: str, hashes: FileHashes, disks: Disks) -> str:
+    """Covers every file of the model's folder.
+
+    A file that is as its source announced it is covered by the revision; of any other (one that the user
+    added, say) the content counts.
+
+    Args:
+        plan: the build's.
+        source: `hub`, `tar` or `local`.
+        revision: what the source resolved it to; empty for a folder of the user's own.
+        hashes, disks: see `FileHashes` and `Disks`.
+
+    Raises:
+        OSError: a file cannot be read.
+        UnhashableError: something else than a regular file is there.
+    """
+    folder = plan.model_dir
+    record = read_record(folder) if source != "local" else None
+    announced = {} if record is None else {file.path: file for file in record.files}
+    others = {}
+    for name, path in files_below(folder, disks, left_out=[folder / CACHE_FOLDER]).items():
+        file = announced.get(name)
+        if file is None or matches(folder, file) is None:
+            others[name] = hashes.of(path)
+    return combined(
+        model_id=plan.config.model_id,
+        source=source,
+        revision=revision,
+        weight_format=plan.config.weight_format,
+        files=others,
     )
 
 
 def preflight_key(toolchain: str, program: Sequence[str], argv: Sequence[str]) -> str:
-    """The key under which it is known that a step's script accepts its arguments."""
-    return combined(format=_FORMAT, toolchain=toolchain, program=list(program), argv=list(argv))
+    """The key under which it is known that a step's script accepts its arguments. It holds here only."""
+    return combined(format=FORMAT, toolchain=toolchain, program=list(program), argv=list(argv))
 
 
-def step_key(
-    plan: Plan,
-    step: PlannedStep,
-    argv: Sequence[str],
-    *,
-    toolchain: str,
-    model: str,
-    earlier: Mapping[str, str],
-    inputs: str,
-    gpus: Sequence[str],
-) -> str:
-    """The key of a step's result.
-
-    Args:
-        plan: the build's.
-        step: the step.
-        argv: its arguments, rendered.
-        toolchain: from `toolchain_identity`.
-        model: identifies the model's content.
-        earlier: the keys of the steps before it.
-        inputs: identifies the content of the other files that the arguments name.
-        gpus: name and compute capability of each GPU; an engine is made for those, a checkpoint is not.
-    """
-    return combined(
-        format=_FORMAT,
-        toolchain=toolchain,
-        step=step.name,
-        program=list(step.program),
-        argv=[plan.workspace.portable(argument) for argument in argv],
-        output_dir=plan.workspace.portable(str(step.output_dir)),
-        model=model,
-        earlier=dict(earlier),
-        inputs=inputs,
-        gpus=[] if step.name == "convert_to_ft" else list(gpus),
-    )
+def _packages(python: Path) -> list[str]:
+    """Names and versions of an interpreter's packages."""
+    prefixes = [python.parent.parent, *_base(python.parent.parent)]
+    # Debian's pip installs to `local` below the prefix.
+    folders = [path for prefix in prefixes for path in (prefix, prefix / "local")]
+    found = {path.name for folder in folders for path in folder.glob("lib*/python*/*-packages/*.dist-info")}
+    return sorted(found)
 
 
-def files_below(paths: Iterable[Path]) -> Iterator[Path]:
-    """Files at or below `paths`; links to directories are not followed.
-
-    Raises:
-        OSError: more than `_MOST_FILES`: too much to tell whether anything has changed.
-    """
-    count = 0
-    pending = list(paths)
-    while pending:
-        path = pending.pop()
-        if path.is_dir():
-            if not path.is_symlink():
-                pending.extend(path.iterdir())
-        elif path.is_file():
-            count += 1
-            if count > _MOST_FILES:
-                raise OSError(errno.EFBIG, f"it holds more than {_MOST_FILES:,} files", str(path.parent))
-            yield path
+def _base(prefix: Path) -> list[Path]:
+    """The prefix whose packages a virtual environment shares, where it shares any: PEP 405."""
+    try:
+        lines = (prefix / "pyvenv.cfg").read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    settings = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+    shares = settings.get("include-system-site-packages", "").lower() == "true"
+    return [Path(settings["home"]).parent] if shares and settings.get("home") else []
 
 
-def _sources(root: Path) -> Iterator[Path]:
+def _sources(root: Path, disks: Disks) -> Iterator[tuple[str, Path]]:
     """The Python files of a toolchain: its examples, its executables and its packages."""
     packages = [path.parent for path in root.glob("*/__init__.py")]
-    for folder in {root / "examples", root / "bin", *packages}:
-        for path in files_below([folder]):
-            if path.suffix == ".py" or folder.name == "bin":
-                yield path
+    for folder in sorted({root / "examples", root / "bin", *packages}):
+        for name, path in files_below(folder, disks).items():
+            if name.endswith(".py") or folder.name == "bin":
+                yield f"{folder.name}/{name}", path

@@ -1,19 +1,44 @@
-"""The cache keys of a build's steps, one after the other."""
+"""The cache keys of a build's steps, one after the other: one SHA-256 for all that a result depends on.
+
+Two steps with the same key would write the same files: the same scripts of the same toolchain, run by the
+same interpreter with the same packages, with the same arguments, on the same model and the same other files.
+No path of this machine is in a key.
+"""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import trt_llm_pipeline
 from trt_llm_pipeline.cache import fingerprint
-from trt_llm_pipeline.cache.fingerprint import FileHashes
+from trt_llm_pipeline.cache.hashes import FileHashes
+from trt_llm_pipeline.cache.inputs import Disks, UnhashableError, named_files
 from trt_llm_pipeline.cache.store import StepCache
-from trt_llm_pipeline.model_source import model_files
 from trt_llm_pipeline.plan import Plan, PlannedStep
-from trt_llm_pipeline.plan.command import argument_paths
-from trt_llm_pipeline.process.resources import Gpu
-from trt_llm_pipeline.workspace import Ledger
+from trt_llm_pipeline.plan.command import argument_dirs
+from trt_llm_pipeline.process.gpus import Gpu
+from trt_llm_pipeline.workspace import SERVICE_FOLDERS, Ledger
+
+
+@dataclass(frozen=True)
+class StepKey:
+    """The key of a step's result, and what it was computed from.
+
+    Attributes:
+        value: the key; None where what the step reads cannot be told.
+        reason: why not, as a clause; empty where there is a key.
+        model: identifies the model's content.
+        files: the SHA-256 of each other file that the step can read by its arguments.
+    """
+
+    value: str | None
+    reason: str = ""
+    model: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 class StepKeys:
@@ -21,54 +46,93 @@ class StepKeys:
 
     Args:
         plan: the build's.
-        model: from `model_identity`.
+        source, revision: the model's; see `Snapshot`.
         ledger: knows what steps have written before.
-        gpus: of this machine.
+        gpus: those that the build uses.
         hashes: remembers what has been hashed; filled on the way.
+
+    Raises:
+        OSError: a file of the toolchain cannot be read.
     """
 
     def __init__(
-        self, plan: Plan, model: str, ledger: Ledger, gpus: Sequence[Gpu], hashes: FileHashes
+        self,
+        plan: Plan,
+        source: str,
+        revision: str,
+        ledger: Ledger,
+        gpus: Sequence[Gpu],
+        hashes: FileHashes,
     ) -> None:
         self._plan = plan
+        self._source = source
+        self._revision = revision
         self._ledger = ledger
         self._hashes = hashes
+        self._disks = Disks()
         self._gpus = [f"{gpu.name} {gpu.compute_capability}" for gpu in gpus]
-        self._model = model
-        self._toolchain = fingerprint.toolchain_identity(plan.toolchain, hashes)
+        self._toolchain = fingerprint.toolchain_identity(plan.toolchain, hashes, self._disks)
 
     def preflight(self, step: PlannedStep) -> str:
         """The key under which it is known that the step's script accepts its arguments."""
         argv = self._plan.render(step, self._plan.expected_dirs()).argv
         return fingerprint.preflight_key(self._toolchain, step.program, argv)
 
-    def step(self, step: PlannedStep, found: Mapping[str, Path], earlier: Mapping[str, str]) -> str:
+    def step(self, step: PlannedStep, found: Mapping[str, Path], earlier: Mapping[str, str]) -> StepKey:
         """The key of a step's result.
 
         Args:
             step: the step.
             found: the output directories of the steps before it.
-            earlier: the keys of the steps before it.
+            earlier: the keys of those of them that have one; of the others the files count.
         """
-        argv = self._plan.render(step, found).argv
-        return fingerprint.step_key(
-            self._plan,
-            step,
-            argv,
+        plan = self._plan
+        argv = plan.render(step, found).argv
+        try:
+            model = self.model()
+            files = self._inputs(step, argv, found, known=[found[name] for name in earlier])
+        except (UnhashableError, OSError) as problem:
+            return StepKey(None, _why(problem))
+        value = fingerprint.combined(
+            format=fingerprint.FORMAT,
             toolchain=self._toolchain,
-            model=self._model,
-            earlier=earlier,
-            inputs=self._inputs(step, argv, found),
-            gpus=self._gpus,
+            step=step.name,
+            program=plan.portable_program(step.program),
+            argv=[plan.portable(argument) for argument in argv],
+            output_dir=plan.portable(str(step.output_dir)),
+            model=model,
+            earlier=dict(earlier),
+            inputs=files,
+            gpus=[] if step.name == "convert_to_ft" else self._gpus,
         )
+        return StepKey(value, model=model, files=files)
+
+    def changed_since(
+        self, key: StepKey, step: PlannedStep, found: Mapping[str, Path], earlier: Mapping[str, str]
+    ) -> str:
+        """What the step can read and is no longer as it was when `key` was computed, as a clause; or "".
+
+        A file that is new does not count: the step has made it.
+        """
+        now = self.step(step, found, earlier)
+        if now.value is None:
+            return now.reason
+        if now.model != key.model:
+            return f"{self._plan.model_dir} changed while it ran"
+        if any(now.files.get(name) != sha256 for name, sha256 in key.files.items()):
+            return "a file that its arguments name changed while it ran"
+        return ""
 
     def foresee(self, cache: StepCache) -> tuple[dict[str, str], dict[str, Path]]:
         """The keys and output directories of as many steps as can be told before anything has run."""
         found: dict[str, Path] = {}
         keys: dict[str, str] = {}
         for planned in self._plan.steps:
-            keys[planned.name] = self.step(planned, found, keys)
-            directory = planned.output_dir or cache.has(keys[planned.name])
+            key = self.step(planned, found, keys).value
+            if key is None:
+                break
+            keys[planned.name] = key
+            directory = planned.output_dir or cache.has(key)
             if directory is None:
                 break
             found[planned.name] = directory
@@ -76,36 +140,47 @@ class StepKeys:
 
     def build(self, keys: Mapping[str, str]) -> str:
         """The key of the whole archive, from the keys of all steps."""
-        config = self._plan.config.model_dump(mode="json", exclude={"hf_token"})
+        config = self._plan.config.model_dump(mode="json", exclude={"hf_token", "cache"})
+        if address := config.get("model_tar_url"):  # a signature is no part of what is there
+            config["model_tar_url"] = urlsplit(address)._replace(query="", fragment="").geturl()
         return fingerprint.combined(
             service=trt_llm_pipeline.__version__,
             steps=dict(keys),
             config=config,
-            model=self._model,
+            model=self.model(),
             gpus=self._gpus,
         )
 
-    def _inputs(self, step: PlannedStep, argv: Sequence[str], found: Mapping[str, Path]) -> str:
-        """Identifies the content of what the arguments name, but for the model and earlier steps' results."""
+    def model(self) -> str:
+        """Identifies the model's content as it is now. Raises as `model_identity` does."""
+        return fingerprint.model_identity(self._plan, self._source, self._revision, self._hashes, self._disks)
+
+    def _inputs(
+        self, step: PlannedStep, argv: Sequence[str], found: Mapping[str, Path], known: Sequence[Path]
+    ) -> dict[str, str]:
+        """The content of what the arguments name, but for the model and the results in `known`.
+
+        The step's own results of an earlier build do not count either: they are removed before it runs.
+        """
         workspace = self._plan.workspace
-        known = [self._plan.model_dir, *found.values(), *filter(None, [step.output_dir])]
-        named = [path for path in argument_paths(workspace, argv) if path.exists()]
-        inside = [path for path in named if path.is_relative_to(workspace.root)]
-        marks = {
-            name: mark
-            for path in inside
-            for name, mark in workspace.files_in(path).items()
-            if not any((workspace.root / name).is_relative_to(directory) for directory in known)
-        }
-        own = self._ledger.made_by(step.name, marks)
-        files = {workspace.root / name for name in marks if name not in own}
-        files |= set(fingerprint.files_below(path for path in named if path not in inside))
-        return self._hashes.of_all([path for path in files if path.is_file()], workspace.root)
+        own = [step.output_dir] if step.output_dir else []
+        if not own:
+            named = argument_dirs(workspace, argv)
+            stale = self._ledger.to_be_emptied(step.name, named, found.values())
+            own = [workspace.root / name for name in stale]
+        files = named_files(
+            workspace.root,
+            argv,
+            skip=[self._plan.model_dir, *known, *own],
+            hidden=[workspace.root / name for name in SERVICE_FOLDERS],
+            disks=self._disks,
+        )
+        return {name: self._hashes.of(path) for name, path in files.items()}
 
 
-def model_identity(plan: Plan, source: str, revision: str, hashes: FileHashes) -> str:
-    """Identifies the model's content: its revision and format, or the files of a folder of the user's own."""
-    folder = plan.model_dir
-    if source == "local":
-        return hashes.of_all([folder / name for name in model_files(folder)], folder)
-    return f"{plan.config.model_id}@{revision} {plan.config.weight_format or ''}"
+def _why(problem: UnhashableError | OSError) -> str:
+    if isinstance(problem, UnhashableError):
+        return str(problem)
+    if problem.errno == errno.EBUSY:
+        return f"{problem.filename} {problem.strerror}"
+    return f"{problem.filename} cannot be read: {problem.strerror or problem}"

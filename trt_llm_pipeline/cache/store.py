@@ -1,23 +1,25 @@
 """What an unchanged step already produced: files kept under the key of what they depend on.
 
-An entry is a directory `<state>/cache/<key>` with `files/` and, written before the directory gets its name,
-`entry.json` with the SHA-256 of each file. Files are hard links where the file system has them, so an entry
-costs no room as long as the step's output directory has them too. Every use reads the files and compares them
-with their SHA-256: an entry that was damaged is removed, never used.
+An entry is a directory `<state>/cache/<key>` with `files/` (the step's results), `beside/` (what it wrote
+elsewhere in the workspace, such as a timing cache) and, written before the directory gets its name,
+`entry.json` with the SHA-256 of each file. The results are hard links where the file system has them, so an
+entry costs no room as long as the step's output directory has them too. Every use reads the files and
+compares them with their SHA-256: an entry that was damaged is removed, never used.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from trt_llm_pipeline.files import hash_file
+from trt_llm_pipeline.cache.hashes import FileHashes
+from trt_llm_pipeline.files import copy_verified, hash_file, read_json, write_json
 from trt_llm_pipeline.workspace import Workspace
 
 _PARTIAL = ".partial"
@@ -48,8 +50,37 @@ class StepCache:
         record = self._record(self._folder / key)
         return self._workspace.root / record["output_dir"] if record else None
 
+    def beside(self, key: str) -> tuple[str, ...]:
+        """What the step wrote beside its results, by path in the workspace; `restore` puts it back."""
+        record = self._record(self._folder / key)
+        return tuple(record["beside"]) if record else ()
+
+    def holds(self, key: str, output_dir: Path, hashes: FileHashes) -> bool:
+        """True where the workspace already has just the files that `restore` would put there."""
+        record = self._record(self._folder / key)
+        if record is None or self._workspace.root / record["output_dir"] != output_dir:
+            return False
+        try:
+            files, folders = _listed(output_dir)
+            if set(files) != set(record["files"]) or set(folders) != set(record["folders"]):
+                return False
+            if any(hashes.of(output_dir / name) != sha256 for name, sha256 in record["files"].items()):
+                return False
+            root = self._workspace.root
+            if any(hashes.of(root / name) != sha256 for name, sha256 in record["beside"].items()):
+                return False
+        except (OSError, ValueError):
+            return False
+        os.utime(self._folder / key)
+        return True
+
+    def hashes(self, key: str) -> Mapping[str, str]:
+        """The SHA-256 of each file of the entry's results, by path below the output directory."""
+        record = self._record(self._folder / key)
+        return dict(record["files"]) if record else {}
+
     def restore(self, key: str, output_dir: Path) -> bool:
-        """Puts an entry's files into `output_dir`, checking each.
+        """Puts an entry's files into `output_dir`, and those beside it where they were, checking each.
 
         Returns:
             False where there is no such entry, or it was damaged: then it is gone, and `output_dir` holds
@@ -68,6 +99,15 @@ class StepCache:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 made.append(target)
                 _link(source, target)
+            for name in record["folders"]:
+                (output_dir / name).mkdir(parents=True, exist_ok=True)
+            for name, sha256 in record["beside"].items():
+                source, target = entry / "beside" / name, self._workspace.root / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # A copy: a script that goes on writing to its timing cache must not write to the entry.
+                if _copy(source, target) != sha256:
+                    made.append(target)
+                    raise ValueError(name)
         except (FileNotFoundError, ValueError):
             _unlink(made)
             shutil.rmtree(entry, ignore_errors=True)
@@ -78,35 +118,43 @@ class StepCache:
         os.utime(entry)
         return True
 
-    def store(self, key: str, step: str, model_id: str, output_dir: Path) -> None:
-        """Keeps the files of `output_dir` under `key`; older entries give way, too large ones stay out."""
-        entry = self._folder / key
-        names = [str(path.relative_to(output_dir)) for path in output_dir.rglob("*") if path.is_file()]
-        size = sum((output_dir / name).stat().st_size for name in names)
-        if size > self._limit or any((output_dir / name).is_symlink() for name in names):
-            return
-        self.evict(self._limit - size)
+    def store(self, key: str, step: str, model_id: str, output_dir: Path, beside: Sequence[str] = ()) -> None:
+        """Keeps the files of `output_dir` under `key`; older entries give way, too large ones stay out.
+
+        So do results that are not just regular files, which could not be given back as they were.
+
+        Args:
+            key: what the results depend on.
+            step, model_id: for the list of entries.
+            output_dir: where the results are.
+            beside: what else the step wrote, by path relative to the workspace.
+        """
+        entry, root = self._folder / key, self._workspace.root
         partial = self._folder / f"{key}{_PARTIAL}"
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            files = {}
-            for name in names:
-                target = partial / "files" / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _link(output_dir / name, target)
-                files[name] = hash_file(target)
-            relative = str(output_dir.relative_to(self._workspace.root))
+            names, folders = _listed(output_dir)
+            size = sum(
+                path.lstat().st_size
+                for path in (*(output_dir / n for n in names), *(root / n for n in beside))
+            )
+            if size > self._limit:
+                return
+            self.evict(self._limit - size)
             record = {
                 "step": step,
                 "model_id": model_id,
-                "output_dir": relative,
+                "output_dir": str(output_dir.relative_to(root)),
                 "size": size,
-                "files": files,
+                "files": {name: _keep(output_dir / name, partial / "files" / name) for name in names},
+                "folders": folders,
+                "beside": {name: _copy(root / name, partial / "beside" / name) for name in beside},
             }
-            (partial / "entry.json").write_text(json.dumps(record))
+            partial.mkdir(parents=True, exist_ok=True)
+            write_json(partial / "entry.json", record)
             shutil.rmtree(entry, ignore_errors=True)
             partial.rename(entry)
-        except OSError:
+        except (OSError, ValueError):
             shutil.rmtree(partial, ignore_errors=True)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -178,13 +226,52 @@ class StepCache:
     def _record(self, entry: Path) -> Mapping[str, Any] | None:
         """The entry's record, or None where it is not what `store` writes."""
         try:
-            record = json.loads((entry / "entry.json").read_bytes())
-            names = [PurePosixPath(name) for name in record["files"]]
-            inside = PurePosixPath(record["output_dir"])
-            sane = not any(name.is_absolute() or ".." in name.parts for name in [*names, inside])
+            record = read_json(entry / "entry.json")
+            names = [*record["files"], *record["beside"], *record["folders"], record["output_dir"]]
+            paths = [PurePosixPath(name) for name in names]
+            sane = not any(path.is_absolute() or ".." in path.parts for path in paths)
+            texts = [
+                *record["files"].values(),
+                *record["beside"].values(),
+                record["step"],
+                record["model_id"],
+            ]
+            sane = sane and all(isinstance(text, str) for text in texts)
             return record if sane and isinstance(record["size"], int) else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+
+
+def _listed(directory: Path) -> tuple[list[str], list[str]]:
+    """The regular files and the empty directories below `directory`.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    files, folders = [], []
+    for path in sorted(directory.rglob("*")):
+        mode = path.lstat().st_mode
+        name = str(path.relative_to(directory))
+        if stat.S_ISREG(mode):
+            files.append(name)
+        elif not stat.S_ISDIR(mode):
+            raise ValueError(name)
+        elif not any(path.iterdir()):
+            folders.append(name)
+    return files, folders
+
+
+def _keep(source: Path, target: Path) -> str:
+    """Puts a result into an entry; its SHA-256."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _link(source, target)
+    return hash_file(target)
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Likewise for a file that may be written to again."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return copy_verified(source, target, lambda *_: None)[1]
 
 
 def _unlink(paths: list[Path]) -> None:

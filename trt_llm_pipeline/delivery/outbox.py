@@ -60,6 +60,7 @@ class Outbox:
         extra: Mapping[str, Path | bytes],
         manifest: Mapping[str, Any],
         compression: Compression,
+        expected: Mapping[str, str],
     ) -> FinishedArchive:
         """Packs an engine directory; arguments and errors as for `pack_engine` and `deliver`."""
         name = ARCHIVE_NAMES[compression]
@@ -68,6 +69,7 @@ class Outbox:
             "manifest": manifest,
             "compression": compression,
             "progress": self._progress,
+            "expected": expected,
         }
         if self._destination is not None:
             return replace(deliver(engine_dir, self._destination, **how), name=name)

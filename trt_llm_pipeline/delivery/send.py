@@ -38,6 +38,7 @@ def deliver(
     manifest: Mapping[str, Any],
     compression: Compression = "gzip",
     progress: Progress | None = None,
+    expected: Mapping[str, str] | None = None,
 ) -> FinishedArchive:
     """Pack an engine directory straight to `destination`. Arguments as for `artifact.pack_engine`.
 
@@ -48,7 +49,13 @@ def deliver(
 
     def produce(sink: Sink, progress: Progress | None) -> FinishedArchive:
         return write_artifact(
-            engine_dir, sink, extra=extra, manifest=manifest, compression=compression, progress=progress
+            engine_dir,
+            sink,
+            extra=extra,
+            manifest=manifest,
+            compression=compression,
+            progress=progress,
+            expected=expected,
         )
 
     return _send(produce, destination, _files_bytes(engine_dir), None, progress)

@@ -32,13 +32,19 @@ class RecordedFile:
         size: bytes.
         digest: `sha256:...`, `git-sha1:...` (git's name of a blob), `link:...` for a symbolic link and its
             target, or empty where none is announced.
-        mtime_ns: of the file when it was found to be right; None as long as it is not there.
+        mtime_ns, ctime_ns, inode: of the file when it was found to be right; None as long as it is not there.
     """
 
     path: str
     size: int
     digest: str
     mtime_ns: int | None = None
+    ctime_ns: int | None = None
+    inode: int | None = None
+
+    def seen(self, status: os.stat_result) -> RecordedFile:
+        """The entry of the same file as it was just found to be right."""
+        return replace(self, mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns, inode=status.st_ino)
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ def _record_from(value: Mapping[str, Any]) -> Record:
             str(entry["path"]),
             int(entry["size"]),
             str(entry["digest"]),
-            None if entry["mtime_ns"] is None else int(entry["mtime_ns"]),
+            *(_optional(entry.get(name)) for name in ("mtime_ns", "ctime_ns", "inode")),
         )
         for entry in value["files"]
     )
@@ -142,6 +148,10 @@ def _record_from(value: Mapping[str, Any]) -> Record:
         stale=tuple(value["stale"]),
         validators=value["validators"],
     )
+
+
+def _optional(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 def write_record(folder: Path, record: Record) -> None:
@@ -188,7 +198,8 @@ def check_no_links(folder: Path, path: str) -> None:
 def matches(folder: Path, file: RecordedFile) -> RecordedFile | None:
     """The file's entry, brought up to date, when it is there and right; else None.
 
-    A file with the recorded size and time is taken as it is; otherwise its content is hashed.
+    A file whose size, times and inode are the recorded ones is taken as it is; otherwise its content is
+    hashed. Size and mtime alone would not do: programs set them as they like, and the ctime they cannot.
     """
     path = folder / file.path
     if file.digest.startswith("link:"):
@@ -199,11 +210,18 @@ def matches(folder: Path, file: RecordedFile) -> RecordedFile | None:
         return None
     if status.st_size != file.size or not path.is_file() or path.is_symlink():
         return None
-    if file.mtime_ns == status.st_mtime_ns:
+    if file.seen(status) == file:
         return file
     if not file.digest or digest_of(path, file.digest) != file.digest:
         return None
-    return replace(file, mtime_ns=status.st_mtime_ns)
+    return file.seen(status)
+
+
+def all_match(folder: Path, record: Record) -> Record | None:
+    """The record, brought up to date, when every file that it lists is there and right; else None."""
+    found = [matches(folder, file) for file in record.files]
+    files = tuple(file for file in found if file is not None)
+    return replace(record, files=files) if len(files) == len(found) else None
 
 
 def new_hash(digest: str, size: int) -> hashlib._Hash:

@@ -28,6 +28,7 @@ from trt_llm_pipeline.model_source.model_types import (
 from trt_llm_pipeline.model_source.record import (
     Record,
     RecordedFile,
+    all_match,
     check_no_links,
     completed,
     matches,
@@ -145,6 +146,8 @@ def fetch(
     record = read_record(folder)
     if (settled := _settled(folder, record, request, env)) is not None:
         log(f"model {request.model_id}: complete at {settled.revision[:12]}; nothing to download")
+        if settled != record:  # files were looked at anew
+            write_record(folder, settled)
         return _snapshot(request, folder, settled, 0)
     if is_offline(env):
         raise offline_error(request.model_id)
@@ -295,9 +298,7 @@ def _complete(folder: Path, record: Record | None, request: ModelRequest) -> Rec
         return None
     if request.weight_format != record.weight_format or record.model_id != request.model_id:
         return None
-    if any(matches(folder, file) is None for file in record.files):
-        return None
-    return record
+    return all_match(folder, record)
 
 
 def _named(revision: str | None) -> str:

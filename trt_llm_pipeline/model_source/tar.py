@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,9 +29,9 @@ from trt_llm_pipeline.model_source.model_types import (
 from trt_llm_pipeline.model_source.record import (
     Record,
     RecordedFile,
+    all_match,
     check_no_links,
     completed,
-    matches,
     read_record,
     remove_files,
     remove_partial,
@@ -164,7 +165,7 @@ def _settle(
         weight_format=None,
         revision=revision,
         complete=False,
-        files=tuple(_recorded(unpacked.root, path) for path in paths),
+        files=tuple(_recorded(unpacked, path) for path in paths),
         stale=tuple(path for path in dict.fromkeys(earlier) if path not in paths),
         validators=fetcher.validators,
     )
@@ -176,24 +177,26 @@ def _settle(
         target.parent.mkdir(parents=True, exist_ok=True)
         (unpacked.root / path).replace(target)
     remove_partial(folder)
-    write_record(folder, completed(record))
+    # Moving a file has changed its ctime, so the times are noted only now.
+    placed = tuple(
+        file if file.digest.startswith("link:") else file.seen((folder / file.path).lstat())
+        for file in record.files
+    )
+    write_record(folder, completed(replace(record, files=placed)))
 
 
-def _recorded(root: Path, path: str) -> RecordedFile:
-    place = root / path
+def _recorded(unpacked: Unpacked, path: str) -> RecordedFile:
+    place = unpacked.root / path
     if place.is_symlink():
         return RecordedFile(path, 0, f"link:{place.readlink()}")
-    status = place.stat()
-    return RecordedFile(path, status.st_size, "", status.st_mtime_ns)
+    return RecordedFile(path, place.stat().st_size, f"sha256:{unpacked.sha256[path]}")
 
 
 def _complete(folder: Path, shown: str) -> Record | None:
     record = read_record(folder)
     if record is None or not record.complete or record.source != "tar" or record.origin != shown:
         return None
-    if any(matches(folder, file) is None for file in record.files):
-        return None
-    return record
+    return all_match(folder, record)
 
 
 def _same(record: Record, validators: dict[str, str]) -> bool:

@@ -6,10 +6,11 @@ folder, devices and absolute paths are refused rather than mended, and the whole
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -73,12 +74,20 @@ class TarStream:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What came out: paths relative to `root`, which is the wrapper folder where there was just one."""
+    """What came out.
+
+    Attributes:
+        root: the folder, or the wrapper folder in it where there was just one.
+        files, links: paths relative to `root`, sorted.
+        bytes: of all files.
+        sha256: of each file, by path.
+    """
 
     root: Path
     files: tuple[str, ...]
     links: tuple[str, ...]
     bytes: int
+    sha256: Mapping[str, str]
 
 
 def unpack(
@@ -132,7 +141,7 @@ class _Unpacker:
         self._stream, self._folder, self._shown = stream, folder, shown
         self._most_bytes, self._tick = most_bytes, tick
         self._bytes = 0
-        self._files: dict[str, None] = {}
+        self._files: dict[str, str] = {}  # with the SHA-256 of each
         self._links: dict[str, None] = {}
         self._folders: set[str] = set()
 
@@ -173,6 +182,7 @@ class _Unpacker:
             tuple(sorted(path.removeprefix(prefix) for path in self._files)),
             tuple(sorted(path.removeprefix(prefix) for path in self._links)),
             self._bytes,
+            {path.removeprefix(prefix): sha256 for path, sha256 in self._files.items()},
         )
 
     def _path_of(self, name: str, what: str) -> str | None:
@@ -248,6 +258,7 @@ class _Unpacker:
         mode = 0o755 if member.mode & stat.S_IXUSR else 0o644
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         left = member.size
+        digest = hashlib.sha256()
         descriptor = os.open(target, flags, mode)
         with os.fdopen(descriptor, "wb", buffering=0) as output:
             while left:
@@ -257,10 +268,11 @@ class _Unpacker:
                         f"{self._shown} is cut short: {in_words(left)} of {path} are missing"
                     )
                 left -= len(piece)
+                digest.update(piece)
                 while piece:
                     piece = piece[output.write(piece) :]
                 self._tick()
-        self._files[path] = None
+        self._files[path] = digest.hexdigest()
 
     def _symlink(self, path: str, target: str) -> None:
         self._bounded(target, f"the link {path}")
@@ -274,8 +286,9 @@ class _Unpacker:
         source = self._path_of(target, f"the link {path}")
         if source is None or source not in self._files:
             raise self._leads_out(path)
+        sha256 = self._files[source]
         os.link(self._folder / source, self._clear(path), follow_symlinks=False)
-        self._files[path] = None
+        self._files[path] = sha256
 
     def _leads_out(self, path: str) -> ModelSourceError:
         return ModelSourceError(f"{self._shown} is refused: the link {path} leads out of the archive")

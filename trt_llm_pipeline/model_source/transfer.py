@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trt_llm_pipeline.errors import DiskFull, ModelUnavailable, TrtLlmPipelineError, WorkspaceError
@@ -308,7 +308,7 @@ class _Download:
         target = folder / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         part.replace(target)
-        return replace(file, mtime_ns=target.stat().st_mtime_ns)
+        return file.seen(target.stat())
 
     def _transient(self, error: Exception) -> Transient:
         file = self.wanted.file

@@ -6,7 +6,7 @@ files in it is refused now and not when its step is about to empty it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,25 @@ class Plan:
     def resolver(self, found: Mapping[str, Path]) -> Callable[[str], str]:
         """Maps a scalar of the config to the text that a script is given; `found` as for `render`."""
         return _resolver(self.config, self.workspace, {k: str(v) for k, v in found.items()})
+
+    def portable(self, argument: str) -> str:
+        """An argument as it would be on any other machine.
+
+        The interpreter becomes `python`, the toolchain's directory `$TRTLLM_DIR`, and the workspace `/src`,
+        also in the value of `--option=value`.
+        """
+        option, equals, value = argument.partition("=")
+        if equals and option.startswith("-"):
+            return option + equals + self.portable(value)
+        for path, shown in ((self.toolchain.python, "python"), (str(self.toolchain.root), "$TRTLLM_DIR")):
+            if argument == path or argument.startswith(f"{path}/"):
+                return shown + argument[len(path) :]
+        return self.workspace.portable(argument)
+
+    def portable_program(self, program: Sequence[str]) -> list[str]:
+        """A step's program likewise; one that is installed elsewhere is known by its name."""
+        first, *rest = (self.portable(part) for part in program)
+        return [Path(first).name if first.startswith("/") else first, *rest]
 
     def expected_dirs(self) -> dict[str, Path]:
         """Each step's output directory, with a stand-in where it is to be found."""

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from trt_llm_pipeline import model_source
-from trt_llm_pipeline.cache import FileHashes, StepCache, StepKeys, model_identity
+from trt_llm_pipeline.cache import FileHashes, StepCache, StepKeys
 from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest
 from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.plan.command import shell_line
 from trt_llm_pipeline.preflight.validation import Validated
-from trt_llm_pipeline.process.resources import GpuMonitor
+from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.units import in_words
 from trt_llm_pipeline.workspace import Ledger, disk
@@ -139,12 +139,12 @@ def _cached(validated: Validated, download: DownloadPlan, settings: Settings) ->
     plan = validated.plan
     if not plan.config.cache or download.source == "tar" or not settings.workspace.state.is_dir():
         return {}
-    hashes = FileHashes.load(settings.workspace.state / "hashes.json")
+    hashes = FileHashes(settings.workspace.state / "hashes.json")
     cache = StepCache(settings.workspace, 0)
-    with GpuMonitor() as gpus:
+    with GpuMonitor(settings.env) as gpus:
         try:
-            model = model_identity(plan, download.source, download.revision, hashes)
-            keys = StepKeys(plan, model, Ledger(settings.workspace), gpus.gpus, hashes)
+            ledger = Ledger(settings.workspace)
+            keys = StepKeys(plan, download.source, download.revision, ledger, gpus.gpus, hashes)
             by_step, found = keys.foresee(cache)
         except OSError:  # what cannot be read is not cached either
             return {}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trt_llm_pipeline import toolchain
-from trt_llm_pipeline.cache import FileHashes, StepCache, fingerprint
+from trt_llm_pipeline.cache import FileHashes, StepCache, UnhashableError, fingerprint
+from trt_llm_pipeline.cache.inputs import Disks
 from trt_llm_pipeline.config import BuildConfig, examine
 from trt_llm_pipeline.errors import ConfigError, Mistake
 from trt_llm_pipeline.plan import Plan, PlannedStep, make_plan
@@ -72,10 +73,12 @@ class _Accepted:
             return False
         try:
             if self._toolchain is None:
-                self._toolchain = fingerprint.toolchain_identity(self._plan.toolchain, FileHashes())
+                self._toolchain = fingerprint.toolchain_identity(
+                    self._plan.toolchain, FileHashes(self._plan.workspace.state / "hashes.json"), Disks()
+                )
             argv = self._plan.render(step, self._plan.expected_dirs()).argv
             return self._cache.accepted(fingerprint.preflight_key(self._toolchain, step.program, argv))
-        except OSError:
+        except (OSError, UnhashableError):
             return False
 
 

@@ -2,70 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 _CGROUP = Path("/sys/fs/cgroup")
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One NVIDIA GPU: its name, its compute capability (`9.0`) and its memory in bytes."""
-
-    index: int
-    name: str
-    compute_capability: str
-    memory_bytes: int
-
-
-class GpuMonitor:
-    """Reads GPU memory through NVML. Where there is no driver it knows of no GPUs and reads nothing."""
-
-    def __init__(self) -> None:
-        self._nvml: Any = None
-        self._handles: list[Any] = []
-        self.gpus: tuple[Gpu, ...] = ()
-
-    def __enter__(self) -> GpuMonitor:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                import pynvml
-            pynvml.nvmlInit()
-        except Exception:  # noqa: BLE001  no library, no driver, no device: all mean no GPU here
-            return self
-        self._nvml = pynvml
-        found = []
-        with suppress(pynvml.NVMLError):
-            for index in range(pynvml.nvmlDeviceGetCount()):
-                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-                major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-                name = pynvml.nvmlDeviceGetName(handle)
-                text = name.decode() if isinstance(name, bytes) else str(name)
-                total = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-                self._handles.append(handle)
-                found.append(Gpu(index, text, f"{major}.{minor}", total))
-        self.gpus = tuple(found)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._nvml is not None:
-            with suppress(self._nvml.NVMLError):
-                self._nvml.nvmlShutdown()
-
-    def used_bytes(self) -> tuple[int, ...]:
-        """Memory in use on each GPU, by everything that runs on it, in bytes."""
-        used = []
-        for handle in self._handles:
-            with suppress(self._nvml.NVMLError):
-                used.append(int(self._nvml.nvmlDeviceGetMemoryInfo(handle).used))
-        return tuple(used)
 
 
 def machine_memory_bytes() -> int:

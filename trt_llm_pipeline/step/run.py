@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trt_llm_pipeline.cache import StepCache
+from trt_llm_pipeline.cache import FileHashes, StepCache
 from trt_llm_pipeline.errors import (
     DiskFull,
     StepFailed,
@@ -20,7 +20,7 @@ from trt_llm_pipeline.errors import (
 from trt_llm_pipeline.plan import Plan, PlannedStep
 from trt_llm_pipeline.plan.command import argument_dirs, shell_line
 from trt_llm_pipeline.process import ProcessResult, Usage, resources, run
-from trt_llm_pipeline.process.resources import GpuMonitor
+from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.step import failure, results
 from trt_llm_pipeline.step.log import LogFile, StepLog
@@ -45,6 +45,8 @@ class StepReport:
         peak_memory_bytes: of its whole process tree.
         peak_gpu_memory_bytes: in use on each GPU while it ran.
         cached: its results are those of an earlier build.
+        beside: what it wrote elsewhere in the workspace, by relative path.
+        removed: whether it removed files that it had not made; that cannot be done again from the cache.
         samples: memory over time: seconds since it began, bytes of its tree, bytes in use on each GPU.
     """
 
@@ -57,6 +59,8 @@ class StepReport:
     peak_gpu_memory_bytes: tuple[int, ...] = ()
     cached: bool = False
     samples: tuple[Sample, ...] = ()
+    beside: tuple[str, ...] = ()
+    removed: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
         _settle_after(first, context, scene)
         raise
     made, full = _settle(context, scene)
+    removed = any(not os.path.lexists(workspace.root / name) for name in scene.before)
     _refuse_failure(context, step, result, made, full=full, oom_killed=resources.oom_kills() > kills)
     output_dir = results.checked(plan, context.ledger, context.log, step, made, named)
     context.ledger.found(step.name, output_dir)
@@ -148,6 +153,8 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
         peak_memory_bytes=result.peak_rss_bytes,
         peak_gpu_memory_bytes=_gpu_peak(samples),
         samples=tuple(samples),
+        beside=tuple(name for name in made if not (workspace.root / name).is_relative_to(output_dir)),
+        removed=removed,
     )
     context.log(f"step {step.name}: done in {result.wall_s:.1f} s, {_cost(report)}, output in {output_dir}")
     return report
@@ -229,9 +236,21 @@ def _refuse_failure(
 
 
 def restore_step(
-    context: StepContext, step: PlannedStep, cache: StepCache, key: str, found: Mapping[str, Path]
+    context: StepContext,
+    step: PlannedStep,
+    cache: StepCache,
+    key: str,
+    found: Mapping[str, Path],
+    hashes: FileHashes,
 ) -> StepReport | None:
     """Puts the results that are cached under `key` in their place, instead of running the step.
+
+    Args:
+        context: the build's.
+        step: which.
+        cache, key: where the results are.
+        found: the output directories of the steps before it.
+        hashes: tells whether they are in their place already.
 
     Returns:
         None where nothing usable is cached.
@@ -244,20 +263,28 @@ def restore_step(
     if output_dir is None:
         return None
     argv = plan.render(step, found).argv
-    if step.output_dir is not None:
-        ledger.empty(output_dir, step.config.output_dir or str(output_dir))
-    else:
-        ledger.empty_found(step.name, argument_dirs(workspace, argv), keep=found.values())
-        if workspace.files_in(output_dir):
+    report = StepReport(step.name, (*step.program, *argv), output_dir, 0.0, 0.0, 0, cached=True)
+    if not cache.holds(key, output_dir, hashes):
+        beside = cache.beside(key)
+        if not all(ledger.may_replace(name) for name in beside):
             return None
-    ledger.begin(step.name, workspace.files())
-    if not cache.restore(key, output_dir):
-        context.log(f"step {step.name}: its cached results are damaged; running it again")
-        return None
-    ledger.finish(step.name, workspace.files_in(output_dir))
+        if step.output_dir is not None:
+            ledger.empty(output_dir, step.config.output_dir or str(output_dir))
+        else:
+            ledger.empty_found(step.name, argument_dirs(workspace, argv), keep=found.values())
+            if workspace.files_in(output_dir):
+                return None
+        ledger.begin(step.name, workspace.files())
+        if not cache.restore(key, output_dir):
+            context.log(f"step {step.name}: its cached results are damaged; running it again")
+            return None
+        put_back = workspace.files_in(output_dir)
+        for name in beside:
+            put_back.update(workspace.files_in(workspace.root / name))
+        ledger.finish(step.name, put_back)
     ledger.found(step.name, output_dir)
     context.log(f"step {step.name}: unchanged, its cached results are in {output_dir}")
-    return StepReport(step.name, (*step.program, *argv), output_dir, 0.0, 0.0, 0, cached=True)
+    return report
 
 
 def _below(workspace: Workspace, name: str, step: PlannedStep, named: list[Path]) -> bool:

@@ -117,6 +117,14 @@ class Ledger:
         made = self._files()
         return {name: mark for name, mark in files.items() if _is_mark(made.get(name), mark)}
 
+    def may_replace(self, name: str) -> bool:
+        """True where nothing is at that path of the workspace, or a file just as a build left it."""
+        path = self._workspace.root / name
+        if self._leads_elsewhere(path.parent):
+            return False
+        there = {} if path.is_dir() else self._workspace.files_in(path)
+        return not os.path.lexists(path) or set(self.ours(there)) == {name}
+
     def made_by(self, step: str, files: Mapping[str, FileMark]) -> set[str]:
         """Those of `files` that the step `step` of some build left just as they are now."""
         made = self._files()
@@ -202,16 +210,20 @@ class Ledger:
             named: the paths that its arguments name; only below these anything is removed.
             keep: directories with the results of this build's earlier steps.
         """
+        if names := self.to_be_emptied(step, named, keep):
+            self.remove(names)
+
+    def to_be_emptied(self, step: str, named: Iterable[Path], keep: Iterable[Path]) -> list[str]:
+        """The files that `empty_found` would remove, by path relative to the workspace."""
         earlier = self._read().get("found", {}).get(step)
         if not isinstance(earlier, str):
-            return
+            return []
         directory = self._workspace.root / earlier
         if self._leads_elsewhere(directory) or not directory.is_relative_to(self._workspace.root):
-            return
+            return []
         again = any(directory.is_relative_to(path) for path in named)
         needed = any(directory.is_relative_to(kept) or kept.is_relative_to(directory) for kept in keep)
-        if again and not needed:
-            self.remove(self.ours(self._workspace.files_in(directory)))
+        return list(self.ours(self._workspace.files_in(directory))) if again and not needed else []
 
     def drop_stale(self, step: str, directory: Path, made: Mapping[str, FileMark]) -> None:
         """Leaves only what a step has just made in the directory that was found to hold its results.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,6 +102,7 @@ class TestDamage:
         data[0] ^= 1
         victim.unlink()  # the step's output directory has the same file by a hard link
         victim.write_bytes(data)
+        shutil.rmtree(settings.workspace.root / "c-model")
         story, _ = build(QUICK_START.replace("    remove_input_padding:", "    max_batch_size: 2"))
         assert "convert_to_ft" in story.ran()
         assert any("damaged" in line for line in story.lines)

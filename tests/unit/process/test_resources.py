@@ -8,7 +8,6 @@ import psutil
 import pytest
 
 from trt_llm_pipeline.process import resources
-from trt_llm_pipeline.process.resources import GpuMonitor
 
 
 @pytest.mark.parametrize(
@@ -42,72 +41,3 @@ def test_kills_are_those_of_the_control_group_or_of_the_machine(
     assert resources.oom_kills() == 123456
     (tmp_path / "memory.events").write_text("low 0\n")
     assert resources.oom_kills() == of_the_machine
-
-
-def test_gpus_are_read_where_there_are_any_and_nothing_breaks_where_not() -> None:
-    with GpuMonitor() as monitor:
-        assert len(monitor.used_bytes()) == len(monitor.gpus)
-        for gpu, used in zip(monitor.gpus, monitor.used_bytes(), strict=True):
-            assert 0 <= used <= gpu.memory_bytes
-            assert float(gpu.compute_capability) > 1
-
-
-class FakeNvml:
-    """The part of NVML that is used, with one device that stops answering."""
-
-    class NVMLError(Exception):
-        pass
-
-    class Memory:
-        total = 80_000_000_000
-        used = 123
-
-    def __init__(self, broken: bool = False) -> None:
-        self.broken = broken
-        self.shut_down = 0
-
-    def nvmlInit(self) -> None:  # noqa: N802
-        if self.broken:
-            raise self.NVMLError
-
-    def nvmlShutdown(self) -> None:  # noqa: N802
-        self.shut_down += 1
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        return 2
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
-        return index
-
-    def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> tuple[int, int]:  # noqa: N802
-        return 9, 0
-
-    def nvmlDeviceGetName(self, handle: int) -> bytes | str:  # noqa: N802
-        return b"NVIDIA H100" if handle == 0 else "NVIDIA H100"
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> FakeNvml.Memory:  # noqa: N802
-        if self.broken:
-            raise self.NVMLError
-        return self.Memory()
-
-
-def test_a_gpu_has_a_name_a_capability_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml = FakeNvml()
-    monkeypatch.setitem(__import__("sys").modules, "pynvml", nvml)
-    with GpuMonitor() as monitor:
-        assert [(gpu.index, gpu.name, gpu.compute_capability) for gpu in monitor.gpus] == [
-            (0, "NVIDIA H100", "9.0"),
-            (1, "NVIDIA H100", "9.0"),
-        ]
-        assert monitor.used_bytes() == (123, 123)
-        nvml.broken = True
-        assert monitor.used_bytes() == ()
-    assert nvml.shut_down == 1
-
-
-def test_without_a_driver_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml = FakeNvml(broken=True)
-    monkeypatch.setitem(__import__("sys").modules, "pynvml", nvml)
-    with GpuMonitor() as monitor:
-        assert (monitor.gpus, monitor.used_bytes()) == ((), ())
-    assert nvml.shut_down == 0

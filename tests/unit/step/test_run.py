@@ -14,7 +14,7 @@ import pytest
 from trt_llm_pipeline.config import loads
 from trt_llm_pipeline.errors import StepFailed, StepOutputError, StepTimeout, WorkspaceError, notes_of
 from trt_llm_pipeline.plan import Plan, make_plan
-from trt_llm_pipeline.process.resources import GpuMonitor
+from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.step import (
     StepContext,
@@ -95,7 +95,7 @@ class Bench:
             redactor=Redactor([self.token]),
             log=lambda line: self.log(line),
             logs=self.logs,
-            gpus=GpuMonitor(),
+            gpus=GpuMonitor({}),
             default_timeout=self.default_timeout,
         )
         return run_step(context, next(s for s in planned.steps if s.name == name), {})
@@ -289,7 +289,7 @@ class TestFailures:
         planned = bench.plan("model_id: m\nexample_name: gpt\nbuild: {script: build.py, output_dir: ./out}")
         (bench.workspace.root / "out/notes.txt").write_text("mine")
         context = StepContext(
-            planned, bench.ledger, {}, Redactor(), bench.log, bench.logs, GpuMonitor(), None
+            planned, bench.ledger, {}, Redactor(), bench.log, bench.logs, GpuMonitor({}), None
         )
         with pytest.raises(
             WorkspaceError, match=r"'\./out' holds files that no build made \(out/notes\.txt\)"
