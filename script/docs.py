@@ -1,4 +1,4 @@
-"""What docs/ has from the code: the tables of keys in config.md, and config.schema.json."""
+"""What docs/ has from the code: the tables of keys, the JSON Schema, the map of modules and the layers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import yaml
 from trt_llm_pipeline.config import BuildConfig, StepConfig, json_schema
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+LIBRARY = DOCS.parent / "trt_llm_pipeline"
 HEAD = "| key | value | default | what it says |\n|---|---|---|---|\n"
 
 
@@ -50,8 +51,28 @@ def _type(schema: dict[str, Any]) -> str:
     return {"string": "text", "object": "mapping", "boolean": "`true`, `false`"}.get(kind, kind)
 
 
+def architecture(text: str) -> str:
+    """The architecture page with its map and its layers as they are; a new room still needs its sentence."""
+
+    def listed(match: re.Match[str]) -> str:
+        folder = LIBRARY / match[2]
+        if match[2] == "testing" or not folder.is_dir():
+            return match[0]
+        modules = [path.stem for path in sorted(folder.glob("*.py")) if path.stem != "__init__"]
+        known = [name for name in match[4].split(", ") if name in modules or name.endswith("/")]
+        names = [*known, *(name for name in modules if name not in known)]
+        return f"{match[1]}{match[3]}: {', '.join(names)}"
+
+    text = re.sub(r"^(  (\w+)/ +)([^:\n]+): (.*)$", listed, text, flags=re.MULTILINE)
+    held = (LIBRARY.parent / "pyproject.toml").read_text().partition("\nlayers = [")[2].partition("]")[0]
+    layers = "\n".join(re.findall(r'^    "([^"]+)",$', held, re.MULTILINE))
+    return re.sub(r"(^## The layers$.*?^```\n).*?(\n```)", rf"\1{layers}\2", text, flags=re.DOTALL | re.MULTILINE)
+
+
 def main() -> None:
     """Writes them."""
+    drawing = DOCS / "architecture.md"
+    drawing.write_text(architecture(drawing.read_text()))
     page = DOCS / "config.md"
     text = page.read_text()
     for heading, table in tables().items():

@@ -74,35 +74,56 @@ def validate(config: ConfigArgument, workspace: WorkspaceOption = None, as_json:
     """Name every mistake of a config: exit code 0 without any, else 1. Downloads and writes nothing."""
     with _failures(as_json):
         from trt_llm_pipeline.config.source import read
-        from trt_llm_pipeline.preflight import validation
+        from trt_llm_pipeline.preflight import fitting, validation
         from trt_llm_pipeline.settings import Settings
 
         settings = Settings.from_env(workspace=workspace)
         text, name = read(config)
         validated = validation.validate(text, name, settings)
+        fitted = fitting.fitting(validated.plan, settings)
+        fitting.refuse(validated.plan, fitted)
+        notes = [*validated.notes, *fitted.notes]
         if as_json:
-            _print_json({"valid": True, "mistakes": [], "notes": list(validated.notes)})
+            _print_json({"valid": True, "mistakes": [], "notes": notes})
             return
-        for note in validated.notes:
+        for note in notes:
             typer.echo(f"note: {note}", err=True)
         typer.echo(f"{name}: no mistakes")
 
 
 @app.command()
-def plan(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Show what a build would do: commands, directories, downloads and disk space. Runs nothing."""
+def plan(
+    config: ConfigArgument,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="The GPU to load the engine on, such as A100-80GB. [default: this machine's]"),
+    ] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a build would do: commands, directories, downloads, disk space, and whether the engine fits.
+
+    Runs nothing. The exit code is 1 where the engine cannot be loaded, or the config is wrong.
+    """
     with _failures(as_json):
+        from trt_llm_pipeline import fit
         from trt_llm_pipeline.config.source import read
         from trt_llm_pipeline.preflight import preview, validation
         from trt_llm_pipeline.settings import Settings
 
         settings = Settings.from_env(workspace=workspace)
         text, name = read(config)
-        shown = preview.preview(validation.validate(text, name, settings), settings)
+        try:
+            device = None if gpu is None else fit.find_gpu(gpu)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--gpu") from None
+        shown = preview.preview(validation.validate(text, name, settings), settings, gpu=device)
         if as_json:
             _print_json(shown.as_json())
         else:
             typer.echo(shown.as_text())
+        if not shown.fitting.possible:
+            raise typer.Exit(1)
 
 
 @app.command()

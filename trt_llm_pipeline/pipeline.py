@@ -19,12 +19,13 @@ from trt_llm_pipeline.delivery import Outbox, parse_destination
 from trt_llm_pipeline.engine.tokenizer_files import tokenizer_files
 from trt_llm_pipeline.errors import ContentChanged, PipelineError, TrtLlmPipelineError
 from trt_llm_pipeline.files import appearing, write_json
+from trt_llm_pipeline.fit import Assessment
 from trt_llm_pipeline.inspection import Check
 from trt_llm_pipeline.inspection.checks import log_lines
 from trt_llm_pipeline.model_source import DownloadPlan, Snapshot
 from trt_llm_pipeline.observer import Clock, Observer, RedactedObserver
 from trt_llm_pipeline.plan import Plan, PlannedStep, resolved_yaml
-from trt_llm_pipeline.preflight import Validated, preview
+from trt_llm_pipeline.preflight import Validated, fitting, preview
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.report import REPORT_NAME
@@ -75,6 +76,7 @@ class _Notes:
     warnings: list[str] = field(default_factory=list)
     snapshot: Snapshot | None = None
     reports: list[StepReport] = field(default_factory=list)
+    fit: Assessment | None = None
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,8 @@ def download(context: _Context) -> Snapshot:
 
     def make_room(to_come: DownloadPlan) -> None:
         if to_come.missing_bytes:
+            if to_come.source == "hub":
+                check_fit(context, to_come.revision)
             _check_room(context, to_come.missing_bytes, to_come.total_bytes)
 
     with context.measure("download"):
@@ -231,7 +235,24 @@ def download(context: _Context) -> Snapshot:
     for warning in snapshot.warnings:
         context.warn(warning)
     context.notes.snapshot = snapshot
+    if not snapshot.downloaded_bytes or snapshot.source != "hub":  # not looked at before the download
+        check_fit(context, snapshot.revision)
     return snapshot
+
+
+def check_fit(context: _Context, revision: str) -> None:
+    """Refuses what cannot possibly be loaded or made on this machine, and says what might not fit."""
+    found = fitting.fitting(
+        context.plan,
+        context.settings,
+        token=context.token,
+        revision=revision or None,
+        gpus=context.gpus.gpus,
+    )
+    fitting.refuse(context.plan, found)
+    context.notes.fit = found.assessment
+    for note in found.notes:
+        context.voice.log(f"note: {note}")
 
 
 def foresee(context: _Context, snapshot: Snapshot) -> _Foreseen | None:
@@ -498,6 +519,7 @@ def _record(
         warnings=context.notes.warnings,
         model_bytes=_size(snapshot),
         readiness=readiness,
+        fit=context.notes.fit,
     )
     return dict(context.redactor.values(provenance.build_record(story, archive)))
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import trt_llm_pipeline
 from trt_llm_pipeline.artifact import FinishedArchive
+from trt_llm_pipeline.fit import Assessment
 from trt_llm_pipeline.inspection import Check
 from trt_llm_pipeline.model_source import Snapshot
 from trt_llm_pipeline.plan import Plan
+from trt_llm_pipeline.preflight import fitting
 from trt_llm_pipeline.process.gpus import Gpu
 from trt_llm_pipeline.step import StepReport
 
@@ -35,6 +37,7 @@ class Story:
         warnings: sentences.
         model_bytes: the model's size.
         readiness: what a server will find of the archive.
+        fit: whether it was found to fit; None where that is not known.
     """
 
     build_id: str
@@ -45,6 +48,7 @@ class Story:
     warnings: Sequence[str]
     model_bytes: int
     readiness: Sequence[Check]
+    fit: Assessment | None = None
 
 
 def manifest(
@@ -52,6 +56,7 @@ def manifest(
 ) -> dict[str, Any]:
     """The facts of `manifest.json`; the archive adds every file's size and SHA-256."""
     tools = plan.toolchain
+    size = fitting.facts_of(plan, snapshot.path)
     return {
         "schema": MANIFEST_SCHEMA,
         "model_id": snapshot.model_id,
@@ -60,6 +65,7 @@ def manifest(
         "toolchain": {"name": tools.name, "version": tools.version, "follows": list(tools.follows)},
         "gpus": [{"name": gpu.name, "compute_capability": gpu.compute_capability} for gpu in gpus] or "cpu",
         "steps": [{"name": report.name, "argv": list(map(plan.portable, report.argv))} for report in reports],
+        **({} if size is None else {"fit": size}),
     }
 
 
@@ -76,6 +82,8 @@ def build_record(story: Story, archive: FinishedArchive | None = None) -> dict[s
         "readiness": [asdict(check) for check in story.readiness],
         "manifest": story.manifest,
     }
+    if story.fit is not None:
+        record["fit"] = story.fit.as_json()
     if archive is not None:
         files = {file.name: {"size": file.size, "sha256": file.sha256} for file in archive.files}
         record |= {"archive": archive_record(archive), "files": files}

@@ -29,6 +29,7 @@ class Settings:
         step_timeout: seconds a step may take where the config does not say ($TRT_LLM_STEP_TIMEOUT).
         keep_builds: how many directories below `builds/` are kept ($TRT_LLM_KEEP_BUILDS).
         disk_check: whether a build is refused where its disk looks too small ($TRT_LLM_DISK_CHECK=off).
+        fit_check: whether a build is refused where its engine cannot fit ($TRT_LLM_FIT_CHECK=off).
         cache_limit: bytes that cached steps may take ($TRT_LLM_CACHE_LIMIT); None for a quarter of the disk.
     """
 
@@ -38,6 +39,7 @@ class Settings:
     step_timeout: float | None = None
     keep_builds: int = KEEP_BUILDS
     disk_check: bool = True
+    fit_check: bool = True
     cache_limit: int | None = None
     secrets: tuple[str, ...] = ()
 
@@ -60,6 +62,7 @@ class Settings:
             step_timeout=_number(env, "TRT_LLM_STEP_TIMEOUT", None),
             keep_builds=max(1, int(_number(env, "TRT_LLM_KEEP_BUILDS", KEEP_BUILDS) or KEEP_BUILDS)),
             disk_check=_switch(env, "TRT_LLM_DISK_CHECK"),
+            fit_check=_switch(env, "TRT_LLM_FIT_CHECK"),
             cache_limit=_bytes(env, "TRT_LLM_CACHE_LIMIT"),
             secrets=secrets_of(env),
         )

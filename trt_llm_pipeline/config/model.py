@@ -162,6 +162,8 @@ class BuildConfig(_Strict):
     """Whether the archive is `engine.tar.gz` or, with `none`, `engine.tar`."""
     cache: bool = True
     """Whether results of unchanged steps are used again, and kept."""
+    fit: bool = True
+    """Whether it is checked, before anything is downloaded, that the engine fits; `off` leaves that out."""
     report: bool = False
     """Whether `report.html` is in the archive too, whose bytes then differ from build to build."""
     hf_token: SecretStr | None = Field(default=None, json_schema_extra={"writeOnly": True})

@@ -2,6 +2,7 @@
 
 from trt_llm_pipeline.model_source.choice import model_files
 from trt_llm_pipeline.model_source.model_types import DownloadPlan, ModelRequest, RemoteFile, Snapshot
+from trt_llm_pipeline.model_source.peek import peek_config, read_config
 from trt_llm_pipeline.model_source.source import fetch, plan
 
 __all__ = [
@@ -11,5 +12,7 @@ __all__ = [
     "Snapshot",
     "fetch",
     "model_files",
+    "peek_config",
     "plan",
+    "read_config",
 ]

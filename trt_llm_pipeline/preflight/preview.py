@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline import model_source
+from trt_llm_pipeline import fit, model_source
 from trt_llm_pipeline.cache import FileHashes, StepCache, StepKeys
+from trt_llm_pipeline.fit import Device
 from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest
 from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.plan.command import shell_line
+from trt_llm_pipeline.preflight.fitting import Fitting, fitting
 from trt_llm_pipeline.preflight.validation import Validated
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.settings import Settings
@@ -44,6 +46,7 @@ class Preview:
     steps: tuple[StepPreview, ...]
     download: DownloadPlan
     disk: DiskNeed
+    fitting: Fitting
 
     def as_json(self) -> dict[str, Any]:
         """All of it as JSON values; sizes in bytes."""
@@ -75,8 +78,19 @@ class Preview:
                 for step in self.steps
             ],
             "disk": {"free_bytes": self.disk.free, "needed_bytes": self.disk.needed},
-            "notes": list(self.validated.notes),
+            "fit": self._fit(),
+            "notes": list(self.notes),
         }
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should read besides."""
+        return (*self.validated.notes, *self.fitting.notes)
+
+    def _fit(self) -> dict[str, Any] | None:
+        if self.fitting.assessment is not None:
+            return self.fitting.assessment.as_json()
+        return None if self.fitting.reason is None else {"not_checked": self.fitting.reason}
 
     def as_text(self) -> str:
         """All of it for people."""
@@ -98,7 +112,9 @@ class Preview:
             ]
             lines.append(f"  output in {step.output_dir or 'the directory where its new files will be'}")
         lines += ["", f"disk: {in_words(self.disk.free)} free, about {in_words(self.disk.needed)} needed"]
-        lines += [f"note: {note}" for note in self.validated.notes]
+        if self.fitting.assessment is not None:
+            lines += ["", *fit.text_lines(self.fitting.assessment), ""]
+        lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
 
@@ -108,7 +124,9 @@ def request(plan: Plan) -> ModelRequest:
     return ModelRequest(config.model_id, config.revision, config.weight_format, config.model_tar_url)
 
 
-def preview(validated: Validated, settings: Settings, token: str | None = None) -> Preview:
+def preview(
+    validated: Validated, settings: Settings, token: str | None = None, gpu: Device | None = None
+) -> Preview:
     """Asks the model's source what would be downloaded, and puts everything together.
 
     Raises:
@@ -131,7 +149,8 @@ def preview(validated: Validated, settings: Settings, token: str | None = None) 
     room = disk.need(
         plan.workspace.root, download.missing_bytes, download.total_bytes, len(steps) - len(cached)
     )
-    return Preview(validated, steps, download, room)
+    fitted = fitting(plan, settings, token=token, gpu=gpu, revision=download.revision or None)
+    return Preview(validated, steps, download, room, fitted)
 
 
 def _cached(validated: Validated, download: DownloadPlan, settings: Settings) -> dict[str, Path]:

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,12 @@ class Builds:
             if (archive := _archive(directory, record)) is not None:
                 return archive, record
         return None
+
+    def records(self) -> Iterator[Mapping[str, Any]]:
+        """What each finished build has written of itself, the newest first."""
+        for directory in self.directories():
+            if record := _read(directory):
+                yield record
 
     def publish(self, archive: Path) -> Path | None:
         """Puts an archive at the workspace's top, in one go, as a hard link.

@@ -1,0 +1,224 @@
+"""Whether an engine fits, told before the model is downloaded: plan, validate and build."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.conftest import MODEL_ID
+from tests.integration.conftest import TOOLCHAIN
+from tests.unit.fit.known import known
+from trt_llm_pipeline import pipeline
+from trt_llm_pipeline.cli import app
+from trt_llm_pipeline.errors import ConfigError
+from trt_llm_pipeline.fit import find_gpu
+from trt_llm_pipeline.preflight import validate
+from trt_llm_pipeline.preflight.fitting import fitting
+from trt_llm_pipeline.settings import Settings
+from trt_llm_pipeline.testing.hub import HubServer
+from trt_llm_pipeline.testing.recorder import Recorder
+from trt_llm_pipeline.testing.servers import PROJECT_ROOT
+
+SEVENTY = "examples/llama/llama-2-70b-chat-fp16-4gpu.yaml"
+QUICK_START = "examples/gpt/config.yaml"
+LLAMA, HUGE = "meta-llama/Llama-2-70b-chat-hf", "huge/llama"
+NO_WEIGHTS = b"\2\0\0\0\0\0\0\0{}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def large_models(hub: HubServer) -> None:
+    """Models of which the Hub has no more than a `config.json` and an empty file of weights."""
+    seventy = known("Llama 2 70B").config
+    models = {
+        LLAMA: seventy,
+        HUGE: {**seventy, "num_hidden_layers": 80_000},  # more than any machine holds
+        "strange/mamba": {"model_type": "mamba"},
+    }
+    for model_id, content in models.items():
+        files: dict[str, Path | bytes] = {"config.json": json.dumps(content).encode()}
+        hub.add_repository(model_id, {**files, "model.safetensors": NO_WEIGHTS})
+
+
+def environment(hub: HubServer, workspace: Path, **more: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "HF_ENDPOINT": hub.url,
+        "TRTLLM_DIR": str(TOOLCHAIN),
+        "TRT_LLM_WORKSPACE": str(workspace),
+        **more,
+    }
+
+
+def run(env: dict[str, str], *arguments: str) -> Result:
+    """Runs the command in this process, which has imported everything already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(PROJECT_ROOT)
+        return CliRunner().invoke(app, arguments, env=env)
+
+
+def config(tmp_path: Path, text: str, name: str = "config.yaml") -> str:
+    path = tmp_path / name
+    path.write_text(text)
+    return str(path)
+
+
+def text_of(model_id: str) -> str:
+    """The 70B example's text for another model."""
+    return (PROJECT_ROOT / SEVENTY).read_text().replace(LLAMA, model_id)
+
+
+class TestPlan:
+    """`plan --gpu NAME` answers with its sums."""
+
+    @pytest.mark.parametrize(
+        ("gpu", "answer", "code"), [("A100-80GB", "yes", 0), ("L40S", "yes", 0), ("L4", "no", 1)]
+    )
+    def test_of_70b_on_four_gpus(
+        self, hub: HubServer, tmp_path: Path, gpu: str, answer: str, code: int
+    ) -> None:
+        done = run(environment(hub, tmp_path / "ws"), "plan", SEVENTY, "--gpu", gpu)
+        assert done.exit_code == code, done.stderr
+        (row,) = [line.split("  ") for line in done.stdout.split("\n") if line.startswith(f"  {gpu}  ")]
+        assert row[-1] == answer
+        assert "34,883,518,464 on the largest of 4 ranks" in done.stdout
+        assert "2 x 80 layers x 2 heads x 128 x 2 (float16)" in done.stdout
+        assert not (tmp_path / "ws").exists()
+
+    def test_as_json_has_every_figure_and_what_would_be_enough(self, hub: HubServer, tmp_path: Path) -> None:
+        done = run(environment(hub, tmp_path / "ws"), "plan", SEVENTY, "--gpu", "L4", "--json")
+        found = json.loads(done.stdout)["fit"]
+        assert (found["parameters"], found["rank_weight_bytes"]) == (68_976_648_192, 34_883_518_464)
+        (device,) = found["devices"]
+        assert (device["answer"], device["memory_bytes"]) == ("no", find_gpu("L4").memory_bytes)
+        assert device["remedies"][0]["change"] == "tensor parallelism 8"
+
+    def test_an_unknown_gpu_is_refused_with_those_that_there_are(
+        self, hub: HubServer, tmp_path: Path
+    ) -> None:
+        done = run(environment(hub, tmp_path / "ws"), "plan", SEVENTY, "--gpu", "A1000")
+        assert done.exit_code == 2
+        assert "A100-80GB" in done.stderr
+
+    def test_on_this_machine_the_machine_is_what_the_cpu_engine_is_loaded_on(
+        self, hub: HubServer, tmp_path: Path
+    ) -> None:
+        done = run(environment(hub, tmp_path / "ws"), "plan", QUICK_START)
+        assert done.exit_code == 0, done.stderr
+        assert "fit of gpt2 with" in done.stdout
+        assert "  this machine  " in done.stdout
+
+
+class TestValidate:
+    """An error only for what cannot possibly be."""
+
+    def test_names_the_line_and_what_would_be_enough(self, hub: HubServer, tmp_path: Path) -> None:
+        text = text_of(HUGE)
+        done = run(environment(hub, tmp_path / "ws"), "validate", config(tmp_path, text))
+        assert done.exit_code == 1
+        line = 1 + text[: text.index("tp_size: 4")].count("\n")
+        expected = "the weights of the largest of 4 ranks alone take 34.2 TB as float16, and this machine has"
+        assert f"config.yaml:{line}: build.args.tp_size: {expected}" in done.stderr
+        assert "fit: off" in done.stderr
+
+    @pytest.mark.parametrize(("more", "env"), [("fit: off\n", {}), ("", {"TRT_LLM_FIT_CHECK": "off"})])
+    def test_is_silent_where_nobody_wants_to_know(
+        self, hub: HubServer, tmp_path: Path, more: str, env: dict[str, str]
+    ) -> None:
+        before = len(hub.requests)
+        done = run(
+            environment(hub, tmp_path / "ws", **env), "validate", config(tmp_path, text_of(HUGE) + more)
+        )
+        assert (done.exit_code, "fit" in done.stderr) == (0, False), done.stderr
+        assert len(hub.requests) == before
+
+    def test_a_family_that_is_not_known_is_let_through_with_a_note(
+        self, hub: HubServer, tmp_path: Path
+    ) -> None:
+        text = text_of("strange/mamba")
+        done = run(environment(hub, tmp_path / "ws"), "validate", config(tmp_path, text))
+        assert done.exit_code == 0
+        assert "not checked: the sizes of model_type mamba are not known" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("env", "reason"),
+        [
+            ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "did not answer: connection refused"),
+            ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
+        ],
+    )
+    def test_without_a_hub_it_says_that_it_is_not_checked(
+        self, hub: HubServer, tmp_path: Path, env: dict[str, str], reason: str
+    ) -> None:
+        done = run(environment(hub, tmp_path / "ws", **env), "validate", SEVENTY, "--json")
+        assert done.exit_code == 0
+        (note,) = json.loads(done.stdout)["notes"]
+        assert note.startswith("whether it fits is not checked: ")
+        assert reason in note
+
+    def test_a_model_that_is_not_there_is_the_download_s_business(
+        self, hub: HubServer, tmp_path: Path
+    ) -> None:
+        text = text_of("no/such")
+        done = run(environment(hub, tmp_path / "ws"), "validate", config(tmp_path, text))
+        assert done.exit_code == 0
+        assert "not checked" in done.stderr
+
+
+class TestBuild:
+    """Refused before the download, and recorded after it."""
+
+    def settings(self, hub: HubServer, workspace: Path, **more: str) -> Settings:
+        return Settings.from_env(environment(hub, workspace, **more))
+
+    def test_what_cannot_be_loaded_is_refused_before_its_weights_are_downloaded(
+        self, hub: HubServer, tmp_path: Path
+    ) -> None:
+        settings = self.settings(hub, tmp_path / "ws")
+        validated, before = validate(text_of(HUGE), "config.yaml", settings), len(hub.requests)
+        with pytest.raises(ConfigError, match=r"build\.args\.tp_size: the weights .* take 34\.2 TB"):
+            pipeline.build(validated, settings, Recorder())
+        fetched = [r.path for r in hub.requests[before:] if "/resolve/" in r.path]
+        assert [path.rpartition("/")[2] for path in fetched] == ["config.json"]
+        assert not list((tmp_path / "ws").rglob("*.safetensors"))
+
+    def test_record_manifest_and_the_next_plan_have_the_figures(self, hub: HubServer, tmp_path: Path) -> None:
+        settings = self.settings(hub, tmp_path / "ws")
+        text = (PROJECT_ROOT / QUICK_START).read_text()
+        validated = validate(text, "config.yaml", settings)
+        result = pipeline.build(validated, settings, Recorder())
+        shape = json.loads((tmp_path / "ws" / "models" / MODEL_ID / "config.json").read_text())
+        told: dict[str, Any] = dict(result.record["fit"])
+        assert told["kv_bytes_per_token"] == 2 * shape["n_layer"] * shape["n_embd"] * 2
+        assert told["devices"][0]["name"] == "this machine"
+        manifest = result.record["manifest"]["fit"]
+        assert manifest.items() <= told.items()
+        assert not set(manifest) & {"host", "devices", "recorded"}
+        again = fitting(validated.plan, settings).assessment
+        assert again is not None
+        (peak,) = again.peaks
+        assert peak.build_id == result.build_id
+        assert peak.host_bytes == max(step["peak_memory_bytes"] for step in result.record["steps"])
+
+    def test_the_manifest_does_not_depend_on_whether_it_was_checked(
+        self, hub: HubServer, tmp_path: Path
+    ) -> None:
+        text = (PROJECT_ROOT / QUICK_START).read_text()
+        manifests = []
+        for name, more in (("on", {}), ("off", {"TRT_LLM_FIT_CHECK": "off"})):
+            settings = self.settings(hub, tmp_path / name, **more)
+            result = pipeline.build(validate(text, "config.yaml", settings), settings, Recorder())
+            manifests.append(result.record["manifest"])
+            assert ("fit" in result.record) == (name == "on")
+        assert manifests[0] == manifests[1]
+
+    def test_what_may_not_fit_is_said_in_the_log(self, hub: HubServer, tmp_path: Path) -> None:
+        settings, told = self.settings(hub, tmp_path / "ws"), Recorder()
+        text = (PROJECT_ROOT / QUICK_START).read_text()
+        text += "    max_batch_size: 1000000\n    max_input_len: 1000\n    max_output_len: 24\n"
+        pipeline.build(validate(text, "config.yaml", settings), settings, told)
+        assert any("fit: beside the weights, this machine has room for" in line for line in told.lines)
