@@ -91,13 +91,11 @@ def fitting(
     memory = machine_memory_bytes()
     if gpu is not None:
         devices: list[Device] = [gpu]
-    elif gpus:
-        devices = list(_devices(gpus))
     elif plan.toolchain.name == "cpu":
         share = memory // arguments.world_size
         devices = [Device("this machine", share, None, "its memory, shared by the ranks")]
     else:
-        devices = []
+        devices = list(_devices(gpus))
     peaks = fit.recorded_peaks(Builds(plan.workspace).records(), config.model_id, fit.facts(shape, arguments))
     host = Host(memory, sum(each.memory_bytes for each in gpus))
     return Fitting(fit.assess(shape, arguments, devices, host, peaks), asked=gpu is not None)
