@@ -66,7 +66,9 @@ def architecture(text: str) -> str:
     text = re.sub(r"^(  (\w+)/ +)([^:\n]+): (.*)$", listed, text, flags=re.MULTILINE)
     held = (LIBRARY.parent / "pyproject.toml").read_text().partition("\nlayers = [")[2].partition("]")[0]
     layers = "\n".join(re.findall(r'^    "([^"]+)",$', held, re.MULTILINE))
-    return re.sub(r"(^## The layers$.*?^```\n).*?(\n```)", rf"\1{layers}\2", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(
+        r"(^## The layers$.*?^```\n).*?(\n```)", rf"\1{layers}\2", text, flags=re.DOTALL | re.MULTILINE
+    )
 
 
 def main() -> None:

@@ -117,7 +117,8 @@ def plan(
             device = None if gpu is None else fit.find_gpu(gpu)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--gpu") from None
-        shown = preview.preview(validation.validate(text, name, settings), settings, gpu=device)
+        validated = validation.validate(text, name, settings)
+        shown = preview.preview(validated, settings, gpu=device, log=lambda line: typer.echo(line, err=True))
         if as_json:
             _print_json(shown.as_json())
         else:

@@ -16,21 +16,15 @@ from trt_llm_pipeline.errors import (
     TrtLlmPipelineError,
 )
 from trt_llm_pipeline.model_source.record import RecordedFile, check_path
-from trt_llm_pipeline.net.retrying import Patience, RetryLimits
-from trt_llm_pipeline.net.stream import (
-    HttpStatusError,
-    Transient,
-    run_interruptibly,
-    transient_status,
-    wait_interruptibly,
-)
+from trt_llm_pipeline.net.failures import HttpStatusError, Transient, transient_status
+from trt_llm_pipeline.net.retrying import Patience, RetryLimits, nap, retry
+from trt_llm_pipeline.net.stopping import run_interruptibly
 
 T = TypeVar("T")
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 # Values that huggingface_hub takes as true.
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
-_REQUEST_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ class Hub:
         about = f"{model_id} at {self.endpoint}"
         info = self._ask(
             lambda: api.model_info(
-                model_id, revision=revision, files_metadata=True, timeout=_REQUEST_SECONDS
+                model_id, revision=revision, files_metadata=True, timeout=self.limits.silence
             ),
             model_id,
             revision,
@@ -105,37 +99,40 @@ class Hub:
         url = self.url_of(model_id, commit, path)
         found = self._ask(
             lambda: get_hf_file_metadata(
-                url, token=self.token, timeout=_REQUEST_SECONDS, endpoint=self.endpoint
+                url, token=self.token, timeout=self.limits.silence, endpoint=self.endpoint
             ),
             model_id,
             commit,
             f"{path} of {model_id}",
         )
+        if found.size is None:
+            raise ModelUnavailable(
+                f"{self.endpoint} does not tell the size of {path} of {model_id}, so nothing could be checked"
+                "; set HF_ENDPOINT to a Hub that does"
+            )
         etag = found.etag or ""
         digest = {64: "sha256:", 40: "git-sha1:"}.get(len(etag))
-        return RecordedFile(path, found.size or 0, "" if digest is None else digest + etag)
+        return RecordedFile(path, found.size, "" if digest is None else digest + etag)
 
     def _ask(self, question: Callable[[], T], model_id: str, revision: str | None, about: str) -> T:
-        patience = Patience(self.limits, self.clock)
-        while True:
-            try:
-                return run_interruptibly(question)
-            except Exception as error:
-                problem = self._sort_out(error, model_id, revision, about)
-                if isinstance(problem, TrtLlmPipelineError):
-                    raise problem from error
-                wait = patience.next_wait(problem)
-                if wait is None:
-                    raise ModelUnavailable(
-                        f"{self.endpoint} could not be asked about {about}: {patience.describe(problem)}. "
-                        "Check the network and HF_ENDPOINT, and run the build again; what was downloaded "
-                        "before is kept."
-                    ) from error
-                self.log(
-                    f"{about}: {problem.reason}; attempt {patience.failures + 1} of {self.limits.attempts} "
-                    f"in {wait:.0f} s"
-                )
-                wait_interruptibly(wait, self.clock)
+        def judge(error: Exception) -> Transient:
+            problem = self._sort_out(error, model_id, revision, about)
+            if isinstance(problem, TrtLlmPipelineError):
+                raise problem from error
+            return problem
+
+        return retry(
+            lambda: run_interruptibly(question),
+            Patience(self.limits, self.clock),
+            judge=judge,
+            given_up=lambda reason: ModelUnavailable(
+                f"{self.endpoint} could not be asked about {about}: {reason}. Check the network and "
+                "HF_ENDPOINT, and run the build again; what was downloaded before is kept. With a complete "
+                "model in the workspace, HF_HUB_OFFLINE=1 builds without asking the Hub."
+            ),
+            say=lambda problem, announcement: self.log(f"{about}: {problem.reason}; {announcement}"),
+            wait=nap,
+        )
 
     def _sort_out(
         self, error: Exception, model_id: str, revision: str | None, about: str
@@ -156,16 +153,16 @@ class Hub:
             code = response.headers.get("x-error-code", "")
             return transient or self._refused(response.status_code, code, model_id, revision, about)
         if isinstance(error, httpx2.TimeoutException | TimeoutError):
-            return Transient("no answer in time")
+            return Transient("no answer in time", unreachable=isinstance(error, httpx2.ConnectTimeout))
         if isinstance(error, httpx2.TransportError):
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 return ModelUnavailable(
                     f"{self.endpoint} shows a certificate that this machine does not trust; set "
                     "SSL_CERT_FILE to the authority's certificate, or correct HF_ENDPOINT"
                 )
-            return Transient(_reason_of(error))
+            return Transient(_reason_of(error), unreachable=isinstance(error, httpx2.ConnectError))
         if isinstance(error, OSError) and error.errno in (errno.ECONNREFUSED, errno.ECONNRESET):
-            return Transient("connection failed")
+            return Transient("connection failed", unreachable=error.errno == errno.ECONNREFUSED)
         if isinstance(error, ValueError | KeyError | TypeError | errors.FileMetadataError):
             return ModelUnavailable(
                 f"{self.endpoint} answered about {about} with something that is no Hub's answer "

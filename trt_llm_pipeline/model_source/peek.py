@@ -15,8 +15,11 @@ from trt_llm_pipeline.files import read_regular
 from trt_llm_pipeline.model_source.hub import Hub, endpoint_of, is_offline
 from trt_llm_pipeline.model_source.model_types import ModelRequest
 from trt_llm_pipeline.model_source.record import read_record
+from trt_llm_pipeline.net.client import Client
+from trt_llm_pipeline.net.failures import HttpStatusError, transient_failure
 from trt_llm_pipeline.net.retrying import BRIEFLY
-from trt_llm_pipeline.net.stream import HttpStatusError, StopSwitch, open_stream, transient_failure
+from trt_llm_pipeline.net.stopping import StopSwitch
+from trt_llm_pipeline.redaction import token_of
 
 CONFIG_NAME = "config.json"
 _LARGEST = 4 << 20
@@ -53,7 +56,7 @@ def peek_config(
         env: HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are read from it.
 
     Raises:
-        ModelSourceError: it cannot be had now; the text says why, as the end of a sentence.
+        ModelSourceError: it cannot be read now; the text says why, as the end of a sentence.
     """
     folder = models_dir / request.model_id
     if _is_the_one(folder, request):
@@ -62,7 +65,7 @@ def peek_config(
         raise ModelUnavailable(f"{request.model_id} comes in a tar, which is not downloaded yet")
     if is_offline(env):
         raise ModelUnavailable(f"HF_HUB_OFFLINE is set and {request.model_id} is not on this machine")
-    hub = Hub(endpoint_of(env), token or env.get("HF_TOKEN") or None, BRIEFLY, lambda _line: None)
+    hub = Hub(endpoint_of(env), token or token_of(env), BRIEFLY, lambda _line: None)
     stop = StopSwitch()
     try:
         return _object(_within(_PATIENCE_S, stop, lambda: _get(hub, request, stop)))
@@ -89,7 +92,10 @@ def _is_the_one(folder: Path, request: ModelRequest) -> bool:
 def _get(hub: Hub, request: ModelRequest, stop: StopSwitch) -> bytes:
     url = hub.url_of(request.model_id, request.revision or "main", CONFIG_NAME)
     content = bytearray()
-    with open_stream(url, hub.headers(), stop, silence=_SILENCE_S) as answer:
+    with (
+        Client(stop, silence=_SILENCE_S) as client,
+        client.open(url, {**hub.headers(), "Accept-Encoding": "identity"}) as answer,
+    ):
         while piece := answer.read(_PIECE):
             content += piece
             if len(content) > _LARGEST:

@@ -73,9 +73,9 @@ class Record:
     stale: tuple[str, ...] = ()
     validators: Mapping[str, str] | None = None
 
-    def with_file(self, file: RecordedFile) -> Record:
-        """The same record with one file's entry replaced."""
-        return replace(self, files=tuple(file if entry.path == file.path else entry for entry in self.files))
+    def with_files(self, files: Mapping[str, RecordedFile]) -> Record:
+        """The same record with the entries of these files replaced; they are given by their paths."""
+        return replace(self, files=tuple(files.get(entry.path, entry) for entry in self.files))
 
 
 def books_of(folder: Path) -> Path:

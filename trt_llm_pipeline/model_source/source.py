@@ -17,6 +17,7 @@ from pathlib import Path
 from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable, WorkspaceError
 from trt_llm_pipeline.files import free_bytes
 from trt_llm_pipeline.model_source.choice import CACHE_FOLDER, choose_files
+from trt_llm_pipeline.model_source.file_source import no_room, write_error
 from trt_llm_pipeline.model_source.hub import Hub, Listing, endpoint_of, is_offline, offline_error
 from trt_llm_pipeline.model_source.model_types import (
     DownloadPlan,
@@ -25,6 +26,7 @@ from trt_llm_pipeline.model_source.model_types import (
     RemoteFile,
     Snapshot,
 )
+from trt_llm_pipeline.model_source.partial import recorded_bytes
 from trt_llm_pipeline.model_source.record import (
     Record,
     RecordedFile,
@@ -39,11 +41,13 @@ from trt_llm_pipeline.model_source.record import (
     remove_partial,
     write_record,
 )
-from trt_llm_pipeline.model_source.transfer import Transfer, Wanted, no_room, write_error
+from trt_llm_pipeline.model_source.transfer import Transfer, Wanted
+from trt_llm_pipeline.net.connection_limit import most_connections
 from trt_llm_pipeline.net.retrying import BRIEFLY, RetryLimits
 from trt_llm_pipeline.redaction import token_of
 from trt_llm_pipeline.units import in_words
 
+_RECORD_SECONDS = 1.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MODEL_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*/)?[A-Za-z0-9_][A-Za-z0-9._-]*")
 
@@ -64,22 +68,30 @@ def plan(
 ) -> DownloadPlan:
     """What `fetch` would download. Asks the source; writes nothing.
 
-    Args, raises: as `fetch`.
+    Args, raises: as `fetch`. A source that is down does not matter where a complete model is there.
     """
+    most_connections(env)
     folder = _folder(request.model_id, models_dir)
     if _is_users_own(folder):
         return DownloadPlan(request.model_id, "", "local", (), 0, 0)
     if request.tar_url is not None:
         from trt_llm_pipeline.model_source import tar
 
-        return tar.plan_tar(request, folder, limits=limits, log=log)
+        return tar.plan_tar(request, folder, limits=limits, log=log, env=env)
     record = read_record(folder)
     if (settled := _settled(folder, record, request, env)) is not None:
         return DownloadPlan(request.model_id, settled.revision, "hub", (), _bytes(settled.files), 0)
     if is_offline(env):
         raise offline_error(request.model_id)
-    hub = _hub(env, token, limits, log)
-    files, listing = _choose(hub, request)
+    usable = _complete(folder, record, request)
+    hub = _hub(env, token, BRIEFLY if usable is not None else limits, log)
+    try:
+        files, listing = _choose(hub, request)
+    except ModelUnavailable as error:
+        if usable is None:
+            raise
+        log(f"warning: {_not_asked(hub, request, usable)} ({error})")
+        return DownloadPlan(request.model_id, usable.revision, "hub", (), _bytes(usable.files), 0)
     missing = [file for file in files if matches(folder, _known(record, file)) is None]
     return _to_come(request, folder, listing, files, missing)
 
@@ -137,12 +149,15 @@ def fetch(
         WorkspaceError: a symbolic link lies where files should be written.
     """
     folder = _folder(request.model_id, models_dir)
+    connections = most_connections(env)
     if _is_users_own(folder):
         return _local(request, folder)
     if request.tar_url is not None:
         from trt_llm_pipeline.model_source import tar
 
-        return tar.fetch_tar(request, folder, log=log, progress=progress, before=before, limits=limits)
+        return tar.fetch_tar(
+            request, folder, log=log, progress=progress, before=before, limits=limits, env=env
+        )
     record = read_record(folder)
     if (settled := _settled(folder, record, request, env)) is not None:
         log(f"model {request.model_id}: complete at {settled.revision[:12]}; nothing to download")
@@ -158,18 +173,30 @@ def fetch(
     except ModelUnavailable as error:
         if usable is None:
             raise
-        warning = (
-            f"{hub.endpoint} could not be asked whether {request.model_id} has changed; the snapshot "
-            f"{usable.revision[:12]} that is here is used"
-        )
+        warning = _not_asked(hub, request, usable)
         log(f"warning: {warning} ({error})")
         return replace(_snapshot(request, folder, usable, 0), warnings=(warning,))
     try:
         return _download(
-            replace(hub, limits=limits), request, folder, record, files, listing, progress, before
+            replace(hub, limits=limits),
+            request,
+            folder,
+            record,
+            files,
+            listing,
+            progress,
+            before,
+            connections,
         )
     except OSError as error:
         raise write_error(error, folder, _bytes(files), request.model_id) from error
+
+
+def _not_asked(hub: Hub, request: ModelRequest, usable: Record) -> str:
+    return (
+        f"{hub.endpoint} could not be asked whether {request.model_id} has changed; the snapshot "
+        f"{usable.revision[:12]} that is here is used. HF_HUB_OFFLINE=1 uses it without asking"
+    )
 
 
 def _download(
@@ -181,6 +208,7 @@ def _download(
     listing: Listing,
     progress: Progress | None,
     before: Callable[[DownloadPlan], None] | None,
+    connections: int,
 ) -> Snapshot:
     check_no_links(folder, f"{partial_folder(folder).relative_to(folder)}/x")
     found = {file.path: matches(folder, _known(record, file)) for file in files}
@@ -216,12 +244,17 @@ def _download(
             f"{in_words(needed)} to download from {hub.endpoint}"
         )
 
-        def finished(file: RecordedFile) -> None:
-            nonlocal current
-            current = current.with_file(file)
-            write_record(folder, current)
+        in_place: dict[str, RecordedFile] = {}
+        started = written = time.monotonic()
 
-        started = time.monotonic()
+        def finished(file: RecordedFile) -> None:
+            """Once a second is enough: a file that the record does not know yet is found by its hash."""
+            nonlocal written
+            in_place[file.path] = file
+            if time.monotonic() - written >= _RECORD_SECONDS:
+                written = time.monotonic()
+                write_record(folder, current.with_files(in_place))
+
         received = Transfer(
             folder=folder,
             partial=partial_folder(folder),
@@ -231,7 +264,9 @@ def _download(
             log=hub.log,
             progress=progress,
             finished=finished,
+            connections=connections,
         ).run([Wanted(hub.url_of(request.model_id, listing.commit, file.path), file) for file in missing])
+        current = current.with_files(in_place)
         seconds = max(time.monotonic() - started, 1e-3)
         hub.log(
             f"model {request.model_id}: downloaded {in_words(received)} in {seconds:.1f} s "
@@ -327,7 +362,4 @@ def _bytes(files: Sequence[RecordedFile]) -> int:
 
 def _partial_bytes(folder: Path, file: RecordedFile) -> int:
     part = partial_folder(folder) / partial_name(file)
-    try:
-        return min(part.stat().st_size, file.size)
-    except OSError:
-        return 0
+    return recorded_bytes(part, file.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from trt_llm_pipeline.errors import (
 )
 from trt_llm_pipeline.files import disk_full, free_bytes, is_disk_full
 from trt_llm_pipeline.model_source.choice import CACHE_FOLDER
+from trt_llm_pipeline.model_source.hub import is_offline
 from trt_llm_pipeline.model_source.model_types import (
     DownloadPlan,
     ModelRequest,
@@ -39,9 +40,11 @@ from trt_llm_pipeline.model_source.record import (
     write_record,
 )
 from trt_llm_pipeline.model_source.tar_extract import Unpacked, unpack
-from trt_llm_pipeline.model_source.tar_reader import Fetcher, uncompressed
+from trt_llm_pipeline.model_source.tar_reader import uncompressed
+from trt_llm_pipeline.net.connection_limit import most_connections
+from trt_llm_pipeline.net.failures import HttpStatusError
+from trt_llm_pipeline.net.read_ahead import ReadAhead, Wording
 from trt_llm_pipeline.net.retrying import BRIEFLY, RetryLimits
-from trt_llm_pipeline.net.stream import HttpStatusError
 from trt_llm_pipeline.units import in_words
 
 # Left free on the disk, whatever the archive says.
@@ -50,22 +53,83 @@ _TICK = 0.1
 
 
 def plan_tar(
-    request: ModelRequest, folder: Path, *, limits: RetryLimits, log: Callable[[str], None]
+    request: ModelRequest,
+    folder: Path,
+    *,
+    limits: RetryLimits,
+    log: Callable[[str], None],
+    env: Mapping[str, str],
 ) -> DownloadPlan:
-    """What `fetch_tar` would download; reads the answer's headers only, and writes nothing."""
+    """What `fetch_tar` would download; reads the answer's head only, and writes nothing."""
     url, shown = _address(request)
-    with Fetcher(url, shown, limits=limits, log=log, refused=_refusal(shown)) as fetcher:
-        fetcher.raise_if_failed()
-        size = fetcher.length or 0
-        record = _complete(folder, shown)
-        if record is not None and _same(record, fetcher.validators):
-            return DownloadPlan(request.model_id, record.revision, "tar", (), size, 0)
-        return _to_come(request, shown, fetcher)
+    known = _complete(folder, shown)
+    if known is not None and is_offline(env):
+        return _nothing_to_come(request, known)
+    reader = _reader(url, shown, known, limits, log, env)
+    try:
+        reader.open()
+    except ModelUnavailable as error:
+        if known is None:
+            raise
+        log(f"warning: {_not_asked(shown)} ({error})")
+        return _nothing_to_come(request, known)
+    with reader:
+        if known is not None and _same(known, validators_of(reader.headers)):
+            return _nothing_to_come(request, known)
+        return _to_come(request, shown, reader)
 
 
-def _to_come(request: ModelRequest, shown: str, fetcher: Fetcher) -> DownloadPlan:
-    size = fetcher.length or 0
-    revision = fetcher.headers.get("etag", "").strip('"')
+def _reader(
+    url: str,
+    shown: str,
+    known: Record | None,
+    limits: RetryLimits,
+    log: Callable[[str], None],
+    env: Mapping[str, str],
+) -> ReadAhead:
+    if is_offline(env):
+        raise ModelUnavailable(
+            f"HF_HUB_OFFLINE is set and the model from {shown} is not on this machine, or not all of it. "
+            "Unset HF_HUB_OFFLINE, or put the model into the workspace's models folder"
+        )
+    return ReadAhead(
+        url,
+        Wording(shown, _unavailable, _refusal(shown)),
+        limits=limits,
+        # With a complete model at hand, a server that is down is not waited for.
+        opening=limits if known is None else BRIEFLY,
+        log=log,
+        connections=most_connections(env),
+    )
+
+
+def _unavailable(sentence: str) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"{sentence}. Check the address and the network, and run the build again later. With a complete "
+        "model in the workspace, HF_HUB_OFFLINE=1 builds without asking"
+    )
+
+
+def _not_asked(shown: str) -> str:
+    return (
+        f"{shown} could not be asked whether it has changed; the model that is here is used. "
+        "HF_HUB_OFFLINE=1 uses it without asking"
+    )
+
+
+def validators_of(headers: Mapping[str, str]) -> dict[str, str]:
+    """What tells one version of the file from another: ETag, Last-Modified, Content-Length."""
+    return {name: headers[name] for name in ("etag", "last-modified", "content-length") if name in headers}
+
+
+def _nothing_to_come(request: ModelRequest, known: Record) -> DownloadPlan:
+    size = int((known.validators or {}).get("content-length", 0))
+    return DownloadPlan(request.model_id, known.revision, "tar", (), size, 0)
+
+
+def _to_come(request: ModelRequest, shown: str, reader: ReadAhead) -> DownloadPlan:
+    size = reader.length or 0
+    revision = reader.headers.get("etag", "").strip('"')
     file = RemoteFile(shown.rpartition("/")[2], size)
     return DownloadPlan(request.model_id, revision, "tar", (file,), size, size)
 
@@ -78,6 +142,7 @@ def fetch_tar(
     progress: Progress | None,
     before: Callable[[DownloadPlan], None] | None,
     limits: RetryLimits,
+    env: Mapping[str, str],
 ) -> Snapshot:
     """Downloads and unpacks; what was there before stays until the new model is whole.
 
@@ -90,23 +155,29 @@ def fetch_tar(
     """
     url, shown = _address(request)
     known = _complete(folder, shown)
-    opening = limits if known is None else BRIEFLY
     started = time.monotonic()
-    with Fetcher(url, shown, limits=limits, log=log, refused=_refusal(shown), opening=opening) as fetcher:
-        if known is not None:
-            try:
-                fetcher.raise_if_failed()
-            except ModelUnavailable:
-                warning = f"{shown} could not be asked whether it has changed; the model that is here is used"
-                log(f"warning: {warning}")
-                return Snapshot(request.model_id, known.revision, folder, "tar", 0, (warning,))
-            if _same(known, fetcher.validators):
-                log(f"model {request.model_id}: {shown} is complete here; nothing to download")
-                return Snapshot(request.model_id, known.revision, folder, "tar", 0, ())
-        fetcher.raise_if_failed()
-        size = "of unknown size" if fetcher.length is None else in_words(fetcher.length)
+
+    def used_as_it_is(record: Record, *warnings: str) -> Snapshot:
+        return Snapshot(request.model_id, record.revision, folder, "tar", 0, warnings)
+
+    if known is not None and is_offline(env):
+        log(f"model {request.model_id}: {shown} is complete here; nothing to download")
+        return used_as_it_is(known)
+    reader = _reader(url, shown, known, limits, log, env)
+    try:
+        reader.open()
+    except ModelUnavailable as error:
+        if known is None:
+            raise
+        log(f"warning: {_not_asked(shown)} ({error})")
+        return used_as_it_is(known, _not_asked(shown))
+    with reader:
+        if known is not None and _same(known, validators_of(reader.headers)):
+            log(f"model {request.model_id}: {shown} is complete here; nothing to download")
+            return used_as_it_is(known)
+        size = "of unknown size" if reader.length is None else in_words(reader.length)
         if before is not None:
-            before(_to_come(request, shown, fetcher))
+            before(_to_come(request, shown, reader))
         log(f"model {request.model_id}: {size} to download and unpack from {shown}")
         staging = unpacking_folder(folder)
         check_no_links(folder, f"{staging.relative_to(folder)}/x")
@@ -114,9 +185,9 @@ def fetch_tar(
         shutil.rmtree(staging, ignore_errors=True)
         try:
             staging.mkdir(parents=True)
-            unpacked = _unpack(fetcher, staging, shown, progress)
-            revision = f"sha256:{fetcher.sha256}"
-            _settle(request, folder, shown, fetcher, unpacked, revision)
+            unpacked = _unpack(reader, staging, shown, progress)
+            revision = f"sha256:{reader.sha256}"
+            _settle(request, folder, shown, validators_of(reader.headers), unpacked, revision)
         except OSError as error:
             raise _translated(error, folder, shown) from error
         finally:
@@ -125,7 +196,7 @@ def fetch_tar(
                 shutil.rmtree(folder, ignore_errors=True)
                 with contextlib.suppress(OSError):
                     folder.parent.rmdir()
-        received = fetcher.received
+        received = reader.received
     seconds = max(time.monotonic() - started, 1e-3)
     log(
         f"model {request.model_id}: downloaded {in_words(received)} and unpacked "
@@ -134,24 +205,29 @@ def fetch_tar(
     return Snapshot(request.model_id, revision, folder, "tar", received, ())
 
 
-def _unpack(fetcher: Fetcher, staging: Path, shown: str, progress: Progress | None) -> Unpacked:
+def _unpack(reader: ReadAhead, staging: Path, shown: str, progress: Progress | None) -> Unpacked:
     told = 0.0
 
     def tick(final: bool = False) -> None:
         nonlocal told
         if progress is not None and (final or time.monotonic() - told >= _TICK):
             told = time.monotonic()
-            progress(fetcher.received, fetcher.length)
+            progress(reader.done, reader.length)
 
     room = max(0, free_bytes(staging) - _SPARE_BYTES)
-    chunks = uncompressed(fetcher.chunks(), shown)
+    chunks = uncompressed(reader.chunks(tick), shown)
     unpacked = unpack(chunks, staging, shown, most_bytes=room, tick=tick)
     tick(final=True)
     return unpacked
 
 
 def _settle(
-    request: ModelRequest, folder: Path, shown: str, fetcher: Fetcher, unpacked: Unpacked, revision: str
+    request: ModelRequest,
+    folder: Path,
+    shown: str,
+    validators: Mapping[str, str],
+    unpacked: Unpacked,
+    revision: str,
 ) -> None:
     """Moves the unpacked files to their places. The record says `complete` only after the last one."""
     before = read_record(folder)
@@ -167,7 +243,7 @@ def _settle(
         complete=False,
         files=tuple(_recorded(unpacked, path) for path in paths),
         stale=tuple(path for path in dict.fromkeys(earlier) if path not in paths),
-        validators=fetcher.validators,
+        validators=validators,
     )
     write_record(folder, record)
     remove_files(folder, record.stale)
@@ -199,7 +275,7 @@ def _complete(folder: Path, shown: str) -> Record | None:
     return all_match(folder, record)
 
 
-def _same(record: Record, validators: dict[str, str]) -> bool:
+def _same(record: Record, validators: Mapping[str, str]) -> bool:
     """Whether the server still has what the record was made from; not sure is no."""
     if "etag" in validators:
         return dict(record.validators or {}) == validators

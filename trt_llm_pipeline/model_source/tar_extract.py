@@ -31,7 +31,7 @@ _BLOCK = 512
 class TarStream:
     """A forward-only file over an iterator of chunks, as much of one as `tarfile.TarFile` needs."""
 
-    def __init__(self, chunks: Iterator[bytes], shown: str) -> None:
+    def __init__(self, chunks: Iterator[bytes | memoryview], shown: str) -> None:
         self._chunks = chunks
         self._shown = shown
         self._chunk = memoryview(b"")
@@ -91,7 +91,12 @@ class Unpacked:
 
 
 def unpack(
-    chunks: Iterator[bytes], folder: Path, shown: str, *, most_bytes: int, tick: Callable[[], None]
+    chunks: Iterator[bytes | memoryview],
+    folder: Path,
+    shown: str,
+    *,
+    most_bytes: int,
+    tick: Callable[[], None],
 ) -> Unpacked:
     """Unpacks into an empty folder.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,16 +126,25 @@ def request(plan: Plan) -> ModelRequest:
 
 
 def preview(
-    validated: Validated, settings: Settings, token: str | None = None, gpu: Device | None = None
+    validated: Validated,
+    settings: Settings,
+    token: str | None = None,
+    *,
+    gpu: Device | None = None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Preview:
     """Asks the model's source what would be downloaded, and puts everything together.
+
+    Args:
+        validated, settings, token: as for `pipeline.build`.
+        log: is told when the source does not answer and is asked again.
 
     Raises:
         ModelSourceError: the source has no such model, or cannot be asked.
     """
     plan = validated.plan
     token = settings.hub_token(token, plan.config.hf_token)
-    download = model_source.plan(request(plan), plan.workspace.models, token=token, env=settings.env)
+    download = model_source.plan(request(plan), plan.workspace.models, token=token, env=settings.env, log=log)
     cached = _cached(validated, download, settings)
     expected = {**plan.expected_dirs(), **cached}
     steps = tuple(

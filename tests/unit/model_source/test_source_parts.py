@@ -1,17 +1,11 @@
-"""When a source is asked again, what an error means, and what the books of a model say."""
+"""What the books of a model say."""
 
 from __future__ import annotations
 
-import errno
-import http.client
 import json
 import os
-import ssl
 import subprocess
 import sys
-import urllib.error
-from datetime import datetime, timedelta, timezone
-from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -29,124 +23,6 @@ from trt_llm_pipeline.model_source.record import (
     remove_files,
     write_record,
 )
-from trt_llm_pipeline.net.retrying import Patience, RetryLimits
-from trt_llm_pipeline.net.stream import (
-    HttpStatusError,
-    Stopped,
-    StopSwitch,
-    Transient,
-    open_stream,
-    parse_retry_after,
-    run_interruptibly,
-    transient_failure,
-)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class TestPatience:
-    def test_waits_double_up_to_the_longest(self) -> None:
-        patience = Patience(RetryLimits(attempts=8, first_wait=1, longest_wait=10, patience=1e9), Clock())
-        waits = [patience.next_wait(Transient("x")) for _ in range(8)]
-        assert waits == [1, 2, 4, 8, 10, 10, 10, None]
-
-    def test_new_bytes_make_it_forget(self) -> None:
-        patience = Patience(RetryLimits(attempts=3), Clock())
-        assert [patience.next_wait(Transient("x")) for _ in range(3)] == [1, 2, None]
-        patience.progressed()
-        assert patience.next_wait(Transient("x")) == 1
-
-    def test_time_without_a_byte_is_bounded_in_all(self) -> None:
-        clock = Clock()
-        patience = Patience(RetryLimits(attempts=100, patience=60), clock)
-        assert patience.next_wait(Transient("x")) == 1
-        clock.now = 59.5
-        assert patience.next_wait(Transient("x")) is None
-
-    def test_a_longer_wait_that_the_server_asks_for_is_granted(self) -> None:
-        patience = Patience(RetryLimits(patience=60), Clock())
-        assert patience.next_wait(Transient("x", retry_after=45)) == 45
-        assert patience.next_wait(Transient("x", retry_after=61)) is None
-
-    def test_the_defaults_end_within_a_few_minutes(self) -> None:
-        clock = Clock()
-        patience = Patience(RetryLimits(), clock)
-        while (wait := patience.next_wait(Transient("stalled"))) is not None:
-            clock.now += wait + RetryLimits().silence
-        assert clock.now <= 360
-
-
-class TestTransient:
-    @pytest.mark.parametrize(
-        "error",
-        [
-            TimeoutError(),
-            ConnectionResetError(),
-            ConnectionRefusedError(),
-            BrokenPipeError(),
-            http.client.RemoteDisconnected(),
-            http.client.IncompleteRead(b""),
-            http.client.BadStatusLine(""),
-            OSError(errno.ENETUNREACH, ""),
-            ssl.SSLEOFError(),
-            urllib.error.URLError(ConnectionRefusedError()),
-            urllib.error.URLError(TimeoutError()),
-            *(HttpStatusError(status, {}, "u") for status in (408, 429, 500, 502, 503, 504)),
-        ],
-        ids=repr,
-    )
-    def test_what_may_heal(self, error: Exception) -> None:
-        assert isinstance(transient_failure(error), Transient)
-
-    @pytest.mark.parametrize(
-        "error",
-        [
-            OSError(errno.ENOSPC, ""),
-            PermissionError(),
-            ssl.SSLCertVerificationError(),
-            urllib.error.URLError(ssl.SSLCertVerificationError()),
-            urllib.error.URLError("unknown url type: x"),
-            ValueError(),
-            *(HttpStatusError(status, {}, "u") for status in (400, 401, 403, 404, 410, 416, 501)),
-        ],
-        ids=repr,
-    )
-    def test_what_cannot(self, error: Exception) -> None:
-        assert transient_failure(error) is None
-
-    def test_retry_after_is_read_as_seconds_or_as_a_date(self) -> None:
-        assert parse_retry_after("120") == 120
-        assert parse_retry_after(None) is None
-        assert parse_retry_after("") is None
-        assert parse_retry_after("soon") is None
-        later = datetime.now(timezone.utc) + timedelta(seconds=90)
-        assert parse_retry_after(format_datetime(later, usegmt=True)) == pytest.approx(90, abs=3)
-        assert parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-
-
-class TestStopping:
-    def test_a_thrown_switch_refuses_waits_and_connections(self) -> None:
-        stop = StopSwitch()
-        stop.throw()
-        with pytest.raises(Stopped):
-            stop.wait(60)
-        with pytest.raises(Stopped):
-            stop.check()
-
-    def test_an_interruptible_call_hands_over_value_and_error(self) -> None:
-        assert run_interruptibly(lambda: 7) == 7
-        with pytest.raises(ZeroDivisionError):
-            run_interruptibly(lambda: 1 // 0)
-
-    def test_only_http_is_opened(self) -> None:
-        with pytest.raises(ModelSourceError, match="http"):
-            open_stream("file:///etc/passwd", {}, StopSwitch(), silence=1)
 
 
 def record(*files: RecordedFile, **changes: object) -> Record:

@@ -9,10 +9,12 @@ reads from the answers.
 
 from trt_llm_pipeline.testing.hub.answers import RequestRecord
 from trt_llm_pipeline.testing.hub.faults import Fault
+from trt_llm_pipeline.testing.hub.link import Link
 from trt_llm_pipeline.testing.hub.server import HubServer
 
 __all__ = [
     "Fault",
     "HubServer",
+    "Link",
     "RequestRecord",
 ]

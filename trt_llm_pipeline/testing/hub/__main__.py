@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from trt_llm_pipeline.testing.hub.link import Link
 from trt_llm_pipeline.testing.hub.server import HubServer
 
 
@@ -30,13 +31,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--gated", action="append", default=[], metavar="ID", help="models that need a token")
     parser.add_argument("--token", action="append", default=[], help="a token that the Hub knows")
+    parser.add_argument("--megabytes-per-second", type=float, help="what one connection carries at most")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument(
+        "--cut-share", type=float, default=0.0, help="of connections, cut at a random byte: 0 to 1"
+    )
     options = parser.parse_args(arguments)
+    speed = options.megabytes_per_second
+    link = Link(None if speed is None else speed * 1e6, options.latency, options.cut_share)
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with tempfile.TemporaryDirectory(prefix="tiny-models-") as scratch:
-        hub = HubServer(options.root, tokens=options.token, host=options.host, port=options.port)
+        hub = HubServer(options.root, tokens=options.token, host=options.host, port=options.port, link=link)
         for assignment in options.model:
             model_id, _, recipe = assignment.partition("=")
             if recipe not in RECIPES:

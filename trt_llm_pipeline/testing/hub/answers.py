@@ -19,6 +19,7 @@ from typing import BinaryIO, Protocol, cast
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from trt_llm_pipeline.testing.hub.faults import Fault, FaultBook
+from trt_llm_pipeline.testing.hub.link import LinkState
 from trt_llm_pipeline.testing.hub.repository import (
     MAIN,
     Commit,
@@ -54,6 +55,7 @@ class _Hub(Protocol):
     """What is served; see `HubServer`."""
 
     faults: FaultBook
+    line: LinkState
     tokens: frozenset[str]
 
     @property
@@ -103,6 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.server.connections.add(self.connection)
+        line = self.server.hub.line
+        self._to_be_cut = line.is_cut()
+        time.sleep(line.link.latency)
 
     def finish(self) -> None:
         self.server.connections.discard(self.connection)
@@ -130,6 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         hub.record(RequestRecord(self.command, path, parts.query, headers))
         fault = hub.faults.take(self.command, path)
+        time.sleep(hub.line.link.latency)
         try:
             if fault is not None and fault.kind == "status":
                 return self._fail(fault)
@@ -275,6 +281,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_blob(
         self, source: Path | bytes, size: int, headers: Mapping[str, str], fault: Fault | None
     ) -> None:
+        line = self.server.hub.line
+        if not line.admit():
+            raise _Refused(503, "", "too many downloads at once")
+        try:
+            self._send_admitted(source, size, headers, fault)
+        finally:
+            line.leave()
+
+    def _send_admitted(
+        self, source: Path | bytes, size: int, headers: Mapping[str, str], fault: Fault | None
+    ) -> None:
         start, end, status = self._range(size, headers["ETag"], fault)
         if status == 416:
             self._send_head(416, {"Content-Range": f"bytes */{size}", "Content-Length": "0"})
@@ -295,7 +312,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as stream:
             self._send_body(cast(BinaryIO, stream), start, end, fault)
-        self.wfile.write(bytes(extra))
+        if extra:
+            self.wfile.write(bytes(extra))
 
     def _range(self, size: int, etag: str, fault: Fault | None) -> tuple[int, int, int]:
         match = _RANGE.match(self.headers.get("Range") or "")
@@ -308,21 +326,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_body(self, stream: BinaryIO, start: int, end: int, fault: Fault | None) -> None:
         self.wfile.flush()
+        line = self.server.hub.line
         kind = None if fault is None else fault.kind
         if fault is None or kind in ("short", "longer", "ignore_range"):
-            self.connection.sendfile(stream, start, end - start)
+            if self._to_be_cut:
+                line.send(self.connection, stream, start, line.cut_after(start, end))
+                self._reset()
+            else:
+                line.send(self.connection, stream, start, end)
             return
         if kind in ("reset", "stall"):
             stop = min(end, max(start, fault.after))
             if stop > start:
-                self.connection.sendfile(stream, start, stop - start)
+                line.send(self.connection, stream, start, stop)
             if kind == "stall":
                 self._wait(fault.seconds)
+                self.close_connection = True
             else:
-                linger = struct.pack("ii", 1, 0)
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                self.connection.close()
-            self.close_connection = True
+                self._reset()
             return
         stream.seek(start)
         place = start
@@ -335,6 +356,12 @@ class _Handler(BaseHTTPRequestHandler):
             place += len(chunk)
             if kind == "slow":
                 time.sleep(0.05)
+
+    def _reset(self) -> None:
+        linger = struct.pack("ii", 1, 0)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.connection.close()
+        self.close_connection = True
 
     def _wait(self, seconds: float) -> None:
         """Sleeps, but not longer than the client or the server stays."""

@@ -10,6 +10,7 @@ from types import TracebackType
 
 from trt_llm_pipeline.testing.hub.answers import RequestRecord, make_server
 from trt_llm_pipeline.testing.hub.faults import FaultBook
+from trt_llm_pipeline.testing.hub.link import Link, LinkState
 from trt_llm_pipeline.testing.hub.repository import MAIN, Repository, files_of
 
 
@@ -21,6 +22,7 @@ class HubServer:
             for, and served as revision `main`. None where all are added by hand.
         tokens: tokens that the Hub knows; any other token is answered with 401.
         host, port: where to listen; port 0 picks a free one.
+        link: what connections to it are like.
     """
 
     def __init__(
@@ -30,7 +32,9 @@ class HubServer:
         tokens: Iterable[str] = (),
         host: str = "127.0.0.1",
         port: int = 0,
+        link: Link = Link(),  # noqa: B008  frozen
     ) -> None:
+        self.line = LinkState(link)
         self.tokens = frozenset(tokens)
         self.faults = FaultBook()
         self._root = repositories_root

@@ -1,0 +1,257 @@
+"""The HTTP client for everything that is fetched: model files, tars, configs and archives by address.
+
+It is `http.client` with connections that are kept open, followed redirects and sockets that another thread
+can shut down. CPU time of each client against the same loopback server, best of three on a busy machine:
+
+| | 1 GB, written to a file | a request for a small file |
+|---|---|---|
+| this one | 0.6 s | 0.18 ms |
+| urllib3 2.8, `readinto` | 0.5 s | 0.24 ms |
+| httpx2 2.16, `iter_raw` | 1.5 s | 0.39 ms |
+
+Large files decide nothing between the first two: both let the kernel write into memory that is used again and
+again. Small ones do, and so does the socket: it is opened in one place (`connection.dial`), where its address
+can be checked, and it is at hand to be shut down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ssl
+import string
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from urllib.parse import quote, urljoin, urlsplit
+
+from trt_llm_pipeline.errors import ModelSourceError
+from trt_llm_pipeline.net.connection import Connection, Dial, Origin, dial, origin_of, tls_context
+from trt_llm_pipeline.net.failures import HttpStatusError
+from trt_llm_pipeline.net.stopping import StopSwitch
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MOST_REDIRECTS = 10
+_SECRET_HEADERS = frozenset({"authorization", "cookie"})
+# What is at hand is given on when nothing more came for this long, or after the longest time in all.
+_LULL_SECONDS = 0.05
+_GATHER_SECONDS = 0.25
+# Up to here the buffer that http.client read the head with may hold bytes of the body.
+_HEAD_BUFFER = 8192
+_REUSE_LEFTOVER = 1 << 16
+
+
+class Response:
+    """An open answer's body.
+
+    Attributes:
+        status: the HTTP status.
+        headers: names in lower case.
+        url: where it came from, after all redirects.
+        length: bytes that the body has, where it is said.
+    """
+
+    def __init__(self, client: Client, connection: Connection, response: http.client.HTTPResponse, url: str):
+        self._client, self._connection, self._response = client, connection, response
+        self._sock = connection.sock
+        self.status = response.status
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        self.url = url
+        self.length = response.length if response.length is not None and not response.chunked else None
+        self._left = self.length
+        self._past_head = False
+
+    def receive(self, into: memoryview) -> int:
+        """Fills the memory as far as bytes flow, waiting for the first; returns how many, 0 at the end."""
+        if self._left is None:
+            piece = self._response.read1(len(into))
+            into[: len(piece)] = piece
+            return len(piece)
+        into = into[: self._left]
+        if not into:
+            return 0
+        count = self._read_head(into) if not self._past_head else self._receive(into)
+        self._left -= count
+        return count
+
+    def read(self, most: int) -> bytes:
+        """The same as bytes."""
+        buffer = memoryview(bytearray(most))
+        return bytes(buffer[: self.receive(buffer)])
+
+    def _read_head(self, into: memoryview) -> int:
+        self._past_head = len(into) > _HEAD_BUFFER
+        return int(self._response.fp.readinto1(into))
+
+    def _receive(self, into: memoryview) -> int:
+        sock = self._sock
+        if sock is None:
+            raise RuntimeError("an answer without a connection")
+        count = sock.recv_into(into)
+        if not count or count == len(into):
+            return count
+        silence = sock.gettimeout()
+        started = time.monotonic()
+        sock.settimeout(_LULL_SECONDS)
+        try:
+            while count < len(into) and time.monotonic() - started < _GATHER_SECONDS:
+                more = sock.recv_into(into[count:])
+                if not more:
+                    break
+                count += more
+        except (OSError, ValueError):
+            pass  # what it is will show at the next call; these bytes are good
+        finally:
+            sock.settimeout(silence)
+        return count
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Keeps the connection where the body was read to its end, else closes it."""
+        whole = self._response.isclosed() if self._left is None else not self._left
+        reusable = whole and not self._response.will_close
+        self._response.close()
+        self._client.give_back(self._connection, reusable=reusable)
+
+
+class Client:
+    """Sends GETs. One for everything that is fetched together, in as many threads as one likes.
+
+    Args:
+        stop: shuts every connection down when thrown.
+        silence: seconds without a byte after which a request fails, connecting included.
+        opener: opens sockets; see `connection.dial`.
+    """
+
+    def __init__(self, stop: StopSwitch, *, silence: float, opener: Dial = dial) -> None:
+        self._stop = stop
+        self.silence = silence
+        self._opener = opener
+        self._lock = threading.Lock()
+        self._idle: defaultdict[Origin, list[Connection]] = defaultdict(list)
+        self._closed = False
+        self._context: ssl.SSLContext | None = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._closed = True
+            idle = [connection for connections in self._idle.values() for connection in connections]
+            self._idle.clear()
+        for connection in idle:
+            connection.close()
+
+    def open(self, url: str, headers: Mapping[str, str]) -> Response:
+        """Sends a GET and returns the answer as soon as its head is there.
+
+        Args:
+            url: http or https; redirects are followed, to http and https only.
+            headers: Authorization among them is not sent to another origin.
+
+        Raises:
+            HttpStatusError: the status is 400 or more.
+            Stopped: the switch was thrown.
+            OSError, http.client.HTTPException: the network failed.
+            ModelSourceError: the URL, or one that it redirects to, is not an http(s) address.
+        """
+        sent = dict(headers)
+        for _ in range(_MOST_REDIRECTS + 1):
+            origin = _checked_origin(url)
+            try:
+                response = self._ask(origin, url, sent)
+            except BaseException:
+                self._stop.check()
+                raise
+            place = response.headers.get("location")
+            if response.status in _REDIRECTS and place:
+                _drain(response)
+                # Servers put spaces and other characters into Location that no address may hold.
+                url_before, url = url, urljoin(url, quote(place, safe=string.punctuation))
+                _checked_origin(url)
+                sent = headers_for(url, sent, meant_for=url_before)
+                continue
+            if response.status < 300:
+                return response
+            _drain(response)
+            raise HttpStatusError(response.status, response.headers, without_query(url))
+        raise HttpStatusError(response.status, response.headers, without_query(url))
+
+    def give_back(self, connection: Connection, *, reusable: bool) -> None:
+        """For `Response`: the connection is no longer needed."""
+        if connection.sock is not None:
+            self._stop.release(connection.sock)
+        with self._lock:
+            if reusable and not self._closed and not self._stop.thrown:
+                self._idle[connection.origin].append(connection)
+                return
+        connection.close()
+
+    def _ask(self, origin: Origin, url: str, headers: Mapping[str, str]) -> Response:
+        while True:
+            connection = self._connection(origin)
+            try:
+                connection.attach(self._stop.hold)
+                connection.silence(self.silence)
+                target = url.partition("#")[0] if connection.absolute else _target(url)
+                answer = connection.request(target, {**headers, **connection.extra_headers})
+            except BaseException as error:
+                self.give_back(connection, reusable=False)
+                self._stop.check()
+                # The server may close a connection that was idle just when it is used again.
+                if connection.used and isinstance(error, ConnectionError | http.client.BadStatusLine):
+                    continue
+                raise
+            connection.used = True
+            return Response(self, connection, answer, url)
+
+    def _connection(self, origin: Origin) -> Connection:
+        with self._lock:
+            if self._idle[origin]:
+                return self._idle[origin].pop()
+        return Connection(origin, self._tls, self._opener, self.silence)
+
+    def _tls(self) -> ssl.SSLContext:
+        with self._lock:
+            if self._context is None:
+                self._context = tls_context()
+            return self._context
+
+
+def headers_for(url: str, headers: Mapping[str, str], *, meant_for: str) -> dict[str, str]:
+    """What of the headers that are meant for one address may be sent to another."""
+    if origin_of(url) == origin_of(meant_for):
+        return dict(headers)
+    return {name: value for name, value in headers.items() if name.lower() not in _SECRET_HEADERS}
+
+
+def without_query(url: str) -> str:
+    """The address as it may be shown: a signed address's query is a secret."""
+    return url.partition("#")[0].partition("?")[0]
+
+
+def _target(url: str) -> str:
+    parts = urlsplit(url)
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+def _checked_origin(url: str) -> Origin:
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ModelSourceError(f"{without_query(url)} is not an http:// or https:// address; use one")
+    try:
+        return origin_of(url)
+    except ValueError as error:
+        raise ModelSourceError(f"{without_query(url)} is not a valid address: {error}") from None
+
+
+def _drain(response: Response) -> None:
+    """Reads a short body to its end, so that the connection can be used again."""
+    with response:
+        if response.length is not None and response.length <= _REUSE_LEFTOVER:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                while response.read(_REUSE_LEFTOVER):
+                    pass

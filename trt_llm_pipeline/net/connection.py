@@ -1,0 +1,161 @@
+"""Opening connections: the one place where a socket is made, with TLS and proxies on top."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import socket
+import ssl
+import urllib.request
+from collections.abc import Callable
+from typing import Any, Protocol
+from urllib.parse import SplitResult, unquote, urlsplit
+
+Origin = tuple[str, str, int]
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Dial(Protocol):
+    """Opens a TCP connection to a host; `hold` is given each socket before it connects."""
+
+    def __call__(
+        self, host: str, port: int, timeout: float, hold: Callable[[socket.socket], None]
+    ) -> socket.socket: ...
+
+
+def dial(host: str, port: int, timeout: float, hold: Callable[[socket.socket], None]) -> socket.socket:
+    """Looks the name up and connects to the first of its addresses that answers.
+
+    Every connection of the service that fetches something is opened here.
+
+    Args:
+        host: a name or an address.
+        port: TCP.
+        timeout: seconds for each address; stays the socket's.
+        hold: is given each socket before it connects, so that another thread can shut it down.
+
+    Raises:
+        OSError: the name cannot be looked up, or none of the addresses can be connected to.
+    """
+    problem: OSError = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(timeout)
+            hold(connection)
+            connection.connect(address)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return connection
+        except OSError as error:
+            connection.close()
+            problem = error
+        except BaseException:
+            connection.close()
+            raise
+    raise problem
+
+
+def origin_of(url: str) -> Origin:
+    """Scheme, host and port; two addresses with the same ones may see each other's credentials.
+
+    Raises:
+        ValueError: the port is not a number, or there is no host.
+    """
+    parts = urlsplit(url)
+    if not parts.hostname:
+        raise ValueError("there is no host in it")
+    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+
+
+def proxy_for(origin: Origin) -> SplitResult | None:
+    """The proxy that the environment names for an origin (http_proxy, https_proxy, no_proxy)."""
+    scheme, host, port = origin
+    address = urllib.request.getproxies().get(scheme)
+    if not address or urllib.request.proxy_bypass(f"{host}:{port}") or urllib.request.proxy_bypass(host):
+        return None
+    return urlsplit(address if "://" in address else f"http://{address}")
+
+
+def proxy_authorization(proxy: SplitResult) -> dict[str, str]:
+    """The header for a proxy with a user name in its address."""
+    if proxy.username is None:
+        return {}
+    user = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(user.encode()).decode()}"}
+
+
+def tls_context() -> ssl.SSLContext:
+    """The system's certificates, or certifi's in a slim image without any."""
+    context = ssl.create_default_context()
+    if not context.get_ca_certs() and not context.cert_store_stats()["x509_ca"]:
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    return context
+
+
+class Connection:
+    """A connection to an origin, kept open between requests.
+
+    Args:
+        origin: what to connect to.
+        context: gives the TLS settings when they are needed.
+        opener: see `dial`.
+        silence: seconds without a byte after which reading fails, and the limit for connecting.
+    """
+
+    def __init__(
+        self, origin: Origin, context: Callable[[], ssl.SSLContext], opener: Dial, silence: float
+    ) -> None:
+        scheme, host, port = origin
+        self.origin = origin
+        self.used = False
+        self.sock: socket.socket | None = None
+        self._hold: Callable[[socket.socket], None] = lambda _: None
+        self._opener = opener
+        proxy = proxy_for(origin)
+        # A proxy for http is given the whole address; through one for https a tunnel is laid.
+        self.absolute = proxy is not None and scheme == "http"
+        self.extra_headers = proxy_authorization(proxy) if proxy is not None and self.absolute else {}
+        near = (host, port) if proxy is None else (proxy.hostname or "", proxy.port or 80)
+        self.http: http.client.HTTPConnection
+        if scheme == "https":
+            self.http = http.client.HTTPSConnection(*near, timeout=silence, context=context())
+        else:
+            self.http = http.client.HTTPConnection(*near, timeout=silence)
+        if proxy is not None and scheme == "https":
+            self.http.set_tunnel(host, port, proxy_authorization(proxy))
+        connection: Any = self.http
+        connection._create_connection = self._open
+
+    def attach(self, hold: Callable[[socket.socket], None]) -> None:
+        """From now on `hold` is given the connection's socket."""
+        self._hold = hold
+        if self.sock is not None:
+            hold(self.sock)
+
+    def silence(self, seconds: float) -> None:
+        """Sets the time without a byte after which reading fails."""
+        self.http.timeout = seconds
+        if self.http.sock is not None:
+            self.http.sock.settimeout(seconds)
+
+    def request(self, target: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+        """Sends a GET and reads the answer's head."""
+        if self.http.sock is None:
+            self.http.connect()
+            if self.http.sock is not None:  # with TLS it is another one now
+                # Kept here, because http.client forgets it when the server says that it will close.
+                self.sock = self.http.sock
+                self._hold(self.sock)
+        self.http.request("GET", target, headers=headers)
+        return self.http.getresponse()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.http.close()
+
+    def _open(self, address: tuple[str, int], timeout: float, _source: object = None) -> socket.socket:
+        self.sock = self._opener(address[0], address[1], timeout, self._hold)
+        return self.sock
