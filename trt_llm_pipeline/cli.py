@@ -168,12 +168,30 @@ def inspect(
         str | None, typer.Option(help="The TensorRT-LLM release that will serve it: 0.9.0.")
     ] = None,
     world_size: Annotated[int | None, typer.Option(min=1, help="WORLD_SIZE there.")] = None,
+    write_config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write what serving needs there: config.yaml, fill_template_values."
+        ),
+    ] = None,
+    templates: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Fill the backend's all_models/inflight_batcher_llm as a whole, too."
+        ),
+    ] = None,
+    engine_dir: Annotated[
+        str | None,
+        typer.Option(help="Where the server has the engine. [default: where cog-triton unpacks it]"),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what is in an archive and whether cog-triton can serve it: exit code 0 if so, else 1."""
     with _failures(as_json):
         from trt_llm_pipeline import inspection
 
+        if write_config is None and (templates or engine_dir):
+            raise typer.BadParameter("--templates and --engine-dir say what --write-config writes; add it")
         python = os.environ.get("TRTLLM_PYTHON") or sys.executable
         try:
             found = inspection.inspect(
@@ -186,7 +204,19 @@ def inspect(
             )
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
-        _print_json(found.as_json()) if as_json else typer.echo(found.as_text())
+        written = None
+        if write_config is not None:
+            written = inspection.write_configs(
+                found, write_config, engine_dir=engine_dir, templates=templates
+            )
+        if as_json:
+            _print_json({**found.as_json(), "written": written.as_json() if written else None})
+        else:
+            typer.echo(found.as_text())
+            for path in written.files if written else ():
+                typer.echo(f"wrote {path}")
+        for note in written.notes if written and not as_json else ():
+            typer.echo(f"note: {note}", err=True)
         if not found.ready:
             raise typer.Exit(1)
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trt_llm_pipeline.engine.limits import KV_FRACTION
 from trt_llm_pipeline.fit.arguments import EngineArguments
 from trt_llm_pipeline.fit.gpus import Device
 from trt_llm_pipeline.fit.host import Host, HostNeeds, host_needs
 from trt_llm_pipeline.fit.recorded import Peaks
 from trt_llm_pipeline.fit.remedies import Remedy, remedies
 from trt_llm_pipeline.fit.shape import ModelShape
-from trt_llm_pipeline.fit.sums import KV_FRACTION, Needs, Room, needs, room
+from trt_llm_pipeline.fit.sums import Needs, Room, needs, room
 from trt_llm_pipeline.units import in_words
 
 #: `no`: the weights alone are larger than the device. `one`: not even one request of the config's length has

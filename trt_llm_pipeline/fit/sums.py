@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from trt_llm_pipeline.engine.limits import KV_FRACTION
 from trt_llm_pipeline.fit.arguments import BITS, BYTES_OF, EngineArguments
 from trt_llm_pipeline.fit.gpus import Device
 from trt_llm_pipeline.fit.shape import ModelShape, Tensors
-
-#: The share of the memory left by the weights that Triton's backend gives to the KV cache by default
-#: (`kv_cache_free_gpu_mem_fraction`).
-KV_FRACTION = 0.9
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trt_llm_pipeline.engine.limits import KV_FRACTION
 from trt_llm_pipeline.fit.arguments import BYTES_OF
 from trt_llm_pipeline.fit.assess import Assessment, Verdict
-from trt_llm_pipeline.fit.sums import KV_FRACTION
 from trt_llm_pipeline.units import in_words
 
 _ANSWERS = {

@@ -2,10 +2,12 @@
 
 from trt_llm_pipeline.inspection.checks import Check
 from trt_llm_pipeline.inspection.inspect_archive import Inspection, inspect, readiness_of_build
+from trt_llm_pipeline.inspection.write_configs import write_configs
 
 __all__ = [
     "Check",
     "Inspection",
     "inspect",
     "readiness_of_build",
+    "write_configs",
 ]

@@ -16,6 +16,7 @@ from typing import Any
 
 from trt_llm_pipeline.engine import layout
 from trt_llm_pipeline.engine.layout import EngineFacts, LayoutError
+from trt_llm_pipeline.engine.limits import max_length
 from trt_llm_pipeline.engine.tokenizer_files import TOKENIZER_CONFIG, is_tokenizer_file, is_vocabulary
 from trt_llm_pipeline.inspection import tokenizer_readiness
 from trt_llm_pipeline.inspection.checks import Check
@@ -162,7 +163,7 @@ def _ranks(engine: EngineFacts, world_size: int | None) -> Check:
 def _sequence_length(engine: EngineFacts, config: Mapping[str, Any]) -> Check:
     """MAX_SEQUENCE_LENGTH bounds prompt and answer together, in tokens."""
     model = engine.max_position_embeddings
-    limit = _engine_limit(config)
+    limit = max_length(config)
     best = min((value for value in (model, limit) if value is not None), default=None)
     name = "sequence length"
     if engine.generation == "pretrained_config" and model is not None:
@@ -189,23 +190,6 @@ def _sequence_length(engine: EngineFacts, config: Mapping[str, Any]) -> Check:
         f"{why}: set MAX_SEQUENCE_LENGTH={best}, or cog-triton will not start",
         {"MAX_SEQUENCE_LENGTH": str(best)},
     )
-
-
-def _engine_limit(config: Mapping[str, Any]) -> int | None:
-    """The most tokens of prompt and answer together that the engine was built for.
-
-    `max_seq_len` from TensorRT-LLM 0.11, `max_input_len` and `max_output_len` before.
-    """
-    for name in ("build_config", "builder_config"):
-        limits = config.get(name)
-        if isinstance(limits, dict):
-            whole = _whole(limits.get("max_seq_len"))
-            prompt, answer = _whole(limits.get("max_input_len")), _whole(limits.get("max_output_len"))
-            if whole is not None:
-                return whole
-            if prompt is not None and answer is not None:
-                return prompt + answer
-    return None
 
 
 def _tokenizer(facts: ArchiveFacts) -> Iterator[Check]:
@@ -291,10 +275,6 @@ def _json_object(data: bytes | None) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 53 else None
 
 
 def _counted(number: int, noun: str) -> str:
