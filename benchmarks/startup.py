@@ -2,18 +2,21 @@
 
     python -m benchmarks.startup [--repeats 10]
 
-Prints the best of several turns, measured alternately in one run. Exits 1 where either takes 0.3 s or more.
+Prints the best of several turns, measured alternately in one run, with byte code cached. Exits 1 where either takes
+0.25 s or more.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
 
-LIMIT_S = 0.3
+LIMIT_S = 0.25
 HEAVY = ("transformers", "torch", "huggingface_hub", "onnxruntime", "obstore", "numpy")
+ENV = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 COMMANDS = {
     "python -c pass": ["-c", "pass"],
     "import trt_llm_pipeline.pipeline": ["-c", "import trt_llm_pipeline.pipeline"],
@@ -23,7 +26,7 @@ COMMANDS = {
 
 def seconds(arguments: list[str]) -> float:
     started = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True, env=ENV)
     return time.perf_counter() - started
 
 
