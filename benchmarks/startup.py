@@ -2,7 +2,7 @@
 
     python -m benchmarks.startup [--repeats 10]
 
-Prints the best of several turns, measured alternately in one run, with byte code cached. Exits 1 where either takes
+Prints the best of several turns, measured alternately in one run, byte code cached. Exits 1 where either takes
 0.25 s or more.
 """
 
