@@ -63,4 +63,4 @@ HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-c",
     "import json, urllib.request as r; s = json.load(r.urlopen('http://127.0.0.1:5000/health-check', timeout=5))['status']; raise SystemExit(s not in ('STARTING', 'READY', 'BUSY'))"]
 
 ENTRYPOINT ["tini", "-g", "--"]
-CMD ["python", "-m", "cog.server.http"]
+CMD ["python", "-m", "trt_llm_pipeline.server.guard"]

@@ -12,6 +12,7 @@ from trt_llm_pipeline.config.source import read
 from trt_llm_pipeline.observer import Stage
 from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.server.answer import check_variables, decide_delivery, server_argv
+from trt_llm_pipeline.server.guard import noted
 from trt_llm_pipeline.server.orphan import exit_when_orphaned
 from trt_llm_pipeline.server.progress import throttled
 from trt_llm_pipeline.settings import Settings
@@ -42,9 +43,10 @@ class Predictor(BasePredictor):
         log = _Log(self)
         settings = Settings.from_env()
         check_variables(settings.env)
-        validated = validate(*read(str(config)), settings)
         token = hf_token.get_secret_value() if hf_token else None
-        result = pipeline.build(validated, settings, log, token=token, destination=destination)
+        with noted(settings.env):
+            validated = validate(*read(str(config)), settings)
+            result = pipeline.build(validated, settings, log, token=token, destination=destination)
         if result.archive is None:
             return Path(result.record_path)
         decision = decide_delivery(result.size, server_argv(), settings.env)

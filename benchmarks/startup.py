@@ -2,8 +2,8 @@
 
     python -m benchmarks.startup [--repeats 10]
 
-Prints the best of several turns, measured alternately in one run, byte code cached. Exits 1 where either takes
-0.25 s or more.
+Prints the best of several turns, measured alternately in one run, byte code cached. Exits 1 where either
+takes 0.25 s or more.
 """
 
 from __future__ import annotations

@@ -117,19 +117,26 @@ class ConfigServer(ServerProcess):
 
 
 class CogServer(ServerProcess):
-    """The prediction server of this project, as `script/server` starts it.
+    """The prediction server of this project.
 
     Args:
         env: variables to add to this process's environment.
         arguments: more arguments for `python -m cog.server.http`.
         cwd: the directory with predict.py.
+        guarded: whether the server is started by its guard, as `script/server` and the image do.
     """
 
     def __init__(
-        self, env: Mapping[str, str], *, arguments: tuple[str, ...] = (), cwd: Path = PROJECT_ROOT
+        self,
+        env: Mapping[str, str],
+        *,
+        arguments: tuple[str, ...] = (),
+        cwd: Path = PROJECT_ROOT,
+        guarded: bool = False,
     ) -> None:
         port = free_port()
-        argv = [sys.executable, "-m", "cog.server.http", "--host", "127.0.0.1", *arguments]
+        program = "trt_llm_pipeline.server.guard" if guarded else "cog.server.http"
+        argv = [sys.executable, "-m", program, "--host", "127.0.0.1", *arguments]
         # Cog starts its worker as `python`, whichever that is on PATH.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         own = {
@@ -195,7 +202,7 @@ class CogServer(ServerProcess):
             with error:
                 return error.code, _json(error.read())
 
-    def wait_until_ready(self, timeout: float = 10) -> None:
+    def wait_until_ready(self, timeout: float = 60) -> None:
         """Waits until the server takes predictions again."""
         deadline = time.monotonic() + timeout
         while not self.ready():

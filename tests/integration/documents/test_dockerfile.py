@@ -91,7 +91,7 @@ class TestImage:
 
     def test_starts_cog_s_server_below_an_init_that_signals_the_group(self) -> None:
         assert of("ENTRYPOINT")[0].words == ["tini", "-g", "--"]
-        assert of("CMD")[0].words == ["python", "-m", "cog.server.http"]
+        assert of("CMD")[0].words == ["python", "-m", "trt_llm_pipeline.server.guard"]
         assert environment(FINAL)["COG_PREDICT_TYPE_STUB"] == "predict.py:Predictor"
         assert of("EXPOSE")[0].text == "5000"
 

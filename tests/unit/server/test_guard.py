@@ -1,0 +1,109 @@
+"""When a server is beyond help, told from what is seen of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trt_llm_pipeline.server.guard import NOTE_VARIABLE, Judge, Limits, _read, noted
+
+LIMITS = Limits(unhealthy=3, not_begun=25, not_ended=120, sending=1000, silent=60)
+
+
+class Watched:
+    """A server that is looked at once a second."""
+
+    def __init__(self, *, uploads: bool = False) -> None:
+        self.judge = Judge(LIMITS, uploads=uploads)
+        self.now = 100.0
+        self.stopped = False
+
+    def stays(self, status: str | None, seconds: int, note: tuple[str, float] | None = None) -> str | None:
+        """The first verdict while it is in one state for so long."""
+        for _ in range(seconds):
+            self.now += 1
+            if wrong := self.judge.verdict(status, note, self.now, stopped=self.stopped):
+                return wrong
+        return None
+
+
+def test_a_server_that_is_ready_or_sets_up_is_left_alone() -> None:
+    assert Watched().stays("STARTING", 3600) is None
+    assert Watched().stays("READY", 3600) is None
+
+
+@pytest.mark.parametrize("status", ["UNHEALTHY", "DEFUNCT"])
+def test_a_dead_worker(status: str) -> None:
+    wrong = Watched().stays(status, 10)
+    assert wrong == f"the server is {status}: its worker has died, for 4 s"
+
+
+def test_a_worker_that_is_stopped_and_not_continued() -> None:
+    server = Watched()
+    server.stays("READY", 1)
+    server.stopped = True
+    wrong = server.stays("BUSY", 10, ("began", server.now))
+    assert wrong == "the server has a worker that is stopped (SIGSTOP), for 4 s"
+
+
+def test_a_moment_of_bad_health_is_forgiven() -> None:
+    server = Watched()
+    for _ in range(100):
+        assert server.stays("UNHEALTHY", 2) is None
+        assert server.stays("READY", 1) is None
+
+
+def test_a_build_may_take_days() -> None:
+    server = Watched()
+    server.stays("READY", 1)
+    assert server.stays("BUSY", 3600 * 48, ("began", server.now)) is None
+
+
+@pytest.mark.parametrize("before", [None, ("ended", 50.0)])
+def test_a_prediction_that_does_not_begin(before: tuple[str, float] | None) -> None:
+    server = Watched()
+    server.stays("READY", 1)
+    assert server.stays("BUSY", 20, before) is None
+    wrong = server.stays("BUSY", 10, before)
+    assert wrong == "the server is BUSY with a prediction that has not begun, for 26 s"
+
+
+def test_an_answer_that_is_never_given_and_one_that_is_uploaded_for_long() -> None:
+    for uploads, limit in ((False, 120), (True, 1000)):
+        server = Watched(uploads=uploads)
+        server.stays("READY", 1)
+        began = server.now + 1
+        assert server.stays("BUSY", 50, ("began", began)) is None
+        ended = ("ended", server.now)
+        assert server.stays("BUSY", limit - 1, ended) is None
+        wrong = server.stays("BUSY", 10, ended)
+        assert wrong is not None
+        assert wrong.startswith("the server is still BUSY after its prediction has ended")
+
+
+def test_silence() -> None:
+    assert Watched().stays(None, 59) is None
+    assert Watched().stays(None, 70) == "the server does not answer its health check, for 61 s"
+
+
+def test_predict_is_noted_however_it_ends(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    seen = []
+
+    def cancelled() -> None:
+        with noted({NOTE_VARIABLE: str(note)}):
+            seen.append(_read(note))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cancelled()
+    began, ended = seen[0], _read(note)
+    assert began is not None
+    assert ended is not None
+    assert (began[0], ended[0]) == ("began", "ended")
+    assert began[1] <= ended[1]
+    note.write_text("rubbish")
+    assert _read(note) is None
+    with noted({}):
+        pass
