@@ -14,7 +14,7 @@ from typing import Any
 
 from trt_llm_pipeline import inspection, model_source, provenance, report
 from trt_llm_pipeline.artifact import FinishedArchive
-from trt_llm_pipeline.cache import FileHashes, StepCache, StepKey, StepKeys, UnhashableError
+from trt_llm_pipeline.cache import FileHashes, StepCache, StepKeys, UnhashableError
 from trt_llm_pipeline.delivery import Outbox, parse_destination
 from trt_llm_pipeline.engine.tokenizer_files import tokenizer_files
 from trt_llm_pipeline.errors import ContentChanged, PipelineError, TrtLlmPipelineError
@@ -24,18 +24,18 @@ from trt_llm_pipeline.inspection import Check
 from trt_llm_pipeline.inspection.checks import log_lines
 from trt_llm_pipeline.model_source import DownloadPlan, Snapshot
 from trt_llm_pipeline.observer import Clock, Observer, RedactedObserver
-from trt_llm_pipeline.plan import Plan, PlannedStep, resolved_yaml
+from trt_llm_pipeline.plan import Plan, resolved_yaml
 from trt_llm_pipeline.preflight import Validated, fitting, preview
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.report import REPORT_NAME
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.step import (
+    CachedSteps,
     StepContext,
     StepReport,
     environment,
     prepare_imports,
-    restore_step,
     run_step,
 )
 from trt_llm_pipeline.units import in_words
@@ -107,25 +107,6 @@ class _Context:
         self.voice.log(f"warning: {text}")
 
 
-@dataclass(frozen=True)
-class _Foreseen:
-    """What the cache's keys are, before anything has run.
-
-    Attributes:
-        keys: computes them.
-        hashes: of files that were looked at.
-        model: identifies the model's content.
-        steps: the key of each step whose key can be told by now.
-        found: the output directories of those steps.
-    """
-
-    keys: StepKeys
-    hashes: FileHashes
-    model: str
-    steps: Mapping[str, str]
-    found: Mapping[str, Path]
-
-
 def build(
     validated: Validated,
     settings: Settings,
@@ -194,11 +175,11 @@ def build(
 def _stages(context: _Context) -> BuildResult:
     """A build, stage by stage."""
     snapshot = download(context)
-    foreseen = foresee(context, snapshot)
-    if foreseen is not None and (record := answer_from_cache(context, foreseen)) is not None:
+    cached = foresee(context, snapshot)
+    if cached is not None and (record := answer_from_cache(context, cached)) is not None:
         return finish(context, record)
-    reports, step_keys = run_steps(context, snapshot, foreseen)
-    record = package(context, snapshot, reports, foreseen, step_keys)
+    reports = run_steps(context, snapshot, cached)
+    record = package(context, snapshot, reports, cached)
     return finish(context, record)
 
 
@@ -255,38 +236,27 @@ def check_fit(context: _Context, revision: str) -> None:
         context.voice.log(f"note: {note}")
 
 
-def foresee(context: _Context, snapshot: Snapshot) -> _Foreseen | None:
+def foresee(context: _Context, snapshot: Snapshot) -> CachedSteps | None:
     """What the cache is asked with; None where it is off, or a file that matters cannot be read."""
     if not context.plan.config.cache:
         return None
     hashes = FileHashes(context.settings.workspace.state / "hashes.json", context.voice.log)
+    source, gpus = (snapshot.source, snapshot.revision), context.gpus.gpus
     try:
-        keys = StepKeys(
-            context.plan,
-            snapshot.source,
-            snapshot.revision,
-            context.ledger,
-            context.gpus.gpus,
-            hashes,
-        )
-        model = keys.model()
-        steps, found = keys.foresee(context.cache)
+        keys = StepKeys(context.plan, *source, context.ledger, gpus, hashes)
+        return CachedSteps.foresee(_step_context(context), context.cache, keys, hashes)
     except OSError as error:
         context.warn(f"nothing is cached, because {error.filename} cannot be read: {error.strerror}")
-        return None
     except UnhashableError as error:
-        context.warn(f"nothing is cached: {error}")
-        return None
-    hashes.save()
-    return _Foreseen(keys, hashes, model, steps, found)
+        context.warn(f"nothing is cached, because {error}")
+    return None
 
 
-def answer_from_cache(context: _Context, foreseen: _Foreseen) -> dict[str, Any] | None:
+def answer_from_cache(context: _Context, cached: CachedSteps) -> dict[str, Any] | None:
     """The record of the same build, its archive copied from where an earlier one left it; or None."""
-    if len(foreseen.found) < len(context.plan.steps):
-        return None
-    earlier = context.builds.find(foreseen.keys.build(foreseen.steps))
-    if earlier is None:
+    key = cached.archive_key()
+    earlier = context.builds.find(key) if key else None
+    if earlier is None or not cached.put_back():
         return None
     source, old = earlier
     with context.measure("package"):
@@ -295,7 +265,6 @@ def answer_from_cache(context: _Context, foreseen: _Foreseen) -> dict[str, Any] 
         context.voice.log(f"the archive {source} is damaged; building again")
         source.unlink()
         return None
-    _put_back(context, foreseen)
     context.voice.log(f"nothing has changed since build {old['build_id']}; its archive is used again")
     context.voice.metric("cached.archive", 1)
     return {
@@ -305,13 +274,6 @@ def answer_from_cache(context: _Context, foreseen: _Foreseen) -> dict[str, Any] 
         "archive": provenance.archive_record(archive),
         "seconds": provenance.rounded(context.notes.clock.seconds),
     }
-
-
-def _put_back(context: _Context, foreseen: _Foreseen) -> None:
-    """Leaves in the output directories what the steps of this build would leave, as far as it is cached."""
-    steps = _step_context(context)
-    for step in context.plan.steps:
-        restore_step(steps, step, context.cache, foreseen.steps[step.name], foreseen.found, foreseen.hashes)
 
 
 def _step_context(context: _Context) -> StepContext:
@@ -327,63 +289,24 @@ def _step_context(context: _Context) -> StepContext:
     )
 
 
-def run_steps(
-    context: _Context, snapshot: Snapshot, foreseen: _Foreseen | None
-) -> tuple[list[StepReport], dict[str, str]]:
-    """Runs the config's steps, or takes their results from the cache; their reports and cache keys."""
+def run_steps(context: _Context, snapshot: Snapshot, cached: CachedSteps | None) -> list[StepReport]:
+    """Runs the config's steps, or takes their results from the cache; their reports."""
     if not snapshot.downloaded_bytes:  # otherwise it was looked at before the download
         _check_room(context, 0, _size(snapshot))
     prepare_imports(context.plan)
-    step_context = _step_context(context)
+    run = cached.run if cached else partial(run_step, _step_context(context))
     found: dict[str, Path] = {}
-    step_keys: dict[str, str] = {}
     for step in context.plan.steps:
-        report: StepReport | None = None
         with context.measure(step.name):
-            key = foreseen.keys.step(step, found, step_keys) if foreseen else None
-            if foreseen and key and key.value:
-                report = restore_step(step_context, step, context.cache, key.value, found, foreseen.hashes)
-            if report is None:
-                report = run_step(step_context, step, found)
-                if foreseen and key:
-                    key = _keep(context, foreseen, step, key, report, found, step_keys)
-        if key and key.value:
-            step_keys[step.name] = key.value
+            report = run(step, found)
         found[step.name] = report.output_dir
         _tell_cost(context, report)
         context.notes.reports.append(report)
-    return context.notes.reports, step_keys
-
-
-def _keep(
-    context: _Context,
-    foreseen: _Foreseen,
-    step: PlannedStep,
-    key: StepKey,
-    report: StepReport,
-    found: Mapping[str, Path],
-    step_keys: Mapping[str, str],
-) -> StepKey:
-    """Caches what a step has produced; its key, without a value where that cannot be done."""
-    keys = foreseen.keys
-    context.cache.accept(keys.preflight(step))
-    reason = key.reason or keys.changed_since(key, step, found, step_keys)
-    if not reason and report.removed:
-        reason = "it removed files that it had not made"
-    if reason or key.value is None:
-        context.voice.log(f"step {step.name}: its results are not cached, because {reason}")
-        return StepKey(None, reason)
-    model_id = context.plan.config.model_id
-    context.cache.store(key.value, step.name, model_id, report.output_dir, report.beside)
-    return key
+    return context.notes.reports
 
 
 def package(
-    context: _Context,
-    snapshot: Snapshot,
-    reports: list[StepReport],
-    foreseen: _Foreseen | None,
-    step_keys: Mapping[str, str],
+    context: _Context, snapshot: Snapshot, reports: list[StepReport], cached: CachedSteps | None
 ) -> dict[str, Any]:
     """Packs the engine and what belongs beside it, or sends it; the build's record."""
     found = {report.name: report.output_dir for report in reports}
@@ -395,7 +318,7 @@ def package(
     extra = {**tokenizer.files, CONFIG_NAME: config_text}
     ready = inspection.readiness_of_build(found["build"], extra, facts)
     context.notes.warnings.extend(log_lines(check for check in ready if check.status == "problem"))
-    key, expected = _build_key(context, foreseen, step_keys, tokenizer.files)
+    key, expected = cached.packing(tokenizer.files) if cached else (None, {})
     if context.plan.config.report:
         context.voice.log(
             f"{REPORT_NAME} goes into the archive, so the same inputs no longer give the same bytes"
@@ -408,35 +331,10 @@ def package(
                 found["build"], extra, facts, context.plan.config.compression, expected
             )
         except ContentChanged:
-            if foreseen is not None:
-                foreseen.hashes.forget()
+            if cached is not None:
+                cached.hashes.forget()
             raise
     return _record(context, snapshot, facts, key=key, readiness=ready, archive=archive)
-
-
-def _build_key(
-    context: _Context,
-    foreseen: _Foreseen | None,
-    step_keys: Mapping[str, str],
-    tokenizer: Mapping[str, Path | bytes],
-) -> tuple[str | None, dict[str, str]]:
-    """The archive's key, or None where it is not to be used again; and what files in it must be.
-
-    The files are looked at first and the model after them: what changes later is found when it is packed.
-    """
-    if foreseen is None or len(step_keys) < len(context.plan.steps):
-        return None, {}
-    keys, hashes = foreseen.keys, foreseen.hashes
-    try:
-        expected = {name: hashes.of(path) for name, path in tokenizer.items() if isinstance(path, Path)}
-        unchanged = keys.model() == foreseen.model
-    except (OSError, UnhashableError):
-        return None, {}
-    hashes.save()
-    if not unchanged:
-        context.warn(f"{context.plan.model_dir} changed during the build, so its archive is not used again")
-        return None, expected
-    return keys.build(step_keys), {**expected, **context.cache.hashes(step_keys["build"])}
 
 
 def finish(context: _Context, record: Mapping[str, Any]) -> BuildResult:

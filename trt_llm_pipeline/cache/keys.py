@@ -138,8 +138,8 @@ class StepKeys:
             found[planned.name] = directory
         return keys, found
 
-    def build(self, keys: Mapping[str, str]) -> str:
-        """The key of the whole archive, from the keys of all steps."""
+    def build(self, keys: Mapping[str, str], model: str) -> str:
+        """The key of the whole archive, from the keys of all steps and what `model` has said."""
         config = self._plan.config.model_dump(mode="json", exclude={"hf_token", "cache"})
         if address := config.get("model_tar_url"):  # a signature is no part of what is there
             config["model_tar_url"] = urlsplit(address)._replace(query="", fragment="").geturl()
@@ -147,7 +147,7 @@ class StepKeys:
             service=trt_llm_pipeline.__version__,
             steps=dict(keys),
             config=config,
-            model=self.model(),
+            model=model,
             gpus=self._gpus,
         )
 
