@@ -222,6 +222,44 @@ def inspect(
 
 
 @app.command()
+def verify(
+    archive: Annotated[
+        str, typer.Argument(metavar="ARCHIVE", help="A file, or an https://, s3://, gs:// or az:// address.")
+    ],
+    key: Annotated[
+        Path | None, typer.Option(help="Demand a signature by this public key (PEM).", metavar="PUBLIC_KEY")
+    ] = None,
+    statement: Annotated[
+        str | None,
+        typer.Option(help="The statement, where it does not lie beside the archive: a file or an address."),
+    ] = None,
+    any_compression: Annotated[
+        bool, typer.Option("--any-compression", help="Accept the same content in other compressed bytes.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check an archive against the statement of how it was built: exit code 0 if all holds, else 1."""
+    with _failures(as_json):
+        from trt_llm_pipeline.artifact.dsse import load_verifying_key
+        from trt_llm_pipeline.delivery import collect
+        from trt_llm_pipeline.inspection.verify import verify as verify_archive
+
+        public = load_verifying_key(key) if key else None
+        envelope = collect.read_statement(archive, statement)
+        with collect.opened(archive) as stream:
+            found = verify_archive(
+                stream,
+                envelope,
+                label=collect.shown(archive),
+                key=public,
+                any_compression=any_compression,
+            )
+        _print_json(found.as_json()) if as_json else typer.echo(found.as_text())
+        if not found.holds:
+            raise typer.Exit(1)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of the config, for editors."""
     from trt_llm_pipeline.config import json_schema

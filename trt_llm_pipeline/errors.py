@@ -14,7 +14,8 @@ TrtLlmPipelineError           base; its text is meant for the user as it stands
     ├── ToolchainError        no usable toolchain, or not the required release
     ├── DiskFull              not enough room
     ├── ArtifactError         an archive that cannot be written or read
-    └── DeliveryError         an archive that could not be sent to its destination
+    ├── DeliveryError         an archive that could not be sent to its destination
+    └── SigningError          a key that cannot be read or used
 """
 
 from __future__ import annotations
@@ -146,3 +147,7 @@ class ContentChanged(ArtifactError):
 
 class DeliveryError(PipelineError):
     """An archive that could not be sent to its destination."""
+
+
+class SigningError(PipelineError):
+    """A key, for signing or for checking a signature, that cannot be read or used."""

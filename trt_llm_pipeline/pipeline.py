@@ -14,8 +14,16 @@ from typing import Any
 
 from trt_llm_pipeline import inspection, model_source, provenance, report
 from trt_llm_pipeline.artifact import FinishedArchive
-from trt_llm_pipeline.cache import FileHashes, StepCache, StepKeys, UnhashableError
-from trt_llm_pipeline.delivery import Outbox, parse_destination
+from trt_llm_pipeline.artifact.dsse import load_signing_key
+from trt_llm_pipeline.artifact.statement import CONFIG_NAME
+from trt_llm_pipeline.cache import (
+    FileHashes,
+    StepCache,
+    StepKeys,
+    UnhashableError,
+    resolved_dependencies,
+)
+from trt_llm_pipeline.delivery import Attesting, Outbox, beside, parse_destination
 from trt_llm_pipeline.engine.tokenizer_files import tokenizer_files
 from trt_llm_pipeline.errors import ContentChanged, PipelineError, TrtLlmPipelineError
 from trt_llm_pipeline.files import appearing, write_json
@@ -40,8 +48,6 @@ from trt_llm_pipeline.step import (
 )
 from trt_llm_pipeline.units import in_words
 from trt_llm_pipeline.workspace import ARCHIVE_NAMES, RECORD_NAME, Builds, Ledger, disk, new_build_id
-
-CONFIG_NAME = "cog-trt-llm-config.yaml"
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,7 @@ class _Context:
     ledger: Ledger
     cache: StepCache
     outbox: Outbox
+    attesting: Attesting
     notes: _Notes
 
     def measure(self, stage: str) -> Any:
@@ -137,6 +144,7 @@ def build(
     if destination:
         name = ARCHIVE_NAMES[plan.config.compression]
         target = parse_destination(destination, workspace.root, archive_name=name)
+    signing_key = load_signing_key(settings.signing_key) if settings.signing_key else None
     voice.log(plan.toolchain.describe())
     for note in validated.notes:
         voice.log(f"note: {note}")
@@ -158,6 +166,7 @@ def build(
             ledger=Ledger(workspace),
             cache=StepCache(workspace, disk.cache_limit(workspace.root, settings.cache_limit)),
             outbox=Outbox(directory, target, workspace, partial(voice.progress, "package")),
+            attesting=Attesting(directory, target, signing_key),
             notes=_Notes(),
         )
         _take_over(context)
@@ -259,6 +268,10 @@ def answer_from_cache(context: _Context, cached: CachedSteps) -> dict[str, Any] 
     if earlier is None or not cached.put_back():
         return None
     source, old = earlier
+    attest = context.attesting.again(source, old["archive"]["sha256"])
+    if attest is None:
+        context.voice.log(f"the statement about {source} is missing or signed otherwise; packaging again")
+        return None
     with context.measure("package"):
         archive = context.outbox.again(source, old["archive"]["sha256"])
     if archive is None:
@@ -271,7 +284,11 @@ def answer_from_cache(context: _Context, cached: CachedSteps) -> dict[str, Any] 
         **old,
         "build_id": context.build_id,
         "answered_from": old["build_id"],
-        "archive": provenance.archive_record(archive),
+        "archive": {
+            **provenance.archive_record(archive),
+            "content_sha256": old["archive"]["content_sha256"],
+        },
+        "statement": attest(context.warn),
         "seconds": provenance.rounded(context.notes.clock.seconds),
     }
 
@@ -325,6 +342,7 @@ def package(
         )
         told = _record(context, snapshot, facts, key=key, readiness=ready)
         extra[REPORT_NAME] = report.render(told).encode()
+    made_from = _made_from(context, facts, config_text)
     with context.measure("package"):
         try:
             archive = context.outbox.pack(
@@ -334,7 +352,10 @@ def package(
             if cached is not None:
                 cached.hashes.forget()
             raise
-    return _record(context, snapshot, facts, key=key, readiness=ready, archive=archive)
+    said = provenance.statement(context.build_id, archive, facts, config_text, made_from)
+    statement = context.attesting.put(archive.name, context.redactor.values(said), context.warn)
+    record = _record(context, snapshot, facts, key=key, readiness=ready, archive=archive)
+    return {**record, "statement": statement}
 
 
 def finish(context: _Context, record: Mapping[str, Any]) -> BuildResult:
@@ -346,7 +367,7 @@ def finish(context: _Context, record: Mapping[str, Any]) -> BuildResult:
     record_path = context.directory / RECORD_NAME
     write_json(record_path, record)
     path = Path(archive["path"]) if "path" in archive else None
-    newest = context.builds.publish(path) if path else None
+    newest = context.builds.publish(path, beside(path)) if path else None
     if path is not None and newest is None:
         taken = context.settings.workspace.root / path.name
         voice.log(f"warning: {taken} is not this service's, so it stays; the archive is at {path}")
@@ -397,6 +418,14 @@ def _tell_cost(context: _Context, report: StepReport) -> None:
 def _manifest(context: _Context, snapshot: Snapshot) -> dict[str, Any]:
     facts = provenance.manifest(context.plan, snapshot, context.notes.reports, context.gpus.gpus)
     return dict(context.redactor.values(facts))
+
+
+def _made_from(context: _Context, facts: Mapping[str, Any], config: bytes) -> list[dict[str, Any]]:
+    """What the statement says of the model, the toolchain and the service."""
+    hashes = FileHashes(context.settings.workspace.state / "hashes.json", context.voice.log)
+    found = resolved_dependencies(context.plan, facts, config, hashes)
+    hashes.save()
+    return found
 
 
 def _record(

@@ -6,6 +6,7 @@ bytes. Measurements and places are in `build.json`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import trt_llm_pipeline
 from trt_llm_pipeline.artifact import FinishedArchive
+from trt_llm_pipeline.artifact.statement import Run, Subject, make_statement
 from trt_llm_pipeline.fit import Assessment
 from trt_llm_pipeline.inspection import Check
 from trt_llm_pipeline.model_source import Snapshot
@@ -20,6 +22,7 @@ from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.preflight import fitting
 from trt_llm_pipeline.process.gpus import Gpu
 from trt_llm_pipeline.step import StepReport
+from trt_llm_pipeline.workspace import began
 
 MANIFEST_SCHEMA = 1
 
@@ -93,7 +96,30 @@ def build_record(story: Story, archive: FinishedArchive | None = None) -> dict[s
 def archive_record(archive: FinishedArchive) -> dict[str, Any]:
     """What `build.json` says of the archive: its name, where it is, its size and hash."""
     place = {"address": archive.address} if archive.path is None else {"path": str(archive.path)}
-    return {"name": archive.name, **place, "size": archive.size, "sha256": archive.sha256}
+    known = {"content_sha256": archive.content_sha256} if archive.files else {}
+    return {"name": archive.name, **place, "size": archive.size, "sha256": archive.sha256, **known}
+
+
+def statement(
+    build_id: str,
+    archive: FinishedArchive,
+    facts: Mapping[str, Any],
+    config: bytes,
+    dependencies: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What is said of the archive beside it; see `artifact.statement`.
+
+    Args:
+        build_id: the build's name below `builds/`.
+        archive: just finished.
+        facts: see `manifest`.
+        config: the YAML that is packed.
+        dependencies: see `cache.resolved_dependencies`.
+    """
+    subject = Subject(archive.name, archive.sha256, archive.content_sha256)
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    run = Run(build_id, began(build_id), now, trt_llm_pipeline.__version__)
+    return make_statement(subject, facts, config, dependencies, run)
 
 
 def rounded(seconds: Mapping[str, float]) -> dict[str, float]:

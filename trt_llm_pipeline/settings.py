@@ -15,6 +15,7 @@ from trt_llm_pipeline.units import parse_size
 from trt_llm_pipeline.workspace import Workspace
 
 KEEP_BUILDS = 5
+_SIGNING_KEY = "TRT_LLM_SIGNING_KEY"  # steps are not told where the key lies
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Settings:
         disk_check: whether a build is refused where its disk looks too small ($TRT_LLM_DISK_CHECK=off).
         fit_check: whether a build is refused where its engine cannot fit ($TRT_LLM_FIT_CHECK=off).
         cache_limit: bytes that cached steps may take ($TRT_LLM_CACHE_LIMIT); None for a quarter of the disk.
+        signing_key: the private key that signs statements ($TRT_LLM_SIGNING_KEY); None leaves them unsigned.
     """
 
     workspace: Workspace
@@ -42,6 +44,7 @@ class Settings:
     fit_check: bool = True
     cache_limit: int | None = None
     secrets: tuple[str, ...] = ()
+    signing_key: Path | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ, workspace: Path | None = None) -> Settings:
@@ -57,7 +60,7 @@ class Settings:
         chosen = workspace or Path(env.get("TRT_LLM_WORKSPACE") or "workspace")
         return cls(
             workspace=Workspace.at(chosen),
-            env=without_tokens(env),
+            env={name: value for name, value in without_tokens(env).items() if name != _SIGNING_KEY},
             token=token_of(env),
             step_timeout=_number(env, "TRT_LLM_STEP_TIMEOUT", None),
             keep_builds=max(1, int(_number(env, "TRT_LLM_KEEP_BUILDS", KEEP_BUILDS) or KEEP_BUILDS)),
@@ -65,6 +68,7 @@ class Settings:
             fit_check=_switch(env, "TRT_LLM_FIT_CHECK"),
             cache_limit=_bytes(env, "TRT_LLM_CACHE_LIMIT"),
             secrets=secrets_of(env),
+            signing_key=Path(env[_SIGNING_KEY]) if env.get(_SIGNING_KEY) else None,
         )
 
     def hub_token(self, given: str | None, in_config: SecretStr | None) -> str | None:

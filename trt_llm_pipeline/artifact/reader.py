@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from isal import isal_zlib
 
+from trt_llm_pipeline.artifact.content import content_sha256
 from trt_llm_pipeline.artifact.writer import END_OF_ARCHIVE, MANIFEST_NAME, ArchivedFile, Compression
 from trt_llm_pipeline.errors import ArtifactError
 
@@ -22,6 +23,15 @@ _CHUNK = 1 << 20
 _LARGEST_KEPT = 64 << 20
 _TIMEOUT_SECONDS = 60.0
 _InflateError = cast("type[Exception]", isal_zlib.error)
+_MOST_FILES = 100_000
+_LARGEST_DESCRIPTION = 1 << 20
+_DESCRIBING = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 _GZIP = b"\x1f\x8b"
 
 
@@ -37,6 +47,7 @@ class ArchiveContents:
         kept: contents of the files that were asked for, by name.
         problems: where the archive is not what a build makes or what its manifest says, in sentences; empty
             for a sound one.
+        plain: whether no header tells a time, an owner, or rights other than 0644, as in a build's archive.
         strict: whether a reader that stops at the end-of-archive mark has consumed every byte, as some
             insist on.
     """
@@ -48,7 +59,13 @@ class ArchiveContents:
     manifest: Mapping[str, Any] | None
     kept: Mapping[str, bytes]
     problems: tuple[str, ...]
+    plain: bool
     strict: bool
+
+    @property
+    def content_sha256(self) -> str:
+        """The archive's identity; see `content`."""
+        return content_sha256(self.files)
 
 
 def read_archive(
@@ -68,9 +85,12 @@ def read_archive(
         stream = _Decompressed(raw)
         reading = _Reading(keep)
         try:
-            with tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK, encoding="utf-8") as archive:
+            with tarfile.open(
+                fileobj=stream, mode="r|", bufsize=_CHUNK, encoding="utf-8", tarinfo=_Member
+            ) as archive:
                 for member in archive:
                     reading.take(archive, member)
+                    archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
             stream.read_out()
         except (tarfile.TarError, EOFError, _InflateError, OSError, ValueError) as problem:
             raise ArtifactError(
@@ -85,6 +105,7 @@ def read_archive(
             manifest=reading.manifest,
             kept=reading.kept,
             problems=tuple(reading.problems),
+            plain=reading.plain,
             strict=stream.total == reading.end
             and (not stream.members or stream.members[-1] == len(END_OF_ARCHIVE)),
         )
@@ -119,6 +140,19 @@ def _opened(source: Path | str | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
         raise ArtifactError(f"cannot read {source}: {problem.strerror}") from problem
     with file:
         yield file, str(source)
+
+
+class _Member(tarfile.TarInfo):
+    """A header that is not let to fill the memory: `tarfile` reads what describes a member whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _DESCRIBING and member.size > _LARGEST_DESCRIPTION:
+            raise tarfile.ReadError(f"a file's description is {member.size:,} bytes long")
+        if member.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("it holds a sparse file")
+        return member
 
 
 class _Decompressed(io.RawIOBase):
@@ -201,24 +235,31 @@ class _Reading:
     def __init__(self, keep: Callable[[str, int], bool]) -> None:
         self._keep = keep
         self.files: list[ArchivedFile] = []
+        self._names: set[str] = set()
         self.kept: dict[str, bytes] = {}
         self.problems: list[str] = []
         self.manifest: Mapping[str, Any] | None = None
+        self.plain = True
         self.end = len(END_OF_ARCHIVE)  # where the end-of-archive mark ends
 
     def take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         size = member.size if member.isreg() else 0
         self.end = member.offset_data + size + -size % tarfile.BLOCKSIZE + len(END_OF_ARCHIVE)
+        told = (member.mtime, member.uid, member.gid, member.uname, member.gname, member.mode)
+        self.plain = self.plain and told == (0, 0, 0, "", "", 0o644)
         content = archive.extractfile(member) if member.isreg() else None
         if content is None:
             self.problems.append(
                 f"{member.name} is not a regular file; an archive of this kind holds nothing else"
             )
             return
+        if len(self.files) >= _MOST_FILES:
+            raise tarfile.ReadError(f"it holds more than {_MOST_FILES:,} files")
         if PurePosixPath(member.name).is_absolute() or ".." in PurePosixPath(member.name).parts:
             self.problems.append(f"{member.name!r} leads out of the folder that the archive is extracted to")
-        if any(file.name == member.name for file in self.files):
+        if member.name in self._names:
             self.problems.append(f"{member.name} is there twice")
+        self._names.add(member.name)
         manifest = member.name == MANIFEST_NAME
         wanted = (manifest or self._keep(member.name, member.size)) and member.size <= _LARGEST_KEPT
         parts: list[bytes] = []

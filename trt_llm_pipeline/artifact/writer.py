@@ -3,7 +3,8 @@
 The caller's thread reads. One thread hashes the files, several compress, one hashes the archive and writes
 it. They share a fixed set of one-megabyte blocks, so memory stays the same whatever the size, and a slow sink
 slows the reading down. Blocks are cut by position in the tar stream and compressed without looking at their
-neighbours, so the bytes do not depend on how many threads there are.
+neighbours, so the bytes do not depend on how many threads there are. They do depend on the compressor, which
+has other code for other processors: an archive's identity is its content's digest (`content`).
 
 Layout of the compressed form: two gzip members (RFC 1952). The first holds the tar stream (POSIX pax) up to,
 but not including, its end; the second holds the end-of-archive mark, 1,024 zero bytes, and nothing else. A
@@ -29,6 +30,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from isal import isal_zlib
 
+from trt_llm_pipeline.artifact.content import content_sha256
 from trt_llm_pipeline.errors import ArtifactError
 
 Compression = Literal["gzip", "none"]
@@ -110,6 +112,11 @@ class FinishedArchive:
     name: str = ""
     path: Path | None = None
     address: str | None = None
+
+    @property
+    def content_sha256(self) -> str:
+        """The archive's identity; see `content`."""
+        return content_sha256(self.files)
 
 
 def write_archive(

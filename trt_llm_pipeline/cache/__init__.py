@@ -1,5 +1,6 @@
 """Results of unchanged steps: under which key, and the files themselves."""
 
+from trt_llm_pipeline.cache.dependencies import resolved_dependencies
 from trt_llm_pipeline.cache.hashes import FileHashes
 from trt_llm_pipeline.cache.inputs import UnhashableError
 from trt_llm_pipeline.cache.keys import StepKey, StepKeys
@@ -11,4 +12,5 @@ __all__ = [
     "StepKey",
     "StepKeys",
     "UnhashableError",
+    "resolved_dependencies",
 ]

@@ -33,10 +33,10 @@ def toolchain_identity(toolchain: Toolchain, hashes: FileHashes, disks: Disks) -
     return combined(
         name=toolchain.name,
         version=toolchain.version,
-        sources=hashes.of_all(_sources(toolchain.root, disks)),
+        sources=hashes.of_all(sources(toolchain.root, disks)),
         python=Path(os.path.realpath(toolchain.python)).name,  # python3.11, where a link says python
         machine=platform.machine(),
-        packages=_packages(Path(toolchain.python)),
+        packages=packages(Path(toolchain.python)),
     )
 
 
@@ -78,7 +78,7 @@ def preflight_key(toolchain: str, program: Sequence[str], argv: Sequence[str]) -
     return combined(format=FORMAT, toolchain=toolchain, program=list(program), argv=list(argv))
 
 
-def _packages(python: Path) -> list[str]:
+def packages(python: Path) -> list[str]:
     """Names and versions of an interpreter's packages."""
     prefixes = [python.parent.parent, *_base(python.parent.parent)]
     # Debian's pip installs to `local` below the prefix.
@@ -98,7 +98,7 @@ def _base(prefix: Path) -> list[Path]:
     return [Path(settings["home"]).parent] if shares and settings.get("home") else []
 
 
-def _sources(root: Path, disks: Disks) -> Iterator[tuple[str, Path]]:
+def sources(root: Path, disks: Disks) -> Iterator[tuple[str, Path]]:
     """The Python files of a toolchain: its examples, its executables and its packages."""
     packages = [path.parent for path in root.glob("*/__init__.py")]
     for folder in sorted({root / "examples", root / "bin", *packages}):

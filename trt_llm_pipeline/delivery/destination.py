@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -43,6 +43,21 @@ class Destination:
     key: str = ""
     url: str = field(default="", repr=False)
     path: Path | None = None
+
+    def beside(self, suffix: str) -> Destination | None:
+        """Where a file goes that belongs to this one and is named like it, with `suffix` at the end.
+
+        None for an address with a query: the signature in it holds for one file.
+        """
+        if urlsplit(self.url).query:
+            return None
+        return replace(
+            self,
+            address=self.address + suffix,
+            key=self.key and self.key + suffix,
+            url=self.url and self.url + suffix,
+            path=self.path and self.path.with_name(self.path.name + suffix),
+        )
 
 
 def parse_destination(text: str, workspace: Path, *, archive_name: str = "engine.tar.gz") -> Destination:

@@ -9,6 +9,7 @@ from typing import Any
 
 from trt_llm_pipeline.artifact import FinishedArchive, pack_engine
 from trt_llm_pipeline.artifact.writer import Compression
+from trt_llm_pipeline.delivery.attesting import beside
 from trt_llm_pipeline.delivery.destination import Destination
 from trt_llm_pipeline.delivery.send import deliver, deliver_file
 from trt_llm_pipeline.errors import DeliveryError
@@ -42,17 +43,23 @@ class Outbox:
 
     def refuse_foreign(self, ledger: Ledger) -> None:
         """Raises `DeliveryError` where the destination is a file that no build has sent there."""
-        path = self._destination.path if self._destination else None
-        if path is None or not path.exists():
-            return
-        marks = self._workspace.files_in(path)
-        if ledger.made_by(_DELIVERY, marks) != set(marks):
-            raise DeliveryError(f"{path} is there already, and no build made it; choose another name")
+        for path in self._sent():
+            if not path.exists():
+                continue
+            marks = self._workspace.files_in(path)
+            if ledger.made_by(_DELIVERY, marks) != set(marks):
+                raise DeliveryError(f"{path} is there already, and no build made it; choose another name")
 
     def note(self, ledger: Ledger) -> None:
         """Notes a file that was sent to the workspace as a build's own, so that the next may replace it."""
-        if self._destination is not None and self._destination.path is not None:
-            ledger.finish(_DELIVERY, self._workspace.files_in(self._destination.path))
+        marks = {name: mark for path in self._sent() for name, mark in self._workspace.files_in(path).items()}
+        if marks:
+            ledger.finish(_DELIVERY, marks)
+
+    def _sent(self) -> list[Path]:
+        """The files in the workspace that are sent to: the archive, and the statement about it."""
+        path = self._destination.path if self._destination else None
+        return [] if path is None else [path, beside(path)]
 
     def pack(
         self,

@@ -59,7 +59,7 @@ class StoreUpload:
             DeliveryError: the environment lacks what the client needs.
         """
         try:
-            store = _store(self._destination)
+            store = open_store(self._destination)
         except Exception as problem:  # noqa: BLE001  a foreign library's errors, translated in one place
             raise _translated(problem, self._destination) from None
         self._thread = threading.Thread(target=self._run, args=(store,), name="store-upload", daemon=True)
@@ -133,7 +133,8 @@ class StoreUpload:
             yield chunk
 
 
-def _store(destination: Destination) -> ObjectStore:
+def open_store(destination: Destination) -> ObjectStore:
+    """A client for the destination's bucket, with the credentials of the environment."""
     from obstore.store import from_url
 
     options: dict[str, Any] = {"connect_timeout": "10s", "timeout": "10m"}

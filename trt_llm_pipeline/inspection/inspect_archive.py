@@ -41,6 +41,7 @@ class Inspection:
             "archive": self.label,
             "size": self.contents.size,
             "sha256": self.contents.sha256,
+            "content_sha256": self.contents.content_sha256,
             "compression": self.contents.compression,
             "strict": self.contents.strict,
             "files": [asdict(file) for file in self.contents.files],

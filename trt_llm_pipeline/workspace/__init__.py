@@ -1,6 +1,6 @@
 """The one directory that a build may write: what lies where, who made it, and is there room."""
 
-from trt_llm_pipeline.workspace.builds import RECORD_NAME, Builds, new_build_id
+from trt_llm_pipeline.workspace.builds import RECORD_NAME, Builds, began, new_build_id
 from trt_llm_pipeline.workspace.ledger import Ledger
 from trt_llm_pipeline.workspace.workspace import (
     ARCHIVE_NAMES,
@@ -19,5 +19,6 @@ __all__ = [
     "FileMark",
     "Ledger",
     "Workspace",
+    "began",
     "new_build_id",
 ]

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,27 +50,42 @@ class Builds:
             if record := _read(directory):
                 yield record
 
-    def publish(self, archive: Path) -> Path | None:
-        """Puts an archive at the workspace's top, in one go, as a hard link.
+    def publish(self, archive: Path, *beside: Path) -> Path | None:
+        """Puts an archive at the workspace's top, in one go, as a hard link, and then what belongs to it.
+
+        Args:
+            archive: of a build.
+            beside: files named like the archive with more at the end.
 
         Returns:
-            The path there; None where something is in its place that no build has put there.
+            The archive's path there; None where something is in its place that no build has put there.
         """
         newest = self._workspace.root / archive.name
         if os.path.lexists(newest) and not self._published(newest):
             return None
-        temporary = self._workspace.root / f".{archive.name}.{os.getpid()}.tmp"
+        noted = {name for name in _read_json(self._note) if _at_the_top(name)}
+        earlier = {*noted, *ARCHIVE_NAMES.values()} - {archive.name}
+        old = [path for name in sorted(earlier) if self._published(path := self._workspace.root / name)]
+        for path in [path for path in old if path.name.startswith(f"{archive.name}.")]:
+            path.unlink()  # before the archive that it belongs to is replaced
+            old.remove(path)
+        self._link(archive)
+        free = [path for path in beside if not os.path.lexists(self._workspace.root / path.name)]
+        for path in free:
+            self._link(path)
+        for path in old:
+            path.unlink()
+        self._remember([newest, *(self._workspace.root / path.name for path in free)])
+        return newest
+
+    def _link(self, file: Path) -> None:
+        temporary = self._workspace.root / f".{file.name}.{os.getpid()}.tmp"
         temporary.unlink(missing_ok=True)
         try:
-            os.link(archive, temporary)
+            os.link(file, temporary)
         except OSError:  # a file system without hard links
-            shutil.copyfile(archive, temporary)
-        temporary.replace(newest)
-        self._remember(newest)
-        for other in set(ARCHIVE_NAMES.values()) - {archive.name}:
-            if self._published(self._workspace.root / other):
-                (self._workspace.root / other).unlink()
-        return newest
+            shutil.copyfile(file, temporary)
+        temporary.replace(self._workspace.root / file.name)
 
     def forget(self) -> None:
         """Makes every build's archive one that no later build is answered with; the archives stay."""
@@ -137,14 +152,13 @@ class Builds:
         kept = [directory / path.name for directory in self.directories()]
         return any(archive.is_file() and archive.stat().st_ino == there.st_ino for archive in kept)
 
-    def _remember(self, path: Path) -> None:
+    def _remember(self, paths: Iterable[Path]) -> None:
         """Notes what was put at the top: its build's directory may be gone when the next one comes."""
-        there = path.lstat()
-        noted = {
-            name: mark for name, mark in _read_json(self._note).items() if name in ARCHIVE_NAMES.values()
-        }
-        mark = [there.st_ino, there.st_size, there.st_mtime_ns]
-        write_json(self._note, {**noted, path.name: mark})
+        noted = {name: mark for name, mark in _read_json(self._note).items() if _at_the_top(name)}
+        for path in paths:
+            there = path.lstat()
+            noted[path.name] = [there.st_ino, there.st_size, there.st_mtime_ns]
+        write_json(self._note, noted)
 
     @property
     def _note(self) -> Path:
@@ -154,8 +168,13 @@ class Builds:
 def new_build_id() -> str:
     """A build's name: when it began, and a few digits that no other has. Later ones sort after."""
     seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
-    began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
-    return f"{began}.{microseconds:06d}Z-{secrets.token_hex(2)}"
+    start = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
+    return f"{start}.{microseconds:06d}Z-{secrets.token_hex(2)}"
+
+
+def began(build_id: str) -> str:
+    """When the build of that name began: RFC 3339, UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.strptime(build_id.partition(".")[0], "%Y%m%dT%H%M%S"))
 
 
 def _archive(directory: Path, record: Mapping[str, Any]) -> Path | None:
@@ -166,6 +185,11 @@ def _archive(directory: Path, record: Mapping[str, Any]) -> Path | None:
         return None
     archive = directory / str(name)
     return archive if archive.is_file() and not archive.is_symlink() else None
+
+
+def _at_the_top(name: str) -> bool:
+    """True for the name of an archive, or of something that lies beside one."""
+    return "/" not in name and any(name.startswith(archive) for archive in ARCHIVE_NAMES.values())
 
 
 def _read(directory: Path) -> Mapping[str, Any]:

@@ -152,7 +152,7 @@ def test_a_flipped_bit_never_passes(engine: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"hello", b"PK\x03\x04" + bytes(2000), b"\x1f\x8b", gzip.compress(b"hi" * 999)]
+    "data", [b"", b"hello", b"PK\x03\x04" + bytes(2000), b"\x1f\x8b", gzip.compress(b"hi" * 999, mtime=0)]
 )
 def test_what_is_no_archive_is_refused(data: bytes) -> None:
     with pytest.raises(ArtifactError, match="cannot be read as a tar"):
@@ -188,3 +188,47 @@ def test_an_address_is_streamed_and_its_query_never_repeated(
     with pytest.raises(ArtifactError) as caught:
         read_archive(f"{address}/gone?signature=s3cret")
     assert str(caught.value) == f"cannot fetch {address.rpartition(':')[0]}/gone: HTTP 404"
+
+
+class Zeros(io.RawIOBase):
+    """Bytes and then zeros, as many as are asked for."""
+
+    def __init__(self, head: bytes) -> None:
+        self.head = head
+        self.given = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self.head[:size] or bytes(size)
+        self.head = self.head[size:]
+        self.given += len(data)
+        return data
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK]
+)
+@pytest.mark.parametrize("first", [b"", tarred({"a": b"1"})[:1024]])
+def test_a_description_that_would_fill_the_memory_is_not_read(kind: bytes, first: bytes) -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, 1 << 33
+    stream = Zeros(first + info.tobuf(tarfile.GNU_FORMAT))
+    with pytest.raises(ArtifactError, match=r"description is 8,589,934,592 bytes long"):
+        read_archive(stream)
+    assert stream.given < 8 << 20
+
+
+def test_a_sparse_file_is_not_read() -> None:
+    info = tarfile.TarInfo("x")
+    info.type = tarfile.GNUTYPE_SPARSE
+    with pytest.raises(ArtifactError, match="it holds a sparse file"):
+        read_archive(io.BytesIO(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024)))
+
+
+def test_more_files_than_any_engine_has_are_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trt_llm_pipeline.artifact.reader._MOST_FILES", 20)
+    assert len(read_archive(io.BytesIO(tarred({str(n): b"" for n in range(20)}))).files) == 20
+    with pytest.raises(ArtifactError, match="it holds more than 20 files"):
+        read_archive(io.BytesIO(tarred({str(n): b"" for n in range(21)})))

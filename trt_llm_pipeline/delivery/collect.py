@@ -1,0 +1,171 @@
+"""An archive and the statement about it, read from wherever a build has left or sent them."""
+
+from __future__ import annotations
+
+import io
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+from urllib.parse import unquote, urlsplit
+
+from trt_llm_pipeline.artifact.statement import LARGEST_STATEMENT, STATEMENT_SUFFIX
+from trt_llm_pipeline.delivery.destination import Destination, parse_destination
+from trt_llm_pipeline.delivery.store_upload import open_store
+from trt_llm_pipeline.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from obstore import BytesStream
+
+_STORES = ("s3", "gs", "gcs", "az", "azure")
+_TIMEOUT_SECONDS = 60.0
+_PIECE_BYTES = 4 << 20
+
+
+@contextmanager
+def opened(place: str) -> Iterator[BinaryIO]:
+    """What lies at a path, an http(s), s3, gs or az address, or a file:// one, as a stream to be read once.
+
+    Raises:
+        ArtifactError: it cannot be read. An address's query, which may be a signature, is not repeated.
+    """
+    with _found(place) as stream:
+        if stream is None:
+            raise ArtifactError(f"cannot read {shown(place)}: there is nothing")
+        yield stream
+
+
+def read_statement(archive: str, given: str | None = None) -> bytes | None:
+    """The text of the statement about an archive; None where there is none beside it.
+
+    Args:
+        archive: where the archive lies.
+        given: where the statement lies, if not beside it.
+
+    Raises:
+        ArtifactError: it cannot be read; or it is not known where it lies.
+    """
+    if given is not None:
+        with opened(given) as stream:
+            return _limited(stream, given)
+    place = statement_place(archive)
+    if place is None:
+        raise ArtifactError(
+            f"the address of {shown(archive)} is signed for that file alone; name the statement about it "
+            "with --statement"
+        )
+    with _found(place) as found:
+        return None if found is None else _limited(found, place)
+
+
+@contextmanager
+def _found(place: str) -> Iterator[BinaryIO | None]:
+    """The stream; None where there is nothing."""
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(_open(place))
+        except FileNotFoundError:
+            stream = None
+        yield stream
+
+
+@contextmanager
+def _open(place: str) -> Iterator[BinaryIO]:
+    scheme = urlsplit(place).scheme
+    if scheme in ("http", "https"):
+        with _fetched(place) as response:
+            yield response
+    elif scheme in _STORES:
+        yield _stored(parse_destination(place, Path("/")))
+    else:
+        path = Path(unquote(urlsplit(place).path) if scheme == "file" else place)
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError) as problem:
+            raise ArtifactError(f"cannot read {place}: {getattr(problem, 'strerror', problem)}") from None
+        with file:
+            yield file
+
+
+def _limited(stream: BinaryIO, place: str) -> bytes:
+    data = bytearray()
+    try:
+        while len(data) <= LARGEST_STATEMENT and (piece := stream.read(_PIECE_BYTES)):
+            data += piece
+    except OSError as problem:
+        raise ArtifactError(f"cannot read {shown(place)}: {type(problem).__name__}") from None
+    if len(data) > LARGEST_STATEMENT:
+        raise ArtifactError(f"{shown(place)} is larger than {LARGEST_STATEMENT >> 20} MiB: no statement")
+    return bytes(data)
+
+
+def statement_place(archive: str) -> str | None:
+    """Where the statement about an archive lies; None for an address that is signed for the archive alone."""
+    parts = urlsplit(archive)
+    if parts.scheme in ("http", "https"):
+        if parts.query:
+            return None
+        return parts._replace(path=parts.path + STATEMENT_SUFFIX, fragment="").geturl()
+    return archive + STATEMENT_SUFFIX
+
+
+def shown(place: str) -> str:
+    """What to call a place: an address without its query."""
+    parts = urlsplit(place)
+    return f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.scheme in ("http", "https") else place
+
+
+@contextmanager
+def _fetched(address: str) -> Iterator[BinaryIO]:
+    try:
+        response = urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS)  # noqa: S310  http(s) by now
+    except urllib.error.HTTPError as answer:
+        answer.close()
+        if answer.code in (404, 410):
+            raise FileNotFoundError(shown(address)) from None
+        raise ArtifactError(f"cannot fetch {shown(address)}: HTTP {answer.code}") from None
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "reason", None) or type(problem).__name__
+        raise ArtifactError(f"cannot fetch {shown(address)}: {reason}") from None
+    with response:
+        yield cast(BinaryIO, response)
+
+
+def _stored(place: Destination) -> BinaryIO:
+    import obstore
+
+    try:
+        pieces = obstore.get(open_store(place), place.key).stream(min_chunk_size=_PIECE_BYTES)
+    except FileNotFoundError:
+        raise FileNotFoundError(place.address) from None
+    except Exception as problem:  # noqa: BLE001  a foreign library's errors, which hold addresses and signatures
+        raise ArtifactError(f"cannot read {place.address}: {type(problem).__name__}") from None
+    return cast(BinaryIO, _Pieces(pieces, place.address))
+
+
+class _Pieces(io.RawIOBase):
+    """Pieces that come one after the other, as a stream."""
+
+    def __init__(self, pieces: BytesStream, address: str) -> None:
+        super().__init__()
+        self._pieces = pieces
+        self._address = address
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes; the whole next piece for a size below 0."""
+        if not self._rest:
+            try:
+                self._rest = memoryview(bytes(next(self._pieces, b"")))
+            except Exception as problem:  # noqa: BLE001  as above
+                raise ArtifactError(f"cannot read {self._address}: {type(problem).__name__}") from None
+        data = bytes(self._rest[: size if size >= 0 else None])
+        self._rest = self._rest[len(data) :]
+        return data
