@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from trt_llm_pipeline.config import BuildConfig, StepConfig, json_schema
+from trt_llm_pipeline.config import BuildConfig, CheckConfig, StepConfig, json_schema
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 LIBRARY = DOCS.parent / "trt_llm_pipeline"
@@ -21,6 +21,7 @@ def tables() -> dict[str, str]:
     schema = json_schema()
     return {
         "Keys": _table(BuildConfig.model_fields, schema["properties"]),
+        "Keys of check": _table(CheckConfig.model_fields, schema["$defs"]["CheckConfig"]["properties"]),
         "Keys of a step": _table(StepConfig.model_fields, schema["$defs"]["StepConfig"]["properties"]),
     }
 
@@ -34,6 +35,8 @@ def _table(fields: Any, properties: dict[str, Any]) -> str:
 
 
 def _default(value: Any) -> str:
+    if isinstance(value, CheckConfig):
+        return "`on`"
     return "" if value in (None, {}) else f"`{yaml.safe_dump(value).splitlines()[0]}`"
 
 
@@ -42,7 +45,7 @@ def _type(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(_type(part) for part in schema["anyOf"] if part.get("type") != "null")
     if "$ref" in schema:
-        return "step"
+        return "step" if schema["$ref"].endswith("/StepConfig") else "mapping"
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     kind = schema["type"]

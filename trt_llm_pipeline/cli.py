@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from trt_llm_pipeline.errors import ConfigError, StepFailed, TrtLlmPipelineError, notes_of
+from trt_llm_pipeline.errors import CheckFailed, ConfigError, StepFailed, TrtLlmPipelineError, notes_of
 
 app = typer.Typer(
     name="trt-llm-pipeline",
@@ -106,9 +106,10 @@ def plan(
     Runs nothing. The exit code is 1 where the engine cannot be loaded, or the config is wrong.
     """
     with _failures(as_json):
-        from trt_llm_pipeline import fit
+        from trt_llm_pipeline import check, fit
         from trt_llm_pipeline.config.source import read
         from trt_llm_pipeline.preflight import preview, validation
+        from trt_llm_pipeline.process.gpus import GpuMonitor
         from trt_llm_pipeline.settings import Settings
 
         settings = Settings.from_env(workspace=workspace)
@@ -119,10 +120,12 @@ def plan(
             raise typer.BadParameter(str(error), param_hint="--gpu") from None
         validated = validation.validate(text, name, settings)
         shown = preview.preview(validated, settings, gpu=device, log=lambda line: typer.echo(line, err=True))
+        with GpuMonitor(settings.env) as gpus:
+            intended = check.intention(validated.plan, len(gpus.gpus))
         if as_json:
-            _print_json(shown.as_json())
+            _print_json({**shown.as_json(), "check": intended.as_json()})
         else:
-            typer.echo(shown.as_text())
+            typer.echo(f"{shown.as_text()}\ncheck: {intended.reason}")
         if not shown.fitting.possible:
             raise typer.Exit(1)
 
@@ -311,6 +314,8 @@ def _error_fields(error: TrtLlmPipelineError) -> dict[str, Any]:
     if isinstance(error, ConfigError):
         fields["valid"] = False
         fields["mistakes"] = [asdict(mistake) for mistake in error.mistakes]
+    if isinstance(error, CheckFailed):
+        fields["check"] = error.verdict
     if isinstance(error, StepFailed):
         fields["step"] = error.step
         fields["exit_code"] = error.exit_code

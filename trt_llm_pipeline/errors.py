@@ -9,6 +9,7 @@ TrtLlmPipelineError           base; its text is meant for the user as it stands
 ├── StepFailed                the step's script: exit code, last lines, what it left behind
 │   ├── StepTimeout           it ran longer than it was allowed to
 │   └── StepOutputError       it exited 0 without what it promised
+├── CheckFailed               the engine's: it was built, and what it writes is garbage
 └── PipelineError             ours, or the machine's
     ├── WorkspaceError        a directory that must not be touched, or is in use
     ├── ToolchainError        no usable toolchain, or not the required release
@@ -20,8 +21,9 @@ TrtLlmPipelineError           base; its text is meant for the user as it stands
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 _MAX_SHOWN = 50
 _MAX_MESSAGE_CHARS = 2000
@@ -119,6 +121,18 @@ class StepTimeout(StepFailed):
 
 class StepOutputError(StepFailed):
     """The step exited 0 without what it promised."""
+
+
+class CheckFailed(TrtLlmPipelineError):
+    """The engine was built, but does not talk as it should, or could not be asked though it had to be.
+
+    Attributes:
+        verdict: what `build.json` would say of it: prompts, tokens, texts and the reason, as JSON values.
+    """
+
+    def __init__(self, message: str, *, verdict: Mapping[str, Any]) -> None:
+        self.verdict = verdict
+        super().__init__(message)
 
 
 class PipelineError(TrtLlmPipelineError):

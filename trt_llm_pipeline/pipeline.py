@@ -6,13 +6,13 @@ Whatever happens, a failed build returns nothing, leaves the last good archive a
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline import inspection, model_source, provenance, report
+from trt_llm_pipeline import check, inspection, model_source, provenance, report
 from trt_llm_pipeline.artifact import FinishedArchive
 from trt_llm_pipeline.artifact.dsse import load_signing_key
 from trt_llm_pipeline.artifact.statement import CONFIG_NAME
@@ -24,7 +24,7 @@ from trt_llm_pipeline.cache import (
     resolved_dependencies,
 )
 from trt_llm_pipeline.delivery import Attesting, Outbox, beside, parse_destination
-from trt_llm_pipeline.engine.tokenizer_files import tokenizer_files
+from trt_llm_pipeline.engine.tokenizer_files import TokenizerFiles, tokenizer_files
 from trt_llm_pipeline.errors import ContentChanged, PipelineError, TrtLlmPipelineError
 from trt_llm_pipeline.files import appearing, write_json
 from trt_llm_pipeline.fit import Assessment
@@ -34,6 +34,7 @@ from trt_llm_pipeline.model_source import DownloadPlan, Snapshot
 from trt_llm_pipeline.observer import Clock, Observer, RedactedObserver
 from trt_llm_pipeline.plan import Plan, resolved_yaml
 from trt_llm_pipeline.preflight import Validated, fitting, preview
+from trt_llm_pipeline.preflight.parser_check import NotChecked, OptionFacts, probe
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.report import REPORT_NAME
@@ -83,6 +84,8 @@ class _Notes:
     snapshot: Snapshot | None = None
     reports: list[StepReport] = field(default_factory=list)
     fit: Assessment | None = None
+    engine_key: str | None = None
+    verdict: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,12 @@ def _stages(context: _Context) -> BuildResult:
     if cached is not None and (record := answer_from_cache(context, cached)) is not None:
         return finish(context, record)
     reports = run_steps(context, snapshot, cached)
-    record = package(context, snapshot, reports, cached)
+    tokenizer = tokenizer_files(snapshot.path)
+    for warning in tokenizer.warnings:
+        context.warn(warning)
+    context.notes.engine_key = cached.engine_key() if cached else None
+    check_engine(context, snapshot, reports, tokenizer)
+    record = package(context, snapshot, reports, tokenizer, cached)
     return finish(context, record)
 
 
@@ -322,14 +330,59 @@ def run_steps(context: _Context, snapshot: Snapshot, cached: CachedSteps | None)
     return context.notes.reports
 
 
+def check_engine(
+    context: _Context, snapshot: Snapshot, reports: list[StepReport], tokenizer: TokenizerFiles
+) -> None:
+    """Asks the engine to write, unless the config says not to, or an earlier build has asked the same one.
+
+    Raises:
+        CheckFailed: it writes garbage, or could not be asked though it had to be.
+    """
+    wanted = context.plan.config.check
+    key = context.notes.engine_key
+    earlier = context.builds.find_check(key) if key and wanted.enabled else None
+    if earlier is not None and check.covers(earlier[1], reference=wanted.reference):
+        context.voice.log(f"check: this engine has passed in build {earlier[0]}; it is not asked again")
+        context.notes.verdict = earlier[1]
+        return
+    env = context.settings.env
+
+    def options(command: Sequence[str]) -> Sequence[OptionFacts] | str:
+        tools = context.plan.toolchain
+        told = probe(command, interpreter=tools.python, toolchain_root=tools.root, env=env)
+        return told.reason if isinstance(told, NotChecked) else told.options
+
+    request = check.CheckRequest(
+        plan=context.plan,
+        engine_dir=reports[-1].output_dir,
+        beside=tokenizer.files,
+        model_dir=snapshot.path,
+        gpus=len(context.gpus.gpus),
+        env=environment(context.plan, env, None),
+        redactor=context.redactor,
+        log_file=context.directory / "logs" / "check.log",
+        default_timeout=context.settings.step_timeout,
+        options=options,
+        lock=context.settings.workspace.step_lock,
+        each_second=context.ledger.heartbeat,
+    )
+    with context.measure("check"):
+        verdict = check.run(request)
+    context.notes.verdict = context.redactor.values(verdict.as_json())
+    for line in (verdict.line(), *(f"note: {note}" for note in verdict.notes)):
+        context.voice.log(line)
+    check.require(verdict, request)
+
+
 def package(
-    context: _Context, snapshot: Snapshot, reports: list[StepReport], cached: CachedSteps | None
+    context: _Context,
+    snapshot: Snapshot,
+    reports: list[StepReport],
+    tokenizer: TokenizerFiles,
+    cached: CachedSteps | None,
 ) -> dict[str, Any]:
     """Packs the engine and what belongs beside it, or sends it; the build's record."""
     found = {report.name: report.output_dir for report in reports}
-    tokenizer = tokenizer_files(snapshot.path)
-    for warning in tokenizer.warnings:
-        context.warn(warning)
     config_text = context.redactor(resolved_yaml(context.plan, found)).encode()
     facts = _manifest(context, snapshot)
     extra = {**tokenizer.files, CONFIG_NAME: config_text}
@@ -376,7 +429,7 @@ def finish(context: _Context, record: Mapping[str, Any]) -> BuildResult:
         f"packaged {len(record['files'])} files in {context.notes.clock.seconds['package']:.1f} s: "
         f"{in_words(archive['size'])}, sha256 {archive['sha256']}, {path or archive['address']}"
     )
-    for line in log_lines(Check(**check) for check in record.get("readiness", [])):
+    for line in log_lines(Check(**line) for line in record.get("readiness", [])):
         voice.log(f"warning: {line}" if line.startswith("not") else line)
     return BuildResult(
         build_id=context.build_id,
@@ -416,7 +469,8 @@ def _tell_cost(context: _Context, report: StepReport) -> None:
 
 
 def _manifest(context: _Context, snapshot: Snapshot) -> dict[str, Any]:
-    facts = provenance.manifest(context.plan, snapshot, context.notes.reports, context.gpus.gpus)
+    notes = context.notes
+    facts = provenance.manifest(context.plan, snapshot, notes.reports, context.gpus.gpus, notes.verdict)
     return dict(context.redactor.values(facts))
 
 
@@ -447,6 +501,8 @@ def _record(
         model_bytes=_size(snapshot),
         readiness=readiness,
         fit=context.notes.fit,
+        engine_key=context.notes.engine_key,
+        check=context.notes.verdict,
     )
     return dict(context.redactor.values(provenance.build_record(story, archive)))
 

@@ -25,6 +25,7 @@ from trt_llm_pipeline.step import StepReport
 from trt_llm_pipeline.workspace import began
 
 MANIFEST_SCHEMA = 1
+CHECK_FACTS = ("status", "level", "world_size")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Story:
         model_bytes: the model's size.
         readiness: what a server will find of the archive.
         fit: whether it was found to fit; None where that is not known.
+        engine_key: the cache key of the engine, whatever is packed with it; None where nothing is cached.
+        check: whether the engine talks, as JSON values; None where the build has not come to that.
     """
 
     build_id: str
@@ -52,12 +55,21 @@ class Story:
     model_bytes: int
     readiness: Sequence[Check]
     fit: Assessment | None = None
+    engine_key: str | None = None
+    check: Mapping[str, Any] | None = None
 
 
 def manifest(
-    plan: Plan, snapshot: Snapshot, reports: Sequence[StepReport], gpus: Sequence[Gpu]
+    plan: Plan,
+    snapshot: Snapshot,
+    reports: Sequence[StepReport],
+    gpus: Sequence[Gpu],
+    check: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The facts of `manifest.json`; the archive adds every file's size and SHA-256."""
+    """The facts of `manifest.json`; the archive adds every file's size and SHA-256.
+
+    Of the check only what does not vary: its status, the level that was passed, the world size.
+    """
     tools = plan.toolchain
     size = fitting.facts_of(plan, snapshot.path)
     return {
@@ -68,6 +80,7 @@ def manifest(
         "toolchain": {"name": tools.name, "version": tools.version, "follows": list(tools.follows)},
         "gpus": [{"name": gpu.name, "compute_capability": gpu.compute_capability} for gpu in gpus] or "cpu",
         "steps": [{"name": report.name, "argv": list(map(plan.portable, report.argv))} for report in reports],
+        **({} if check is None else {"check": {name: check.get(name) for name in CHECK_FACTS}}),
         **({} if size is None else {"fit": size}),
     }
 
@@ -77,12 +90,14 @@ def build_record(story: Story, archive: FinishedArchive | None = None) -> dict[s
     record: dict[str, Any] = {
         "build_id": story.build_id,
         "key": story.key,
+        "engine_key": story.engine_key,
         "service_version": trt_llm_pipeline.__version__,
         "model_bytes": story.model_bytes,
         "seconds": rounded(story.seconds),
         "steps": [_step(report) for report in story.reports],
         "warnings": list(story.warnings),
         "readiness": [asdict(check) for check in story.readiness],
+        "check": story.check,
         "manifest": story.manifest,
     }
     if story.fit is not None:

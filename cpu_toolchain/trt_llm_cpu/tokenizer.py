@@ -17,11 +17,13 @@ class TextCodec:
 
     Attributes:
         encode: text to token ids, with the tokens that the model expects in front.
+        encode_bare: the same without them.
         decode: token ids to text.
         end_id: the token that ends a text, or None where the tokenizer names none.
     """
 
     encode: Callable[[str], list[int]]
+    encode_bare: Callable[[str], list[int]]
     decode: Callable[[Sequence[int]], str]
     end_id: int | None
 
@@ -68,6 +70,7 @@ def _codec(tokenizer: Any, directory: Path) -> TextCodec:
     end_id = tokenizer.token_to_id(end) if end else _configured_end_id(directory)
     return TextCodec(
         lambda text: tokenizer.encode(text).ids,
+        lambda text: tokenizer.encode(text, add_special_tokens=False).ids,
         lambda ids: tokenizer.decode(list(ids), skip_special_tokens=True),
         end_id,
     )
@@ -82,6 +85,7 @@ def _load_sentencepiece(directory: Path) -> TextCodec:
     end = processor.eos_id()
     return TextCodec(
         lambda text: front + processor.encode(text),
+        lambda text: list(processor.encode(text)),
         lambda ids: processor.decode(list(ids)),
         end if end >= 0 else _configured_end_id(directory),
     )

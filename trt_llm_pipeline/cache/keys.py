@@ -151,6 +151,10 @@ class StepKeys:
             gpus=self._gpus,
         )
 
+    def engine(self, keys: Mapping[str, str]) -> str:
+        """The key of the engine with its tokenizer, from the keys of all steps: what a check is about."""
+        return fingerprint.combined(service=trt_llm_pipeline.__version__, engine=dict(keys))
+
     def model(self) -> str:
         """Identifies the model's content as it is now. Raises as `model_identity` does."""
         return fingerprint.model_identity(self._plan, self._source, self._revision, self._hashes, self._disks)

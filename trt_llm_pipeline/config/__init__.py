@@ -5,6 +5,7 @@ from trt_llm_pipeline.config.model import (
     STEP_NAMES,
     ArgValue,
     BuildConfig,
+    CheckConfig,
     StepConfig,
     json_schema,
 )
@@ -15,6 +16,7 @@ __all__ = [
     "STEP_NAMES",
     "ArgValue",
     "BuildConfig",
+    "CheckConfig",
     "Loaded",
     "StepConfig",
     "examine",

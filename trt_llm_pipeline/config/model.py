@@ -93,6 +93,11 @@ def _seconds(value: object) -> object:
 
 
 Text = Annotated[str, Field(min_length=1)]
+Duration: TypeAlias = Annotated[
+    float | None,
+    BeforeValidator(_seconds),
+    WithJsonSchema({"type": ["string", "number"], "examples": ["90m", "2h", 600]}),
+]
 
 
 class _Strict(BaseModel):
@@ -123,11 +128,7 @@ class StepConfig(_Strict):
         ),
     ] = {}
     """The script's options: `key: value` becomes `--key value`, `key:` a bare flag."""
-    timeout: Annotated[
-        float | None,
-        BeforeValidator(_seconds),
-        WithJsonSchema({"type": ["string", "number"], "examples": ["90m", "2h", 600]}),
-    ] = None
+    timeout: Duration = None
     """How long the step may take: seconds, or a number with s, m or h."""
 
     @model_validator(mode="after")
@@ -135,6 +136,41 @@ class StepConfig(_Strict):
         if self.script is None and self.executable.startswith("python"):
             raise ValueError("needs a script (such as build.py), or executable: trtllm-build")
         return self
+
+
+class CheckConfig(_Strict):
+    """How the finished engine is checked; `check: off` and `check: required` are short for one key each."""
+
+    enabled: bool = True
+    """Whether the engine is asked to write before it is packed, where it can be loaded."""
+    required: bool = False
+    """Whether it is an error too that the engine, or the reference, could not be asked."""
+    reference: bool = False
+    """Whether what it writes is compared with what the Hugging Face model itself writes."""
+    timeout: Duration = None
+    """How long each question may take: seconds, or a number with s, m or h; an hour when left out."""
+
+
+_CHECK_WORDS: dict[str, dict[str, str]] = {
+    "on": {},
+    "off": {"enabled": "false"},
+    "required": {"required": "true"},
+}
+
+
+def _check(value: object) -> object:
+    if isinstance(value, dict):
+        return value
+    if not isinstance(value, str) or value not in _CHECK_WORDS:
+        shown = (
+            "is empty"
+            if value is None
+            else f"{value!r} is not allowed"
+            if isinstance(value, str)
+            else "is a list"
+        )
+        raise ValueError(f"{shown}; write on, off, required, or a mapping such as {{reference: true}}")
+    return _CHECK_WORDS[value]
 
 
 class BuildConfig(_Strict):
@@ -166,6 +202,11 @@ class BuildConfig(_Strict):
     """Whether it is checked, before anything is downloaded, that the engine fits; `off` leaves that out."""
     report: bool = False
     """Whether `report.html` is in the archive too, whose bytes then differ from build to build."""
+    check: Annotated[
+        CheckConfig,
+        BeforeValidator(_check, json_schema_input_type=Literal["on", "off", "required"] | CheckConfig),
+    ] = CheckConfig()
+    """Whether the engine is asked to write before it is packed; garbage is an error then."""
     hf_token: SecretStr | None = Field(default=None, json_schema_extra={"writeOnly": True})
     """A token for gated models. Better given as the prediction's hf_token input."""
 

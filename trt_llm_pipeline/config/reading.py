@@ -12,7 +12,14 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from trt_llm_pipeline.config.model import STEP_ALIASES, STEP_NAMES, ArgValue, BuildConfig, StepConfig
+from trt_llm_pipeline.config.model import (
+    STEP_ALIASES,
+    STEP_NAMES,
+    ArgValue,
+    BuildConfig,
+    CheckConfig,
+    StepConfig,
+)
 from trt_llm_pipeline.config.yaml_reader import (
     Key,
     MappingNode,
@@ -212,10 +219,11 @@ def _mistake(details: Any, source: SourceMap) -> Mistake:
     if kind == "missing":
         return Mistake(f"is missing; {_hint(str(path[-1]))}", source.line(*parent), key)
     if kind == "extra_forbidden":
-        known = list((StepConfig if parent else BuildConfig).model_fields)
+        holder = BuildConfig if not parent else CheckConfig if parent == ("check",) else StepConfig
+        known = list(holder.model_fields)
         close = difflib.get_close_matches(str(path[-1]), [*known, *([] if parent else STEP_ALIASES)], 1, 0.5)
         advice = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
-        if parent and not close:
+        if holder is StepConfig and not close:
             advice += "; options of the script go under args"
         return Mistake(f"is not a known key; {advice}", source.line(*path), key)
     if kind == "value_error":

@@ -12,6 +12,7 @@ from trt_llm_pipeline.artifact import ArchiveContents, read_archive
 from trt_llm_pipeline.artifact.engine_files import engine_entries, extra_entry
 from trt_llm_pipeline.artifact.writer import Entry
 from trt_llm_pipeline.engine.tokenizer_files import is_vocabulary
+from trt_llm_pipeline.files import read_json
 from trt_llm_pipeline.inspection import readiness
 from trt_llm_pipeline.inspection.checks import Check, is_ready, settings, table, verdict
 from trt_llm_pipeline.inspection.readiness import ArchiveFacts
@@ -24,11 +25,19 @@ _UNKNOWN_END = ("end of sequence", "unknown")
 
 @dataclass(frozen=True)
 class Inspection:
-    """An archive that was looked at: what to call it, what it holds, and its readiness table."""
+    """An archive that was looked at.
+
+    Attributes:
+        label: what to call it.
+        contents: what it holds.
+        checks: its readiness table.
+        talk: what the engine wrote when it was checked, from the `build.json` beside the archive; or None.
+    """
 
     label: str
     contents: ArchiveContents
     checks: tuple[Check, ...]
+    talk: Mapping[str, Any] | None = None
 
     @property
     def ready(self) -> bool:
@@ -46,6 +55,7 @@ class Inspection:
             "strict": self.contents.strict,
             "files": [asdict(file) for file in self.contents.files],
             "manifest": self.contents.manifest,
+            "check": self.talk,
             "ready": self.ready,
             "checks": [asdict(check) for check in self.checks],
             "settings": settings(self.checks),
@@ -58,6 +68,7 @@ class Inspection:
             f"{self.label}: {in_words(contents.size)}, {contents.compression}, sha256 {contents.sha256}",
             "",
             *_summary(contents.manifest or {}),
+            *_talk(self.talk),
             "files",
             *(f"  {file.sha256}  {file.size:>14,}  {file.name}" for file in contents.files),
             "",
@@ -108,7 +119,7 @@ def inspect(
         if loaded.status == "ok":  # then what the files do not tell is known after all
             rest = tuple(check for check in rest if (check.name, check.status) != _UNKNOWN_END)
         checks = (*checks[:after], loaded, *rest)
-    return Inspection(label, contents, checks)
+    return Inspection(label, contents, checks, _record_beside(source, contents.sha256).get("check"))
 
 
 def readiness_of_build(
@@ -160,7 +171,32 @@ def _summary(manifest: Mapping[str, Any]) -> list[str]:
     for step in steps if isinstance(steps, list) else []:
         if isinstance(step, dict) and isinstance(step.get("argv"), list):
             lines.append(f"step       {step.get('name')}: {' '.join(map(str, step['argv']))}")
+    check = manifest.get("check")
+    if isinstance(check, dict):
+        lines.append(f"check      {check.get('status')}, level {check.get('level')} of 3")
     return [*lines, ""] if lines else []
+
+
+def _record_beside(source: str, sha256: str) -> dict[str, Any]:
+    """The `build.json` beside an archive, if it is about this archive; else nothing."""
+    path = Path(source).parent / "build.json"
+    try:
+        record = read_json(path)
+        return record if record["archive"]["sha256"] == sha256 else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _talk(talk: Mapping[str, Any] | None) -> list[str]:
+    """What the engine wrote; whatever is not as expected is left out."""
+    answers = (talk or {}).get("answers")
+    lines = []
+    for answer in answers if isinstance(answers, list | tuple) else []:
+        if isinstance(answer, dict):
+            lines.append(f"  {answer.get('prompt')!r} -> {answer.get('text')!r}")
+            if isinstance(answer.get("tokens"), list):
+                lines.append(f"    tokens {' '.join(map(str, answer['tokens']))}")
+    return ["what it wrote when it was checked", *lines, ""] if lines else []
 
 
 def _label(source: str) -> str:

@@ -39,6 +39,7 @@ def render(record: Mapping[str, Any]) -> str:
         _section("Timeline", *_timeline(record)),
         _section("Memory", *_memory(record)),
         _section("Sizes", sizes(_sizes(record))),
+        _talk(record.get("check")),
         _readiness(record.get("readiness", [])),
         _warnings(record.get("warnings", [])),
         _section("Commands", *(_command(step) for step in record.get("steps", []))),
@@ -206,6 +207,42 @@ def _pill(checks: Sequence[Mapping[str, Any]]) -> Element | None:
     else:
         text, css = "ready for cog-triton", "ok"
     return el("span", text, css=f"pill {css}")
+
+
+def _talk(check: Mapping[str, Any] | None) -> Element | None:
+    """What the engine wrote when it was asked, and what came of it."""
+    if not check or check.get("status") == "off":
+        return None
+    status = str(check.get("status"))
+    css = {"passed": "ok", "failed": "problem"}.get(status, "unknown")
+    level = f" level {check.get('level')} of 3" if status == "passed" else ""
+    parts: list[Node] = [el("p", el("span", f"{status}{level}", css=f"pill {css}"))]
+    if status != "passed":
+        parts.append(el("pre", str(check.get("reason"))))
+    reference = check.get("reference") or {}
+    theirs = {one["prompt"]: one for one in reference.get("prompts", [])}
+    rows = []
+    for answer in check.get("answers", []):
+        own = theirs.get(answer["prompt"])
+        tokens = answer.get("tokens")
+        cells = [
+            el("td", answer["prompt"]),
+            el("td", answer["text"], el("br"), el("small", " ".join(map(str, tokens or []))), css="mono"),
+        ]
+        if theirs:
+            told = [own["text"], el("br"), el("small", " ".join(map(str, own["tokens"])))] if own else [""]
+            cells.append(el("td", *told, css="mono"))
+        rows.append(el("tr", *cells))
+    if rows:
+        names = [
+            "prompt",
+            "the engine wrote",
+            *([f"the model itself ({reference.get('by')})"] if theirs else []),
+        ]
+        head = el("tr", *(el("th", name) for name in names))
+        parts.append(el("div", el("table", el("thead", head), el("tbody", *rows)), css="wide"))
+    parts += [el("p", str(note), css="note") for note in check.get("notes", [])]
+    return _section("Does it talk?", *parts)
 
 
 def _readiness(checks: Sequence[Mapping[str, Any]]) -> Element | None:

@@ -84,6 +84,11 @@ class CachedSteps:
             self.context.log(f"step {step.name}: its results are not cached, because {reason}")
         return report
 
+    def engine_key(self) -> str | None:
+        """What a check of the engine is remembered under; None where not every step has a key."""
+        complete = len(self.run_keys) == len(self.context.plan.steps)
+        return self.keys.engine(self.run_keys) if complete else None
+
     def packing(self, beside: Mapping[str, Path | bytes]) -> tuple[str | None, dict[str, str]]:
         """What the archive is to be kept under, and the SHA-256 that files in it must have.
 

@@ -50,6 +50,16 @@ class Builds:
             if record := _read(directory):
                 yield record
 
+    def find_check(self, engine_key: str) -> tuple[str, Mapping[str, Any]] | None:
+        """The newest build of an engine that has passed its check: the build's name, and its `check`."""
+        for record in self.records():
+            told = record.get("check")
+            if not isinstance(told, dict) or record.get("engine_key") != engine_key:
+                continue
+            if told.get("status") == "passed":
+                return str(record.get("build_id")), told
+        return None
+
     def publish(self, archive: Path, *beside: Path) -> Path | None:
         """Puts an archive at the workspace's top, in one go, as a hard link, and then what belongs to it.
 
@@ -91,7 +101,7 @@ class Builds:
         """Makes every build's archive one that no later build is answered with; the archives stay."""
         for directory in self.directories():
             if record := _read(directory):
-                write_json(directory / RECORD_NAME, {**record, "key": None})
+                write_json(directory / RECORD_NAME, {**record, "key": None, "engine_key": None})
 
     def settle_failed(self, directory: Path) -> None:
         """Leaves of a failed build only its logs, for whoever wants to know why."""
