@@ -48,7 +48,9 @@ def main() -> None:
         else:
             gaps = [float("inf")] * len(tokens)
         own = codec.encode(asked["prompt"])
-        written: list[int] = []
+        # As far as an answer is the model's first choice, it is what the model writes.
+        same = next((at for at, gap in enumerate(gaps) if gap != 0), len(gaps)) if own == prompt else 0
+        written: list[int] = tokens[:same]
         while len(written) < request["tokens"] and codec.end_id not in written[-1:]:
             written.append(int(reference.logits([*own, *written])[-1].argmax()))
         text = codec.decode([token for token in written if token != codec.end_id])

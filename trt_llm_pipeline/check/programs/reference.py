@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+_SMALL = 100_000_000
 _ROOM = 1.3  # beside the weights
 
 
@@ -50,6 +51,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     folder = Path(request["model_dir"])
     size = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in _WEIGHTS)
     dtype, device = place(torch, size)
+    if size < _SMALL:
+        torch.set_num_threads(1)  # more would only wait for each other
     model = load(transformers, folder, dtype).to(device).eval()
     tokenizer = own_tokenizer(transformers, folder)
     with torch.no_grad():
@@ -125,14 +128,23 @@ def one(
         gaps = ((logits.max(-1).values - chosen) / logits.std(-1)).tolist()
     begin = next((ids for ids in encodings if ids == prompt), encodings[0] if encodings else prompt)
     end = None if tokenizer is None else tokenizer.eos_token_id
-    written = greedy(torch, model, device, begin, end, count)
+    # As far as an answer is the model's first choice, it is what the model writes.
+    known_so_far = common(gaps) if begin == prompt else 0
+    written = greedy(torch, model, device, begin, tokens[:known_so_far], end, count)
     text = "" if tokenizer is None else tokenizer.decode([token for token in written if token != end])
     return {"gaps": gaps, "tokens": written, "text": text, "encodings": encodings}
 
 
-def greedy(torch: Any, model: Any, device: str, prompt: list[int], end: int | None, count: int) -> list[int]:
+def common(gaps: list[float]) -> int:
+    """How many tokens are the model's first choice, from the first on."""
+    return next((at for at, gap in enumerate(gaps) if gap != 0), len(gaps))
+
+
+def greedy(
+    torch: Any, model: Any, device: str, prompt: list[int], begun: list[int], end: int | None, count: int
+) -> list[int]:
     """At most `count` tokens, the end-of-text token included. Each by a whole pass: no cache to go wrong."""
-    written: list[int] = []
+    written = list(begun)
     while prompt and len(written) < count and (end is None or end not in written[-1:]):
         logits = model(torch.tensor([prompt + written], device=device)).logits
         written.append(int(logits[0, -1].argmax()))
