@@ -192,6 +192,20 @@ class TestWhatIsThere:
         assert caller.downloads() == [WEIGHTS]
         assert contents(caller.folder) == SAFETENSORS
 
+    @pytest.mark.parametrize("revision", [None, "commit"])
+    def test_a_file_changed_with_size_and_date_kept_is_fetched_again(
+        self, hub: HubServer, caller: Caller, revision: str | None
+    ) -> None:
+        first = caller.fetch()
+        path = caller.folder / "tokenizer.model"
+        before = path.stat()
+        path.write_bytes(b"SENTENCEPIECE")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        hub.clear_requests()
+        caller.fetch(revision=revision and first.revision)
+        assert caller.downloads() == ["tokenizer.model"]
+        assert contents(caller.folder) == SAFETENSORS
+
     def test_a_file_with_another_date_but_the_same_content_is_kept(
         self, hub: HubServer, caller: Caller
     ) -> None:

@@ -123,6 +123,24 @@ def test_a_file_that_was_changed_is_noticed(hub: HubServer, caller: Caller) -> N
     assert contents(caller.fetch(url).path) == MODEL
 
 
+def test_a_file_changed_with_size_and_date_kept_is_noticed(hub: HubServer, caller: Caller) -> None:
+    url = hub.add_file("m.tar", model_tar())
+    caller.fetch(url)
+    path = caller.folder / "config.json"
+    before = path.stat()
+    path.write_bytes(b"[]")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert contents(caller.fetch(url).path) == MODEL
+
+
+def test_a_file_with_another_date_but_the_same_content_is_kept(hub: HubServer, caller: Caller) -> None:
+    """Its SHA-256 was noted while it was unpacked."""
+    url = hub.add_file("m.tar", model_tar("wrapper/"))
+    caller.fetch(url)
+    os.utime(caller.folder / "config.json", (1, 1))
+    assert caller.fetch(url).downloaded_bytes == 0
+
+
 def test_a_server_that_is_down_leaves_a_complete_model_usable(hub: HubServer, caller: Caller) -> None:
     url = hub.add_file("m.tar", model_tar())
     first = caller.fetch(url)
@@ -286,6 +304,15 @@ def test_a_million_entries_are_refused(hub: HubServer, caller: Caller, tmp_path:
         output.write(bytes(1024))
     with pytest.raises(ModelSourceError, match="100,000 entries"):
         caller.fetch(hub.add_file("m.tar", path))
+    assert not caller.folder.exists()
+
+
+def test_a_path_of_very_many_parts_is_refused(hub: HubServer, caller: Caller) -> None:
+    """In `tests/unit/model_source/test_tar_extract.py`: how little time and memory that takes."""
+    content = gzip.compress(tar_of(entry("/".join(["a"] * 500_000), b"x")))
+    assert len(content) < 5000
+    with pytest.raises(ModelSourceError, match="at most 1,024 are allowed"):
+        caller.fetch(hub.add_file("m.tar.gz", content))
     assert not caller.folder.exists()
 
 
