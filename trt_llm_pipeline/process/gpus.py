@@ -1,9 +1,13 @@
 """The NVIDIA GPUs that a build uses, and their memory, read through NVML.
 
-Which these are is decided by `CUDA_VISIBLE_DEVICES`, as for the scripts themselves (CUDA C++ Programming
-Guide, "CUDA Environment Variables"): a list of indices, of UUIDs or of MIG devices; an entry that names
-nothing ends it. NVML counts devices in the order of their PCI addresses, as CUDA does with
-`CUDA_DEVICE_ORDER=PCI_BUS_ID`; on a machine with GPUs of several kinds use that, or UUIDs.
+`CUDA_VISIBLE_DEVICES` decides which these are, as for the scripts themselves (CUDA C++ Programming Guide,
+"CUDA Environment Variables"): a list of indices, of UUIDs or of MIG devices. What the guide leaves open is as
+libcuda does it, observed with driver 580 on two GPUs: an entry that names nothing, or is of another kind than
+the first, ends the list; what follows a number or a whole UUID within an entry is ignored; a device that is
+named twice leaves none.
+
+NVML counts devices in the order of their PCI addresses, as CUDA does with `CUDA_DEVICE_ORDER=PCI_BUS_ID`; on
+a machine with GPUs of several kinds use that, or UUIDs.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
-_INDEX = re.compile(r"\d+")
+_INDEX = re.compile(r"\s*[+-]?\d+")
+_UUID_CHARS = len("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6")
 #: The names of MIG devices in drivers before R470: `MIG-GPU-<UUID>/<GPU instance>/<compute instance>`.
 _OLD_MIG = re.compile(r"MIG-(GPU-[0-9a-f-]+)/(\d+)/(\d+)", re.IGNORECASE)
 
@@ -81,35 +86,37 @@ class GpuMonitor:
         return tuple(used)
 
 
-def _used(nvml: Any, visible: str | None) -> Iterator[tuple[Any, Any]]:
+def _used(nvml: Any, visible: str | None) -> list[tuple[Any, Any]]:
     """NVML's handles of the devices that are used, each with that of the GPU that it is (a part of)."""
     devices = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
     if visible is None:
-        yield from ((device, device) for device in devices)
-        return
-    seen: set[str] = set()
-    for entry in (part.strip() for part in visible.split(",")):
-        chosen = _chosen(nvml, devices, entry)
-        if chosen is None:
-            return
+        return [(device, device) for device in devices]
+    found: dict[str, tuple[Any, Any]] = {}
+    entries = visible.split(",")
+    for entry in entries:
+        if _kind(entry) != _kind(entries[0]) or (chosen := _chosen(nvml, devices, entry)) is None:
+            break
         uuid = _text(nvml.nvmlDeviceGetUUID(chosen[0]))
-        if uuid in seen:
-            return
-        seen.add(uuid)
-        yield chosen
+        if uuid in found:
+            return []
+        found[uuid] = chosen
+    return list(found.values())
+
+
+def _kind(entry: str) -> str:
+    return entry[:4] if entry.startswith(("GPU-", "MIG-")) else ""
 
 
 def _chosen(nvml: Any, devices: list[Any], entry: str) -> tuple[Any, Any] | None:
     """What one entry of the list names; None where that is nothing, or not just one device."""
-    if _INDEX.fullmatch(entry):
-        index = int(entry)
-        return (devices[index], devices[index]) if index < len(devices) else None
-    old = _OLD_MIG.fullmatch(entry)
     parts = [(device, device) for device in devices]
+    if not _kind(entry):
+        number = _INDEX.match(entry)
+        index = int(number[0]) if number and len(number[0]) < _UUID_CHARS else -1
+        return parts[index] if 0 <= index < len(parts) else None
+    old = _OLD_MIG.match(entry)
     if entry.startswith("MIG-"):
         parts = [(part, device) for device in devices for part in _mig_devices(nvml, device)]
-    elif not entry.startswith("GPU-"):
-        return None
     matching = []
     for part, device in parts:
         with suppress(nvml.NVMLError):
@@ -119,7 +126,7 @@ def _chosen(nvml: Any, devices: list[Any], entry: str) -> tuple[Any, Any] | None
                     nvml.nvmlDeviceGetComputeInstanceId(part),
                 ) == (int(old[2]), int(old[3]))
             else:  # as many characters as tell it from the others will do
-                same = _text(nvml.nvmlDeviceGetUUID(part)).lower().startswith(entry.lower())
+                same = _text(nvml.nvmlDeviceGetUUID(part)).lower().startswith(entry[:_UUID_CHARS].lower())
             if same:
                 matching.append((part, device))
     return matching[0] if len(matching) == 1 else None
