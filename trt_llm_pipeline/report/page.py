@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from trt_llm_pipeline.report.charts import Span, in_time, memory, sizes, timeline
+from trt_llm_pipeline.report.fits import fit_parts
 from trt_llm_pipeline.report.markup import Node, document, el
 from trt_llm_pipeline.report.style import STYLE
 from trt_llm_pipeline.units import in_words
@@ -38,6 +39,7 @@ def render(record: Mapping[str, Any]) -> str:
         _failure(record.get("error")),
         _section("Timeline", *_timeline(record)),
         _section("Memory", *_memory(record)),
+        _section("Does it fit?", *fit_parts(record)),
         _section("Sizes", sizes(_sizes(record))),
         _talk(record.get("check")),
         _readiness(record.get("readiness", [])),
