@@ -205,13 +205,13 @@ def _host_too_small(assessment: Assessment, *, impossible: bool) -> str:
     converting = need.convert is not None and need.convert >= need.build
     what = "the model that is converted takes" if converting else "the engine of the largest rank takes"
     gpus = f" and {in_words(host.gpu_bytes)} on its GPUs" if host.gpu_bytes and converting else ""
-    verb = "cannot" if impossible else "may not"
+    outcome = "so it cannot be built here" if impossible else "so the build may fail"
     advice = f"; build on a machine with more than {in_words(need.most)} of memory"
     if converting and need.build <= host.memory_bytes:
         advice += ", or let the script read it file by file (load_by_shard), if it can"
     return (
         f"{what} at least {in_words(need.most)} of memory, and this machine has "
-        f"{in_words(host.memory_bytes)}{gpus}, so it {verb} be built here{advice}"
+        f"{in_words(host.memory_bytes)}{gpus}, {outcome}{advice}"
     )
 
 

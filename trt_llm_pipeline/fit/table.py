@@ -47,7 +47,8 @@ def text_lines(assessment: Assessment) -> list[str]:
     ]
     if assessment.verdicts:
         lines += ["", *_table(assessment)]
-        lines.append(f"  The figures leave out activations, so they are at least and at most. {_KV_SHARE}")
+        lines += [f"  {_sum(assessment, verdict)}" for verdict in assessment.verdicts]
+        lines.append("  Activations are left out, so the figures are at least and at most.")
     for verdict in assessment.verdicts:
         lines += [
             f"  {verdict.room.device.name}: {remedy.text} would be enough" for remedy in verdict.remedies
@@ -55,7 +56,15 @@ def text_lines(assessment: Assessment) -> list[str]:
     return lines
 
 
-_KV_SHARE = f"KV cache is {KV_FRACTION} of what the weights leave."
+def _sum(assessment: Assessment, verdict: Verdict) -> str:
+    """How many tokens a device has room for, as a sum, and where its memory's figure comes from."""
+    device, weights = verdict.room.device, assessment.need.rank_weights
+    if verdict.answer == "no":
+        told = f"{weights:,} bytes of weights are more than {device.memory_bytes:,}"
+    else:
+        cache = f"{KV_FRACTION} x ({device.memory_bytes:,} - {weights:,})"
+        told = f"{cache} / {assessment.need.kv_per_token:,} = {verdict.room.tokens:,} tokens"
+    return f"{device.name}: {told} (memory: {device.source})"
 
 
 def _host(assessment: Assessment) -> str:

@@ -162,6 +162,7 @@ class TestCommands:
         printed = [machine.run(block) for block in of("command")]
         assert "config.yaml: no mistakes" in "".join(printed)
         assert "Output [Text 0 Beam 0]" in "".join(printed)
+        assert "wrote serving/config.yaml\nwrote serving/fill_template_values\n" in "".join(printed)
         assert (machine.clone / "workspace" / "engine.tar.gz").is_file()
 
     @pytest.mark.parametrize("block", of("suite"), ids=lambda block: f"line{block.line}")
