@@ -84,7 +84,7 @@ def validate(config: ConfigArgument, workspace: WorkspaceOption = None, as_json:
         fitting.refuse(validated.plan, fitted)
         notes = [*validated.notes, *fitted.notes]
         if as_json:
-            _print_json({"valid": True, "mistakes": [], "notes": notes})
+            _print_json({"valid": True, "mistakes": [], "notes": notes, "fit": fitted.as_json()})
             return
         for note in notes:
             typer.echo(f"note: {note}", err=True)

@@ -44,6 +44,8 @@ def test_the_first_of_several_tokens_counts_and_none_is_passed_on() -> None:
         ("TRT_LLM_KEEP_BUILDS", "2", "keep_builds", 2),
         ("TRT_LLM_KEEP_BUILDS", "0.5", "keep_builds", 1),
         ("TRT_LLM_DISK_CHECK", "off", "disk_check", False),
+        ("TRT_LLM_FIT_CHECK", "off", "fit_check", False),
+        ("TRT_LLM_FIT_CHECK", "", "fit_check", True),
         ("TRT_LLM_CACHE_LIMIT", "1.5 GB", "cache_limit", 1_500_000_000),
         ("TRT_LLM_CACHE_LIMIT", "1000", "cache_limit", 1000),
     ],

@@ -47,6 +47,7 @@ class Assessment:
         host: the machine.
         verdicts: one for each kind of device.
         peaks: what earlier builds of the same model have used.
+        disk: bytes that the steps write, at least: the engine, and a checkpoint for each step before it.
     """
 
     shape: ModelShape
@@ -56,6 +57,7 @@ class Assessment:
     host: Host
     verdicts: tuple[Verdict, ...]
     peaks: tuple[Peaks, ...] = ()
+    disk: int = 0
 
     @property
     def errors(self) -> tuple[str, ...]:
@@ -110,6 +112,7 @@ class Assessment:
                 "convert_bytes": self.host_need.convert,
                 "build_bytes": self.host_need.build,
             },
+            "disk_bytes": self.disk,
             "kv_fraction": KV_FRACTION,
             "devices": [_device(verdict) for verdict in self.verdicts],
             "recorded": [peak.as_json() for peak in self.peaks],
@@ -124,6 +127,8 @@ def assess(
     devices: Sequence[Device],
     host: Host,
     peaks: Sequence[Peaks] = (),
+    *,
+    steps: int = 1,
 ) -> Assessment:
     """Puts the sums together.
 
@@ -133,6 +138,7 @@ def assess(
         devices: what to try to load it on.
         host: where it is converted and built.
         peaks: what earlier builds of the same model have used.
+        steps: how many steps the config has.
     """
     need = needs(shape, arguments)
     verdicts = []
@@ -144,7 +150,14 @@ def assess(
             enough = remedies(shape, arguments, device, all_at_once=answer != "no")
         verdicts.append(Verdict(answer, there, enough))
     return Assessment(
-        shape, arguments, need, host_needs(shape, arguments, need), host, tuple(verdicts), tuple(peaks)
+        shape=shape,
+        arguments=arguments,
+        need=need,
+        host_need=host_needs(shape, arguments, need),
+        host=host,
+        verdicts=tuple(verdicts),
+        peaks=tuple(peaks),
+        disk=steps * need.weights,
     )
 
 

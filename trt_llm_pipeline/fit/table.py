@@ -38,6 +38,7 @@ def text_lines(assessment: Assessment) -> list[str]:
             f"{arguments.length:,} tokens, {need.tokens * need.kv_per_token:,} bytes of KV cache"
         )
     lines.append(f"  the build  {_host(assessment)}")
+    lines.append(f"  on disk    at least {assessment.disk:,} bytes that its steps write")
     lines += [f"  note       {text}" for text in arguments.assumed]
     lines += [
         f"  recorded   build {peak.build_id}: {in_words(peak.host_bytes)} of memory in {peak.host_step}"

@@ -53,6 +53,12 @@ class Fitting:
             return all(verdict.answer != "no" for verdict in self.assessment.verdicts)
         return not self.assessment.errors
 
+    def as_json(self) -> dict[str, Any] | None:
+        """As JSON values; None where nobody wants to know."""
+        if self.assessment is not None:
+            return self.assessment.as_json()
+        return None if self.reason is None else {"not_checked": self.reason}
+
 
 def fitting(
     plan: Plan,
@@ -98,7 +104,8 @@ def fitting(
         devices = list(_devices(gpus))
     peaks = fit.recorded_peaks(Builds(plan.workspace).records(), config.model_id, fit.facts(shape, arguments))
     host = Host(memory, sum(each.memory_bytes for each in gpus))
-    return Fitting(fit.assess(shape, arguments, devices, host, peaks), asked=gpu is not None)
+    assessment = fit.assess(shape, arguments, devices, host, peaks, steps=len(list(config.steps())))
+    return Fitting(assessment, asked=gpu is not None)
 
 
 def refuse(plan: Plan, found: Fitting) -> None:

@@ -79,7 +79,7 @@ class Preview:
                 for step in self.steps
             ],
             "disk": {"free_bytes": self.disk.free, "needed_bytes": self.disk.needed},
-            "fit": self._fit(),
+            "fit": self.fitting.as_json(),
             "notes": list(self.notes),
         }
 
@@ -87,11 +87,6 @@ class Preview:
     def notes(self) -> tuple[str, ...]:
         """What the user should read besides."""
         return (*self.validated.notes, *self.fitting.notes)
-
-    def _fit(self) -> dict[str, Any] | None:
-        if self.fitting.assessment is not None:
-            return self.fitting.assessment.as_json()
-        return None if self.fitting.reason is None else {"not_checked": self.fitting.reason}
 
     def as_text(self) -> str:
         """All of it for people."""

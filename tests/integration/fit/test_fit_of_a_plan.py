@@ -156,7 +156,9 @@ class TestValidate:
     ) -> None:
         done = run(environment(hub, tmp_path / "ws", **env), "validate", SEVENTY, "--json")
         assert done.exit_code == 0
-        (note,) = json.loads(done.stdout)["notes"]
+        said = json.loads(done.stdout)
+        (note,) = said["notes"]
+        assert note.endswith(said["fit"]["not_checked"])
         assert note.startswith("whether it fits is not checked: ")
         assert reason in note
 

@@ -229,6 +229,12 @@ class TestRecordedPeaks:
         assert any("recorded   build 1: 30.0 GB" in line for line in text_lines(found))
 
 
+def test_each_step_writes_the_weights_once() -> None:
+    shape = known("Llama 2 7B").shape
+    found = assess(shape, ARGUMENTS, [], LARGE, steps=2)
+    assert found.as_json()["disk_bytes"] == 2 * 2 * shape.parameters
+
+
 def test_json_can_be_written_and_its_facts_are_the_same_on_every_machine() -> None:
     here, there = judged("Llama 2 70B", "A10"), judged("Llama 2 70B", "H200", host=Host(1 << 30))
     assert json.loads(json.dumps(here.as_json()))["parameters"] == 68_976_648_192
