@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 from hypothesis.database import DirectoryBasedExampleDatabase
 
+from trt_llm_pipeline.process import Layers, Policy, find_layers
 from trt_llm_pipeline.toolchain import Toolchain
 from trt_llm_pipeline.workspace import Workspace
 
@@ -56,6 +57,12 @@ for line in open("/proc/self/status"):
 def workspace(tmp_path: Path) -> Workspace:
     """An empty workspace that has not been prepared."""
     return Workspace.at(tmp_path / "workspace")
+
+
+@pytest.fixture(scope="session")
+def layers() -> Layers:
+    """What can be held of a sandbox on this machine."""
+    return find_layers(Policy())
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ from trt_llm_pipeline.observer import Clock, Observer, RedactedObserver
 from trt_llm_pipeline.plan import Plan, resolved_yaml
 from trt_llm_pipeline.preflight import Validated, fitting, preview
 from trt_llm_pipeline.preflight.parser_check import NotChecked, OptionFacts, probe
+from trt_llm_pipeline.process import Layers
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.report import REPORT_NAME
@@ -45,6 +46,7 @@ from trt_llm_pipeline.step import (
     StepReport,
     environment,
     prepare_imports,
+    remove_view,
     run_step,
 )
 from trt_llm_pipeline.units import in_words
@@ -105,6 +107,7 @@ class _Context:
     cache: StepCache
     outbox: Outbox
     attesting: Attesting
+    layers: Layers
     notes: _Notes
 
     def measure(self, stage: str) -> Any:
@@ -149,6 +152,7 @@ def build(
         target = parse_destination(destination, workspace.root, archive_name=name)
     signing_key = load_signing_key(settings.signing_key) if settings.signing_key else None
     voice.log(plan.toolchain.describe())
+    voice.log(validated.layers.in_words())
     for note in validated.notes:
         voice.log(f"note: {note}")
     workspace.prepare()
@@ -170,6 +174,7 @@ def build(
             cache=StepCache(workspace, disk.cache_limit(workspace.root, settings.cache_limit)),
             outbox=Outbox(directory, target, workspace, partial(voice.progress, "package")),
             attesting=Attesting(directory, target, signing_key),
+            layers=validated.layers,
             notes=_Notes(),
         )
         _take_over(context)
@@ -205,6 +210,7 @@ def _take_over(context: _Context) -> None:
     left = context.ledger.recover()
     if left:
         context.voice.log(f"an earlier build was killed; taking over the {len(left)} files it left")
+    remove_view(context.settings.workspace)
     context.builds.remove_unfinished()
     context.cache.clean()
     context.outbox.refuse_foreign(context.ledger)
@@ -260,7 +266,7 @@ def foresee(context: _Context, snapshot: Snapshot) -> CachedSteps | None:
     hashes = FileHashes(context.settings.workspace.state / "hashes.json", context.voice.log)
     source, gpus = (snapshot.source, snapshot.revision), context.gpus.gpus
     try:
-        keys = StepKeys(context.plan, *source, context.ledger, gpus, hashes)
+        keys = StepKeys(context.plan, *source, context.ledger, gpus, hashes, confined=context.layers.files)
         return CachedSteps.foresee(_step_context(context), context.cache, keys, hashes)
     except OSError as error:
         context.warn(f"nothing is cached, because {error.filename} cannot be read: {error.strerror}")
@@ -305,7 +311,9 @@ def _step_context(context: _Context) -> StepContext:
     return StepContext(
         plan=context.plan,
         ledger=context.ledger,
-        env=environment(context.plan, context.settings.env, context.token),
+        env=context.settings.env,
+        token=context.token,
+        layers=context.layers,
         redactor=context.redactor,
         log=context.voice.log,
         logs=context.directory / "logs",
@@ -358,7 +366,7 @@ def check_engine(
         beside=tokenizer.files,
         model_dir=snapshot.path,
         gpus=len(context.gpus.gpus),
-        env=environment(context.plan, env, None),
+        env=environment(context.plan, context.plan.config.build, env, None, context.layers.policy.variables),
         redactor=context.redactor,
         log_file=context.directory / "logs" / "check.log",
         default_timeout=context.settings.step_timeout,
@@ -469,8 +477,14 @@ def _tell_cost(context: _Context, report: StepReport) -> None:
 
 
 def _manifest(context: _Context, snapshot: Snapshot) -> dict[str, Any]:
-    notes = context.notes
-    facts = provenance.manifest(context.plan, snapshot, notes.reports, context.gpus.gpus, notes.verdict)
+    facts = provenance.manifest(
+        context.plan,
+        snapshot,
+        context.notes.reports,
+        context.gpus.gpus,
+        context.layers,
+        context.notes.verdict,
+    )
     return dict(context.redactor.values(facts))
 
 

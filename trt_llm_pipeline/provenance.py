@@ -20,6 +20,7 @@ from trt_llm_pipeline.inspection import Check
 from trt_llm_pipeline.model_source import Snapshot
 from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.preflight import fitting
+from trt_llm_pipeline.process import Layers
 from trt_llm_pipeline.process.gpus import Gpu
 from trt_llm_pipeline.step import StepReport
 from trt_llm_pipeline.workspace import began
@@ -64,6 +65,7 @@ def manifest(
     snapshot: Snapshot,
     reports: Sequence[StepReport],
     gpus: Sequence[Gpu],
+    layers: Layers,
     check: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The facts of `manifest.json`; the archive adds every file's size and SHA-256.
@@ -78,6 +80,7 @@ def manifest(
         "revision": snapshot.revision,
         "source": snapshot.source,
         "toolchain": {"name": tools.name, "version": tools.version, "follows": list(tools.follows)},
+        "sandbox": layers.held(),
         "gpus": [{"name": gpu.name, "compute_capability": gpu.compute_capability} for gpu in gpus] or "cpu",
         "steps": [{"name": report.name, "argv": list(map(plan.portable, report.argv))} for report in reports],
         **({} if check is None else {"check": {name: check.get(name) for name in CHECK_FACTS}}),

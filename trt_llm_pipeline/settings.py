@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.process import Policy
 from trt_llm_pipeline.redaction import secrets_of, token_of, without_tokens
 from trt_llm_pipeline.units import parse_size
 from trt_llm_pipeline.workspace import Workspace
@@ -33,6 +34,7 @@ class Settings:
         fit_check: whether a build is refused where its engine cannot fit ($TRT_LLM_FIT_CHECK=off).
         cache_limit: bytes that cached steps may take ($TRT_LLM_CACHE_LIMIT); None for a quarter of the disk.
         signing_key: the private key that signs statements ($TRT_LLM_SIGNING_KEY); None leaves them unsigned.
+        sandbox: what steps run in ($TRT_LLM_SANDBOX, $TRT_LLM_STEP_USER, $TRT_LLM_STEP_ENV).
     """
 
     workspace: Workspace
@@ -45,6 +47,7 @@ class Settings:
     cache_limit: int | None = None
     secrets: tuple[str, ...] = ()
     signing_key: Path | None = None
+    sandbox: Policy = field(default_factory=Policy)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ, workspace: Path | None = None) -> Settings:
@@ -69,6 +72,7 @@ class Settings:
             cache_limit=_bytes(env, "TRT_LLM_CACHE_LIMIT"),
             secrets=secrets_of(env),
             signing_key=Path(env[_SIGNING_KEY]) if env.get(_SIGNING_KEY) else None,
+            sandbox=Policy.from_env(env),
         )
 
     def hub_token(self, given: str | None, in_config: SecretStr | None) -> str | None:

@@ -55,6 +55,7 @@ class House:
             "TRTLLM_DIR": str(TOOLCHAIN),
             "TRT_LLM_WORKSPACE": str(self.workspace),
             "TRT_LLM_KEEP_BUILDS": "1000",
+            "TRT_LLM_STEP_ENV": "RELIABILITY_*",
             MARK: self.mark,
             **self.extra,
         }
@@ -64,7 +65,14 @@ class House:
         return CogServer(self.env)
 
     def config(
-        self, script: str = "behaves.py", args: str = "", *, first: str = "", timeout: str = "", **keys: str
+        self,
+        script: str = "behaves.py",
+        args: str = "",
+        *,
+        first: str = "",
+        timeout: str = "",
+        allowed: str = "",
+        **keys: str,
     ) -> str:
         """Writes a config; its path.
 
@@ -73,6 +81,7 @@ class House:
             args: more options, as YAML lines without indentation.
             first: script of a step before it.
             timeout: of the build step.
+            allowed: keys that permit the build step something, such as "token".
             keys: more keys of the config.
         """
         lines = [f"model_id: {MODEL_ID}", "example_name: faults"]
@@ -81,6 +90,7 @@ class House:
             lines += ["convert_to_ft:", f"  script: {first}", "  output_dir: ./checkpoint"]
             lines += ["  args:", "    output_dir: ./checkpoint"]
         lines += ["build:", *([f"  timeout: {timeout}"] if timeout else [])]
+        lines += [f"  {key}: true" for key in allowed.split()]
         lines += [f"  script: {script}", "  output_dir: ./engine", "  args:"]
         lines += ["    output_dir: ./engine", *(f"    {line}" for line in args.splitlines())]
         return self.text("\n".join(lines) + "\n")

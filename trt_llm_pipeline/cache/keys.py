@@ -50,6 +50,7 @@ class StepKeys:
         ledger: knows what steps have written before.
         gpus: those that the build uses.
         hashes: remembers what has been hashed; filled on the way.
+        confined: whether steps run in a sandbox.
 
     Raises:
         OSError: a file of the toolchain cannot be read.
@@ -63,6 +64,8 @@ class StepKeys:
         ledger: Ledger,
         gpus: Sequence[Gpu],
         hashes: FileHashes,
+        *,
+        confined: bool,
     ) -> None:
         self._plan = plan
         self._source = source
@@ -71,6 +74,7 @@ class StepKeys:
         self._hashes = hashes
         self._disks = Disks()
         self._gpus = [f"{gpu.name} {gpu.compute_capability}" for gpu in gpus]
+        self._confined = confined
         self._toolchain = fingerprint.toolchain_identity(plan.toolchain, hashes, self._disks)
 
     def preflight(self, step: PlannedStep) -> str:
@@ -104,8 +108,18 @@ class StepKeys:
             earlier=dict(earlier),
             inputs=files,
             gpus=[] if step.name == "convert_to_ft" else self._gpus,
+            **self._allowed(step),
         )
         return StepKey(value, model=model, files=files)
+
+    def _allowed(self, step: PlannedStep) -> dict[str, bool]:
+        """What a step is allowed beyond the usual: a result made with less or more is not taken for its."""
+        given = {
+            "network": step.config.network,
+            "token": step.config.token,
+            "unconfined": not self._confined,
+        }
+        return {name: True for name, allowed in given.items() if allowed}
 
     def changed_since(
         self, key: StepKey, step: PlannedStep, found: Mapping[str, Path], earlier: Mapping[str, str]

@@ -130,6 +130,10 @@ class StepConfig(_Strict):
     """The script's options: `key: value` becomes `--key value`, `key:` a bare flag."""
     timeout: Duration = None
     """How long the step may take: seconds, or a number with s, m or h."""
+    network: bool = False
+    """Whether the script has the network; without it only its own loopback."""
+    token: bool = False
+    """Whether the script gets the Hub token that the model was downloaded with, as `HF_TOKEN`."""
 
     @model_validator(mode="after")
     def _script_or_executable(self) -> StepConfig:

@@ -44,12 +44,13 @@ print(json.dumps(told))
 
 
 def try_tokenizer(contents: Mapping[str, bytes], python: str, env: Mapping[str, str]) -> Check:
-    """Load a tokenizer with AutoTokenizer in a process of its own.
+    """Load a tokenizer with AutoTokenizer in a process of its own, in a sandbox.
 
     Args:
         contents: the tokenizer's files and the engine's `config.json` by name, as they lie in the archive.
         python: the interpreter; whether it has transformers is found out.
-        env: the process's environment; the Hub is shut off in it.
+        env: the service's environment. It says what the operator wants of the sandbox, and a part of it is
+            the process's, with the Hub shut off.
 
     Returns:
         `ok` with what was loaded; `problem` where it does not load or has no eos_token; `unknown` where that
@@ -64,9 +65,14 @@ def try_tokenizer(contents: Mapping[str, bytes], python: str, env: Mapping[str, 
                 (folder / file).write_bytes(data)
         # -I: nothing is imported from the folder, whatever its files are called.
         argv = [python, "-I", "-c", _LOAD, str(folder)]
-        quiet = {**env, **_OFFLINE, "HF_HOME": str(Path(scratch) / "home")}
+        own = Path(scratch).resolve()
+        quiet = {**process.reduced(env), **_OFFLINE, "HOME": str(own), "TMPDIR": str(own)}
         try:
-            ran = process.capture(argv, cwd=Path(scratch), env=quiet, timeout=_WITHIN_S)
+            layers = process.find_layers(process.Policy.from_env(env))
+            places = process.program_places(python, quiet, process.hidden_places(None, env))
+            sandbox = process.Sandbox(layers, places, (own,))
+            sandbox.give(own, *own.rglob("*"))
+            ran = process.capture(argv, cwd=own, env=quiet, timeout=_WITHIN_S, sandbox=sandbox)
         except PipelineError as error:
             return Check(name, "unknown", f"not tried: {error}")
     return _verdict(name, ran)

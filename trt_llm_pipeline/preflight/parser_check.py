@@ -21,7 +21,16 @@ from typing import Any
 
 from trt_llm_pipeline.errors import PipelineError
 from trt_llm_pipeline.preflight import messages
-from trt_llm_pipeline.process import Captured, capture
+from trt_llm_pipeline.process import (
+    UNCONFINED,
+    Captured,
+    Layers,
+    Sandbox,
+    capture,
+    program_places,
+    readable,
+    toolchain_places,
+)
 from trt_llm_pipeline.redaction import Redactor, secrets_of
 
 # A first import of torch and tensorrt_llm from a cold disk takes tens of seconds.
@@ -113,6 +122,8 @@ def probe(
     time_limit: float = TIME_LIMIT_S,
     python_path: Sequence[Path] = (),
     scratch: Path | None = None,
+    layers: Layers = UNCONFINED,
+    hidden: Sequence[Path] = (),
 ) -> Checked | NotChecked:
     """Asks the parser of a step's script whether it accepts the step's arguments.
 
@@ -128,6 +139,8 @@ def probe(
         time_limit: seconds until a script that has not parsed is ended.
         python_path: directories to put before the environment's PYTHONPATH.
         scratch: where to make the temporary directory; None for the system's place.
+        layers: what can be held of a sandbox here.
+        hidden: what the script must not be able to read, wherever it lies.
     """
     found = _program(command, interpreter, env)
     if isinstance(found, NotChecked):
@@ -140,8 +153,16 @@ def probe(
         prefix="trt-llm-preflight-", dir=scratch, ignore_cleanup_errors=True
     ) as temporary:
         folder = Path(temporary).resolve()
+        places = [
+            *program_places(found.interpreter[0], environment, hidden),
+            *toolchain_places(toolchain_root, hidden),
+            *readable([_PROBE.parent, *python_path], ()),
+        ]
+        if found.mode == "script":
+            places.extend(readable([Path(found.target).parent], hidden))
+        sandbox = Sandbox(layers, tuple(places), (folder,))
         try:
-            ended = _ask(found, folder, toolchain_root.resolve(), environment, time_limit)
+            ended = _ask(found, folder, toolchain_root.resolve(), environment, time_limit, sandbox)
         except PipelineError as error:
             return NotChecked(f"{found.name}: {error}")
         answer = _read(folder / _ANSWER)
@@ -157,7 +178,12 @@ def probe(
 
 
 def _ask(
-    program: _Program, folder: Path, toolchain_root: Path, env: Mapping[str, str], time_limit: float
+    program: _Program,
+    folder: Path,
+    toolchain_root: Path,
+    env: Mapping[str, str],
+    time_limit: float,
+    sandbox: Sandbox,
 ) -> Captured:
     """Runs the script under the probe, which leaves its answer in `folder`."""
     (folder / "cwd").mkdir()
@@ -171,12 +197,14 @@ def _ask(
     }
     asked = folder / "request.json"
     asked.write_text(json.dumps(request))
+    sandbox.give(folder, folder / "cwd", asked)
     return capture(
         [*program.interpreter, "-B", str(_PROBE), str(asked)],
         cwd=folder / "cwd",
         env=env,
         timeout=time_limit,
         stdout_limit=4096,
+        sandbox=sandbox,
     )
 
 

@@ -167,8 +167,9 @@ def _cached(validated: Validated, download: DownloadPlan, settings: Settings) ->
     cache = StepCache(settings.workspace, 0)
     with GpuMonitor(settings.env) as gpus:
         try:
-            ledger = Ledger(settings.workspace)
-            keys = StepKeys(plan, download.source, download.revision, ledger, gpus.gpus, hashes)
+            ledger, confined = Ledger(settings.workspace), validated.layers.files
+            known = plan, download.source, download.revision, ledger, gpus.gpus, hashes
+            keys = StepKeys(*known, confined=confined)
             by_step, found = keys.foresee(cache)
         except OSError:  # what cannot be read is not cached either
             return {}

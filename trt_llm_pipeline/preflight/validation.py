@@ -11,6 +11,7 @@ from trt_llm_pipeline.config import BuildConfig, examine
 from trt_llm_pipeline.errors import ConfigError, Mistake
 from trt_llm_pipeline.plan import Plan, PlannedStep, make_plan
 from trt_llm_pipeline.preflight.parser_check import NotChecked, OptionMistake, probe
+from trt_llm_pipeline.process import Layers, find_layers, hidden_places, reduced
 from trt_llm_pipeline.settings import Settings
 
 
@@ -21,10 +22,12 @@ class Validated:
     Attributes:
         plan: what will run.
         notes: what could not be checked, and why, one sentence each.
+        layers: what can be held of a sandbox here.
     """
 
     plan: Plan
     notes: tuple[str, ...]
+    layers: Layers
 
 
 def validate(text: str, name: str, settings: Settings) -> Validated:
@@ -38,7 +41,9 @@ def validate(text: str, name: str, settings: Settings) -> Validated:
     Raises:
         ConfigError: with every mistake, in the order of the file.
         ToolchainError: there is no usable toolchain to check against.
+        PipelineError: a sandbox is required that cannot be made here.
     """
+    layers = find_layers(settings.sandbox)
     loaded = examine(text, name)
     found = list(loaded.mistakes)
     notes: list[str] = []
@@ -51,13 +56,13 @@ def validate(text: str, name: str, settings: Settings) -> Validated:
         for step in planned.steps:
             if known.accepts(step):
                 continue
-            wrong, step_notes = _preflight(planned, step, settings)
+            wrong, step_notes = _preflight(planned, step, settings, layers)
             found.extend(wrong)
             notes.extend(step_notes)
     if found or planned is None:
         found.sort(key=lambda mistake: mistake.line or 0)
         raise ConfigError(found, name)
-    return Validated(planned, tuple(notes))
+    return Validated(planned, tuple(notes), layers)
 
 
 class _Accepted:
@@ -82,14 +87,18 @@ class _Accepted:
             return False
 
 
-def _preflight(planned: Plan, step: PlannedStep, settings: Settings) -> tuple[list[Mistake], list[str]]:
+def _preflight(
+    planned: Plan, step: PlannedStep, settings: Settings, layers: Layers
+) -> tuple[list[Mistake], list[str]]:
     """Asks the step's script whether it would accept its arguments."""
     rendered = planned.render(step, planned.expected_dirs())
     answer = probe(
         [*step.program, *rendered.argv],
         interpreter=planned.toolchain.python,
         toolchain_root=planned.toolchain.root,
-        env=settings.env,
+        env=reduced(settings.env, more=settings.sandbox.variables),
+        layers=layers,
+        hidden=hidden_places(settings.workspace.root, settings.env),
     )
     if isinstance(answer, NotChecked):
         return [], [f"the arguments of step {step.name} are not checked: {answer.reason}"]

@@ -1,9 +1,10 @@
 """The process between the service and a step: whatever happens to the service, the step's tree dies with it.
 
-Started by `process.py` as a program of its own, in isolated mode, so it imports nothing of this package.
+Started by `tree.py` as a program of its own, in isolated mode, so it imports nothing of this package; what
+the step gives up is made by `sandbox.py` beside it, in the step's process alone.
 
-    fd 0   one JSON line {"argv", "cwd", "env"}; after it, the line of life: when it closes, because the
-           service asked for an end or because it is gone, everything below this process is killed
+    fd 0   one JSON line {"argv", "cwd", "env", "sandbox"}; after it, the line of life: when it closes,
+           because the service asked for an end or because it is gone, everything below this process is killed
     fd 1,2 handed to the step as they are
     fd N   (first argument) reports, JSON lines: samples of the tree's memory, then one with the exit code
 
@@ -23,6 +24,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -47,10 +51,33 @@ def _default_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _prepare_step() -> None:
-    """In the step's process, before its program is run: as if nothing had ever been between."""
-    _default_signals()
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _preparation(wanted: Mapping[str, Any] | None, complain: int) -> Callable[[], None]:
+    """What happens in the step's process before its program is run.
+
+    Args:
+        wanted: the sandbox, as `sandbox.apply` takes it; None for none.
+        complain: where to write why it could not be made.
+    """
+    make = None
+    if wanted is not None:
+        sys.path.append(str(Path(__file__).parent))
+        import sandbox  # type: ignore[import-not-found,unused-ignore]
+
+        make = partial(sandbox.apply, wanted)
+
+    def prepare() -> None:
+        # As if this process had never been between.
+        _default_signals()
+        if make is not None:
+            try:
+                make()
+            except BaseException as error:
+                os.write(complain, f"{type(error).__name__}: {error}".encode(errors="replace")[:4096])
+                raise
+        # Last, because a change of user undoes it.
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    return prepare
 
 
 def _below() -> list[int]:
@@ -158,6 +185,7 @@ def main() -> int:
             os.write(report_fd, json.dumps(fields).encode() + b"\n")
 
     started = time.monotonic()
+    complaint, complain = os.pipe()
     try:
         step = subprocess.Popen(
             request["argv"],
@@ -165,15 +193,19 @@ def main() -> int:
             env=request["env"],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # a step that signals its own group must not reach this process
-            preexec_fn=_prepare_step,
+            preexec_fn=_preparation(request.get("sandbox"), complain),
         )
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         report(start_error=f"{error.strerror or error}{where}")
         return 0
     except (ValueError, subprocess.SubprocessError) as error:
-        report(start_error=str(error))
+        os.close(complain)
+        told = os.read(complaint, 4096).decode(errors="replace")
+        report(start_error=f"its sandbox could not be made: {told}" if told else str(error))
         return 0
+    os.close(complain)
+    os.close(complaint)
     # From here only the step holds the output open, so the reader sees its end.
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -72,15 +72,31 @@ class Captured:
     timed_out: bool
 
 
+class Confinement(Protocol):
+    """What a program and all that it starts may do; see `places.Sandbox`."""
+
+    def request(self, cwd: Path) -> dict[str, Any] | None:
+        """The same for the supervisor, of a program that runs in `cwd`; None for what this process may."""
+
+
 class _Supervised:
     """A process tree below a supervisor, and the pipes to both. Use as a context manager."""
 
     def __init__(
-        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], *, merge: bool, hold: int | None = None
+        self,
+        argv: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        *,
+        merge: bool,
+        hold: int | None = None,
+        sandbox: Confinement | None = None,
     ) -> None:
         self._kept_open = [] if hold is None else [hold]
         self._argv = list(argv)
-        self._request = json.dumps({"argv": self._argv, "cwd": str(cwd), "env": dict(env)}).encode() + b"\n"
+        confined = sandbox.request(cwd) if sandbox is not None else None
+        request = {"argv": self._argv, "cwd": str(cwd), "env": dict(env), "sandbox": confined}
+        self._request = json.dumps(request).encode() + b"\n"
         self._merge = merge
         self._report = b""
         self._life = -1
@@ -278,6 +294,7 @@ def run(
     timeout: float | None = None,
     on_turn: Callable[[Usage], None] | None = None,
     hold: int | None = None,
+    sandbox: Confinement | None = None,
 ) -> ProcessResult:
     """Runs a program to its end, passing on each line that it prints on stdout or stderr.
 
@@ -289,6 +306,7 @@ def run(
         timeout: seconds after which the tree is ended; None for no limit.
         on_turn: called about ten times a second with the tree's memory.
         hold: a descriptor that stays open until the whole tree has ended, even if this process is killed.
+        sandbox: what it and all that it starts may do; None for what this process may.
 
     Raises:
         PipelineError: the program could not be started.
@@ -297,7 +315,7 @@ def run(
     lines = LineAssembler(on_line, redactor, time.monotonic)
     started = time.monotonic()
     timed_out = False
-    with _Supervised(argv, cwd, env, merge=True, hold=hold) as tree:
+    with _Supervised(argv, cwd, env, merge=True, hold=hold, sandbox=sandbox) as tree:
         while tree.open:
             for _, data in tree.read(_TURN_S):
                 lines.feed(data)
@@ -320,7 +338,13 @@ def run(
 
 
 def capture(
-    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float, stdout_limit: int = 65536
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    timeout: float,
+    stdout_limit: int = 65536,
+    sandbox: Confinement | None = None,
 ) -> Captured:
     """Runs a short program and returns the first `stdout_limit` bytes of each of its two streams.
 
@@ -330,7 +354,7 @@ def capture(
     kept = {"out": bytearray(), "err": bytearray()}
     deadline = time.monotonic() + timeout
     timed_out = False
-    with _Supervised(argv, cwd, env, merge=False) as tree:
+    with _Supervised(argv, cwd, env, merge=False, sandbox=sandbox) as tree:
         while tree.open:
             for name, data in tree.read(_TURN_S):
                 kept[name] += data[: max(0, stdout_limit - len(kept[name]))]

@@ -1,13 +1,14 @@
 """One step of a build: its directory emptied, its script run, its results found and checked."""
 
 from trt_llm_pipeline.step.cached import CachedSteps
+from trt_llm_pipeline.step.confine import environment
 from trt_llm_pipeline.step.run import (
     StepContext,
     StepReport,
-    environment,
     prepare_imports,
     run_step,
 )
+from trt_llm_pipeline.step.view import remove_view
 
 __all__ = [
     "CachedSteps",
@@ -15,5 +16,6 @@ __all__ = [
     "StepReport",
     "environment",
     "prepare_imports",
+    "remove_view",
     "run_step",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trt_llm_pipeline.cache import FileHashes, StepCache
@@ -19,11 +19,13 @@ from trt_llm_pipeline.errors import (
 )
 from trt_llm_pipeline.plan import Plan, PlannedStep
 from trt_llm_pipeline.plan.command import argument_dirs, shell_line
-from trt_llm_pipeline.process import ProcessResult, Usage, resources, run
+from trt_llm_pipeline.process import UNCONFINED, Layers, ProcessResult, Usage, resources, run
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.step import failure, results
+from trt_llm_pipeline.step.confine import Confined, confined, import_root
 from trt_llm_pipeline.step.log import LogFile, StepLog
+from trt_llm_pipeline.step.view import Seen, View
 from trt_llm_pipeline.units import in_words
 from trt_llm_pipeline.workspace import FileMark, Ledger, Workspace, disk
 
@@ -65,43 +67,35 @@ class StepReport:
 
 @dataclass(frozen=True)
 class StepContext:
-    """What every step of a build shares."""
+    """What every step of a build shares.
+
+    Attributes:
+        plan, ledger: the build's.
+        env: the service's environment, of which a step gets what is listed.
+        token: for the Hub, for steps that ask for it.
+        redactor: knows the secrets.
+        log: is told what happens.
+        logs: the directory for what scripts print.
+        gpus: whose memory is watched.
+        default_timeout: seconds, for steps that have no limit of their own; None for none.
+        layers: what can be held of a sandbox here.
+    """
 
     plan: Plan
     ledger: Ledger
     env: Mapping[str, str]
+    token: str | None
     redactor: Redactor
     log: Callable[[str], None]
     logs: Path
     gpus: GpuMonitor
     default_timeout: float | None
-
-
-def environment(plan: Plan, env: Mapping[str, str], token: str | None) -> dict[str, str]:
-    """The environment of a step's process.
-
-    Output is unbuffered so that it can be followed, no byte code is written into the toolchain, and
-    `examples` of the toolchain's root can be imported, as 1.2's converters do. Not the root itself: its
-    `tensorrt_llm` source folder would hide the installed package.
-    """
-    paths = [str(_import_root(plan)), *filter(None, [env.get("PYTHONPATH")])]
-    extra = {
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONPATH": os.pathsep.join(paths),
-    }
-    if token:
-        extra["HF_TOKEN"] = token
-    return {**env, **extra}
-
-
-def _import_root(plan: Plan) -> Path:
-    return plan.workspace.state / "import"
+    layers: Layers = UNCONFINED
 
 
 def prepare_imports(plan: Plan) -> None:
     """Makes the directory from which a script can import `examples`. Called with the workspace locked."""
-    link = _import_root(plan) / "examples"
+    link = import_root(plan) / "examples"
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
     link.symlink_to(plan.toolchain.examples, target_is_directory=True)
@@ -130,17 +124,28 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
     else:
         context.ledger.empty_found(step.name, named, keep=found.values())
     context.log(f"step {step.name}: {shell_line(argv)}")
-    scene = _Scene(step, named, workspace.files(), workspace.own_directories(plan.model_dir, context.logs))
-    context.ledger.begin(step.name, scene.before)
+    before = workspace.files()
+    context.ledger.begin(step.name, before)
     kills = resources.oom_kills()
-    try:
-        with workspace.step_lock() as held:
-            result, samples = _supervise(context, step, argv, scene.places, held)
-    except BaseException as first:
-        _settle_after(first, context, scene)
-        raise
-    made, full = _settle(context, scene)
-    removed = any(not os.path.lexists(workspace.root / name) for name in scene.before)
+    seen = Seen(
+        before=before,
+        ours=context.ledger.ours(before),
+        kept=tuple(found.values()),
+        named=(*named, *filter(None, [step.output_dir])),
+        model_dir=plan.model_dir,
+    )
+    layers, env, token = context.layers, context.env, context.token
+    with confined(plan, step, argv, seen, layers=layers, env=env, token=token) as how:
+        places = workspace.own_directories(plan.model_dir, context.logs)
+        scene = _Scene(step, named, before, places, how.view)
+        try:
+            with workspace.step_lock() as held:
+                result, samples = _supervise(context, step, how, places, held)
+        except BaseException as first:
+            _settle_after(first, context, scene)
+            raise
+        made, full = _settle(context, scene)
+    removed = any(not os.path.lexists(workspace.root / name) for name in before)
     _refuse_failure(context, step, result, made, full=full, oom_killed=resources.oom_kills() > kills)
     output_dir = results.checked(plan, context.ledger, context.log, step, made, named)
     context.ledger.found(step.name, output_dir)
@@ -169,28 +174,36 @@ class _Scene:
         named: the paths that its arguments name.
         before: every file.
         places: where the service's own directories led.
+        view: where everything lands that the script writes; None for the workspace itself.
     """
 
     step: PlannedStep
     named: list[Path]
     before: Mapping[str, FileMark]
     places: Mapping[Path, tuple[str, bool]]
+    view: View | None
 
 
 def _settle(context: StepContext, scene: _Scene) -> tuple[dict[str, FileMark], bool]:
     """Notes what a script has left, however it ended; the files it made, and whether the disk is full.
 
     Raises:
-        WorkspaceError: it has replaced one of the service's own directories.
+        WorkspaceError: it has replaced one of the service's own directories, or written what is not its.
     """
-    workspace, ledger, step = context.plan.workspace, context.ledger, scene.step
+    workspace, ledger, step, view = context.plan.workspace, context.ledger, scene.step, scene.view
     moved: WorkspaceError | None = None
+    full = disk.is_full(workspace.root)
+    made = view.made() if view else {}
     try:
         workspace.refuse_moved(scene.places)
+        if view and full:
+            view.remove()
+        elif view:
+            view.settle()
     except WorkspaceError as error:
         moved = error
-    made = results.changed(scene.before, workspace.files())
-    full = disk.is_full(workspace.root)
+    if not (view and full):
+        made = results.changed(scene.before, workspace.files())
     if full:  # nothing can be noted, and no later build succeeds, unless what was written goes
         fresh = set(made) - set(scene.before)
         ledger.discard(name for name in fresh if _below(workspace, name, step, scene.named))
@@ -300,7 +313,7 @@ def _limit(context: StepContext, step: PlannedStep) -> float | None:
 def _supervise(
     context: StepContext,
     step: PlannedStep,
-    argv: tuple[str, ...],
+    how: Confined,
     places: Mapping[Path, tuple[str, bool]],
     held: int,
 ) -> tuple[ProcessResult, list[Sample]]:
@@ -324,18 +337,20 @@ def _supervise(
                 _thin_out(samples)
             voice.break_silence(now - started, usage, used)
 
+        shown = how.view.as_shown if how.view else str
         result = run(
-            argv,
-            cwd=context.plan.workspace.root,
-            env=context.env,
-            on_line=voice.line,
+            how.argv,
+            cwd=how.cwd,
+            env=how.env,
+            sandbox=how.sandbox,
+            on_line=lambda line: voice.line(shown(line)),
             redactor=context.redactor,
             timeout=_limit(context, step),
             on_turn=on_turn,
             hold=held,
         )
         voice.close()
-    return result, samples
+    return replace(result, tail=tuple(map(shown, result.tail))), samples
 
 
 def _thin_out(samples: list[Sample]) -> None:

@@ -62,6 +62,11 @@ class Workspace:
         """Records and the lock."""
         return self.root / STATE_DIR
 
+    @property
+    def work(self) -> Path:
+        """Where a step in a sandbox runs, and where all that it writes lands."""
+        return self.state / "work"
+
     def prepare(self) -> None:
         """Makes the workspace's own directories. Raises `WorkspaceError` where that is impossible."""
         for path in (self.root, self.models, self.builds, self.state):

@@ -1,4 +1,8 @@
-"""Configs and scripts that try to read, write or remove something outside the workspace."""
+"""Scripts that try to have the service read, write or remove something outside the workspace.
+
+Without the sandbox, in which a step cannot put anything where these traps go: the service must not step into
+them even where it is off.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +57,7 @@ class Outside:
 @pytest.fixture(scope="module")
 def house(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> House:
     folder = tmp_path_factory.mktemp("attacks")
-    return House(hub, folder, {"RELIABILITY_OUTSIDE": str(folder / "outside")})
+    return House(hub, folder, {"RELIABILITY_OUTSIDE": str(folder / "outside"), "TRT_LLM_SANDBOX": "off"})
 
 
 @pytest.fixture

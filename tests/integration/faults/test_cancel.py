@@ -82,11 +82,12 @@ class TestCancel:
     ) -> None:
         before = Before(house)
         prediction_id = start_until(server, house.config("runs_away.py"), STARTED)
-        beat = house.workspace / "engine" / "beat"
+        beat = house.workspace / ".trt-llm-pipeline" / "work" / "engine" / "beat"
         first = beat.stat().st_mtime_ns
         wait_for(lambda: beat.stat().st_mtime_ns > first, "it runs", 5)
         assert server.cancel(prediction_id) == 200
         server.wait_until_ready(timeout=READY_WITHIN_S)
+        beat = house.workspace / "engine" / "beat"  # where the ended step's files have been moved to
         last = beat.stat().st_mtime_ns
         before.check(server)
         assert not beat.exists() or beat.stat().st_mtime_ns == last

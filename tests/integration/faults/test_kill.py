@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -59,10 +60,10 @@ class Servers:
 @pytest.fixture(scope="module")
 def servers(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     folder = tmp_path_factory.mktemp("kill")
-    (folder / "scratch").mkdir()
-    running = Servers(House(hub, folder, {"RELIABILITY_SCRATCH": str(folder / "scratch")}))
-    yield running
-    running.end()
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as scratch:  # which a step may write
+        running = Servers(House(hub, folder, {"RELIABILITY_SCRATCH": scratch}))
+        yield running
+        running.end()
 
 
 def server_itself(server: CogServer) -> psutil.Process:

@@ -14,12 +14,12 @@ import pytest
 from trt_llm_pipeline.config import loads
 from trt_llm_pipeline.errors import StepFailed, StepOutputError, StepTimeout, WorkspaceError, notes_of
 from trt_llm_pipeline.plan import Plan, make_plan
+from trt_llm_pipeline.process import Layers
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.step import (
     StepContext,
     StepReport,
-    environment,
     failure,
     log,
     prepare_imports,
@@ -51,7 +51,8 @@ ENGINE = {
 class Bench:
     """Runs single steps in one workspace."""
 
-    def __init__(self, toolchain: Toolchain, workspace: Workspace, logs: Path) -> None:
+    def __init__(self, toolchain: Toolchain, workspace: Workspace, logs: Path, layers: Layers) -> None:
+        self.layers = layers
         for script in ("build.py", "hf_gpt_convert.py"):
             (toolchain.root / "examples/gpt" / script).write_text(SCRIPT)
         self.toolchain = toolchain
@@ -78,6 +79,7 @@ class Bench:
         output_dir: str | None = "./out",
         timeout: str | None = None,
         out: str | None = None,
+        allowed: str = "",
     ) -> StepReport:
         lines = ["model_id: m", "example_name: gpt"]
         if name != "build":
@@ -85,18 +87,21 @@ class Bench:
         lines += [f"{name}:", f"  script: {'build.py' if name == 'build' else 'hf_gpt_convert.py'}"]
         lines += [f"  output_dir: {output_dir}"] if output_dir else []
         lines += [f"  timeout: {timeout}"] if timeout else []
+        lines += [f"  {key}: true" for key in allowed.split()]
         lines += ["  args:", f"    do: {json.dumps(textwrap.dedent(do))}"]
         lines += [f"    out: {out}"] if out else []
         planned = self.plan("\n".join(lines))
         context = StepContext(
             plan=planned,
             ledger=self.ledger,
-            env=environment(planned, {"PATH": os.environ["PATH"], "GIVEN": "1"}, self.token),
+            env={"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "OTHER": "1"},
+            token=self.token,
             redactor=Redactor([self.token]),
             log=lambda line: self.log(line),
             logs=self.logs,
             gpus=GpuMonitor({}),
             default_timeout=self.default_timeout,
+            layers=self.layers,
         )
         return run_step(context, next(s for s in planned.steps if s.name == name), {})
 
@@ -105,8 +110,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(miniature: Toolchain, workspace: Workspace, tmp_path: Path) -> Bench:
-    return Bench(miniature, workspace, tmp_path / "logs")
+def bench(miniature: Toolchain, workspace: Workspace, tmp_path: Path, layers: Layers) -> Bench:
+    return Bench(miniature, workspace, tmp_path / "logs", layers)
 
 
 class TestASuccessfulStep:
@@ -125,20 +130,31 @@ class TestASuccessfulStep:
 
     def test_runs_in_the_workspace_with_the_environment_of_steps(self, bench: Bench) -> None:
         bench.token = "hf_MARKED_token"
-        bench.run(
-            "write('out/env', json.dumps(dict(os.environ))); print(os.environ['HF_TOKEN'], os.getcwd())"
-        )
+        bench.run("write('out/env', json.dumps(dict(os.environ))); print(os.getcwd())")
         env = json.loads((bench.workspace.root / "out/env").read_text())
         assert env.pop("LC_CTYPE", "C.UTF-8") == "C.UTF-8"
+        own = Path(env.pop("HOME")).parent
+        assert not own.exists()
         assert env == {
             "PATH": os.environ["PATH"],
-            "GIVEN": "1",
-            "HF_TOKEN": "hf_MARKED_token",
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1",
+            "GLOO_SOCKET_IFNAME": "lo",
+            "NCCL_SOCKET_IFNAME": "lo",
+            "TP_SOCKET_IFNAME": "lo",
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": str(bench.workspace.state / "import"),
+            "TMPDIR": str(own / "tmp"),
         }
-        assert bench.lines[1] == f"[secret] {bench.workspace.root}"
+        assert bench.lines[1] == str(bench.workspace.root)
+
+    def test_gets_the_token_only_where_its_config_says_so(self, bench: Bench) -> None:
+        bench.token = "hf_MARKED_token"
+        bench.run("write('out/a'); print(os.environ['HF_TOKEN'])", allowed="token")
+        assert bench.lines[1] == "[secret]"
         assert "MARKED" not in (bench.logs / "convert_to_ft.log").read_text()
 
     def test_can_import_examples_of_the_toolchain_and_not_its_root(self, bench: Bench) -> None:
@@ -289,7 +305,7 @@ class TestFailures:
         planned = bench.plan("model_id: m\nexample_name: gpt\nbuild: {script: build.py, output_dir: ./out}")
         (bench.workspace.root / "out/notes.txt").write_text("mine")
         context = StepContext(
-            planned, bench.ledger, {}, Redactor(), bench.log, bench.logs, GpuMonitor({}), None
+            planned, bench.ledger, {}, None, Redactor(), bench.log, bench.logs, GpuMonitor({}), None
         )
         with pytest.raises(
             WorkspaceError, match=r"'\./out' holds files that no build made \(out/notes\.txt\)"
