@@ -336,7 +336,7 @@ class TestFailures:
                 "os.rename('models', 'moved'); os.symlink('moved', 'models'); print('ready'); time.sleep(60)"
             )
         (note,) = notes_of(cancelled.value)
-        assert "models now leads to" in note
+        assert "the script wrote where no step may write (models)" in note
         assert bench.ledger.recover() == ()
 
 
