@@ -45,7 +45,6 @@ from trt_llm_pipeline.step import (
     StepContext,
     StepReport,
     environment,
-    for_check,
     prepare_imports,
     remove_view,
     run_step,
@@ -374,13 +373,6 @@ def check_engine(
         options=options,
         lock=context.settings.workspace.step_lock,
         each_second=context.ledger.heartbeat,
-        sandbox=lambda folder: for_check(
-            context.plan,
-            layers=context.layers,
-            env=env,
-            read=[reports[-1].output_dir, check.PROGRAMS],
-            write=folder,
-        ),
     )
     with context.measure("check"):
         verdict = check.run(request)

@@ -6,18 +6,15 @@ Three levels, each on top of the one before:
 2. what it writes for three prompts is not degenerate: not empty, not one token over and over, not the same
    for every prompt, and text;
 3. it writes what the Hugging Face model itself writes, as far as its precision allows.
-
-A small model, or one with random weights, may be degenerate by nature. So a suspicion of level 2 is no
+ A small model, or one with random weights, may be degenerate by nature. So a suspicion of level 2 is no
 verdict: the Hugging Face model is asked too, and only where it would write something else, or cannot be
 asked, has the engine failed.
 """
 
-from trt_llm_pipeline.check.asking import PROGRAMS
 from trt_llm_pipeline.check.stage import CheckRequest, intention, require, run
 from trt_llm_pipeline.check.verdict import Verdict, covers
 
 __all__ = [
-    "PROGRAMS",
     "CheckRequest",
     "Verdict",
     "covers",

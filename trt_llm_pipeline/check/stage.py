@@ -22,7 +22,6 @@ from trt_llm_pipeline.check.verdict import Answer, Verdict, in_quotes
 from trt_llm_pipeline.engine import layout
 from trt_llm_pipeline.errors import CheckFailed, PipelineError
 from trt_llm_pipeline.plan import Plan
-from trt_llm_pipeline.process.tree import Confinement
 from trt_llm_pipeline.redaction import Redactor
 
 PROMPTS = (
@@ -68,7 +67,6 @@ class CheckRequest:
         default_timeout: seconds for each program where the config does not say; None for an hour.
         options: asks the parser of a command's script what options it has.
         lock, each_second: see `Supervision`.
-        sandbox: what the programs may do, given the one directory that they may write.
     """
 
     plan: Plan
@@ -83,7 +81,6 @@ class CheckRequest:
     options: ParserOptions
     lock: Callable[[], AbstractContextManager[int]]
     each_second: Callable[[], None]
-    sandbox: Callable[[Path], Confinement | None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -150,7 +147,6 @@ def run(request: CheckRequest) -> Verdict:
             timeout=wanted.timeout or request.default_timeout or DEFAULT_TIMEOUT_S,
             lock=request.lock,
             each_second=request.each_second,
-            sandbox=request.sandbox(folder),
         )
         try:
             asker = _asker(request, archived, scratch, supervision)

@@ -12,7 +12,6 @@ from typing import TextIO
 
 from trt_llm_pipeline.plan.command import shell_line
 from trt_llm_pipeline.process import ProcessResult, Usage, tree
-from trt_llm_pipeline.process.tree import Confinement
 from trt_llm_pipeline.redaction import Redactor, without_tokens
 
 _LOG_BYTES = 16 << 20
@@ -44,7 +43,6 @@ class Supervision:
         timeout: seconds that each may take; None for no limit.
         lock: entered while one runs; gives a descriptor that keeps the workspace held.
         each_second: called while one runs.
-        sandbox: what they may do; None for what this process may.
     """
 
     cwd: Path
@@ -54,7 +52,6 @@ class Supervision:
     timeout: float | None
     lock: Callable[[], AbstractContextManager[int]]
     each_second: Callable[[], None]
-    sandbox: Confinement | None = None
 
     def run(self, argv: Sequence[str], on_line: Callable[[str], None]) -> ProcessResult:
         """Runs a program to its end. Raises what `process.tree.run` raises."""
@@ -80,13 +77,12 @@ class Supervision:
             return tree.run(
                 argv,
                 cwd=self.cwd,
-                env={**without_tokens(self.env), **_OFFLINE, "TMPDIR": str(self.cwd), "HOME": str(self.cwd)},
+                env={**without_tokens(self.env), **_OFFLINE},
                 on_line=take,
                 redactor=self.redactor,
                 timeout=self.timeout,
                 on_turn=on_turn,
                 hold=held,
-                sandbox=self.sandbox,
             )
 
     def _log(self) -> TextIO:

@@ -1,7 +1,7 @@
 """One step of a build: its directory emptied, its script run, its results found and checked."""
 
 from trt_llm_pipeline.step.cached import CachedSteps
-from trt_llm_pipeline.step.confine import environment, for_check
+from trt_llm_pipeline.step.confine import environment
 from trt_llm_pipeline.step.run import (
     StepContext,
     StepReport,
@@ -15,7 +15,6 @@ __all__ = [
     "StepContext",
     "StepReport",
     "environment",
-    "for_check",
     "prepare_imports",
     "remove_view",
     "run_step",

@@ -128,34 +128,6 @@ def confined(
         shutil.rmtree(own, ignore_errors=True)
 
 
-def for_check(
-    plan: Plan, *, layers: Layers, env: Mapping[str, str], read: Iterable[Path], write: Path
-) -> Sandbox:
-    """What the programs that check an engine may do: as little as a step, and with no view of the workspace.
-
-    Args:
-        plan: the build's.
-        layers: what can be held here.
-        env: the service's environment.
-        read: what else they may read: the engine, and the service's own programs.
-        write: the one directory that they may write.
-    """
-    hidden = hidden_places(plan.workspace.root, env)
-    sandbox = Sandbox(
-        layers,
-        read=(
-            *program_places(plan.toolchain.python, env, hidden),
-            *toolchain_places(plan.toolchain.root, hidden),
-            import_root(plan),
-            *_with_link_targets(plan.model_dir),
-            *(Path(os.path.realpath(path)) for path in read),
-        ),
-        write=(write,),
-    )
-    sandbox.give(write, *write.rglob("*"))
-    return sandbox
-
-
 def _read(plan: Plan, step: PlannedStep, env: Mapping[str, str], view: View | None) -> tuple[Path, ...]:
     root = plan.workspace.root
     hidden = hidden_places(root, env)
