@@ -11,13 +11,16 @@ verdict: the Hugging Face model is asked too, and only where it would write some
 asked, has the engine failed.
 """
 
-from trt_llm_pipeline.check.stage import CheckRequest, intention, require, run
+from trt_llm_pipeline.check.asking import find_script
+from trt_llm_pipeline.check.stage import CheckRequest, Intention, intention, require, run
 from trt_llm_pipeline.check.verdict import Verdict, covers
 
 __all__ = [
     "CheckRequest",
+    "Intention",
     "Verdict",
     "covers",
+    "find_script",
     "intention",
     "require",
     "run",

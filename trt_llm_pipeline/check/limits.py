@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trt_llm_pipeline.engine.limits import whole_number
 from trt_llm_pipeline.files import read_json
 
 _LARGEST = 16 << 20
@@ -47,22 +48,22 @@ def limits(engine_dir: Path, wanted_tokens: int) -> Limits:
     config = _read(engine_dir / "config.json")
     built = _object(config.get("build_config")) or _object(config.get("builder_config"))
     model = _object(config.get("pretrained_config")) or built
-    longest = _whole(built.get("max_seq_len"))
-    takes = _whole(built.get("max_input_len"))
-    gives = _whole(built.get("max_output_len")) or wanted_tokens
+    longest = whole_number(built.get("max_seq_len"))
+    takes = whole_number(built.get("max_input_len"))
+    gives = whole_number(built.get("max_output_len")) or wanted_tokens
     if longest is not None:
         gives = min(gives, max(1, longest - 1))
         left = max(1, longest - min(wanted_tokens, gives))
         takes = left if takes is None else min(takes, left)
-    batch = _whole(built.get("max_batch_size")) or 1
-    together = _whole(built.get("max_num_tokens"))
+    batch = whole_number(built.get("max_batch_size")) or 1
+    together = whole_number(built.get("max_num_tokens"))
     if together is not None:
         batch = max(1, min(batch, together // _ROOM))
     return Limits(
         batch_size=batch,
         input_len=takes,
         output_len=min(wanted_tokens, gives),
-        vocab_size=_whole(model.get("vocab_size")),
+        vocab_size=whole_number(model.get("vocab_size")),
         precision=_precision(built, model),
     )
 
@@ -92,7 +93,3 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _object(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 40 else None

@@ -165,16 +165,10 @@ _CHECK_WORDS: dict[str, dict[str, str]] = {
 def _check(value: object) -> object:
     if isinstance(value, dict):
         return value
-    if not isinstance(value, str) or value not in _CHECK_WORDS:
-        shown = (
-            "is empty"
-            if value is None
-            else f"{value!r} is not allowed"
-            if isinstance(value, str)
-            else "is a list"
-        )
-        raise ValueError(f"{shown}; write on, off, required, or a mapping such as {{reference: true}}")
-    return _CHECK_WORDS[value]
+    if isinstance(value, str) and value in _CHECK_WORDS:
+        return _CHECK_WORDS[value]
+    shown = f"{value!r} is not allowed" if value else "is empty"
+    raise ValueError(f"{shown}; write on, off, required, or a mapping such as {{reference: true}}")
 
 
 class BuildConfig(_Strict):

@@ -114,12 +114,16 @@ def in_process(argv: Sequence[str], on_line: Callable[[str], None]) -> ProcessRe
     return ProcessResult(code, tuple(lines[-5:]), 0.0, 0.0, 0)
 
 
+def make_asker(engine: Path, scratch: Path) -> Asker:
+    """Asks an engine directory in this process."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    script = ROOT / "examples" / "run.py"
+    return Asker(TOOLS, script, DIALECT, engine, 1, limits(engine, TOKENS), in_process, scratch)
+
+
 def check(engine: Path, model: Path, scratch: Path, *, reference: bool = False) -> Verdict:
     """The verdict on an engine directory. The reference is the toolchain's own, in numpy."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    asker = Asker(
-        TOOLS, ROOT / "examples/run.py", DIALECT, engine, 1, limits(engine, TOKENS), in_process, scratch
-    )
+    asker = make_asker(engine, scratch)
     verdict = Verdict("failed", 0, "", 1, "examples/run.py", asker.limits.precision)
     return judge(replace(verdict, answers=tuple(asker.ask(PROMPTS))), asker, model, reference=reference)
 

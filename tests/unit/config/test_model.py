@@ -237,3 +237,39 @@ def test_the_schema_knows_every_key_and_describes_it() -> None:
         assert all(facts["description"] for facts in fields["properties"].values())
         assert fields["additionalProperties"] is False
     assert schema["required"] == ["model_id", "example_name", "build"]
+
+
+class TestCheck:
+    """`check:` is a word or a mapping."""
+
+    @pytest.mark.parametrize(
+        ("written", "expected"),
+        [
+            ("", (True, False, False, None)),
+            ("check: on\n", (True, False, False, None)),
+            ("check: off\n", (False, False, False, None)),
+            ("check: required\n", (True, True, False, None)),
+            ("check: {reference: true}\n", (True, False, True, None)),
+            ("check:\n  required: true\n  timeout: 5m\n", (True, True, False, 300)),
+        ],
+    )
+    def test_written(self, written: str, expected: tuple[object, ...]) -> None:
+        check = loads(f"model_id: a\nexample_name: gpt\n{written}build: {{executable: trtllm-build}}\n").check
+        assert (check.enabled, check.required, check.reference, check.timeout) == expected
+
+    @pytest.mark.parametrize(
+        ("written", "message"),
+        [
+            ("check: never", "check: 'never' is not allowed; write on, off, required, or a mapping"),
+            ("check:", "check: is empty; write on, off, required, or a mapping"),
+            ("check: [on]", "check: ['on'] is not allowed; write on, off, required, or a mapping"),
+            ("check: {refernce: true}", "check.refernce: is not a known key; did you mean reference?"),
+            ("check: {reference: maybe}", "check.reference: 'maybe' must be true or false"),
+            ("check: {timeout: soon}", "check.timeout: 'soon'"),
+        ],
+    )
+    def test_wrong(self, written: str, message: str) -> None:
+        text = f"model_id: a\nexample_name: gpt\n{written}\nbuild: {{executable: trtllm-build}}\n"
+        with pytest.raises(ConfigError) as caught:
+            loads(text)
+        assert str(caught.value).startswith(f"config:3: {message}")

@@ -319,3 +319,38 @@ def test_record_of_a_real_gpu_build_shows_its_gpu_and_its_memory() -> None:
     assert "NVIDIA H200" in page.text
     assert "9.0" in page.text
     assert "7.7 GB" in page.text
+
+
+class TestTalk:
+    """What the engine wrote when it was checked."""
+
+    @staticmethod
+    def page(**check: Any) -> Page:
+        return Page(render({**RECORD_WITH_CHECK, "check": check}))
+
+    def test_passed(self) -> None:
+        answer = {"prompt": "The capital", "prompt_tokens": [1], "tokens": [7, 8], "text": " of France"}
+        text = self.page(status="passed", level=2, answers=[answer], reference=None, notes=["so be it"]).text
+        assert "Does it talk?" in text
+        assert "passed level 2 of 3" in text
+        assert "The capital of France 7 8" in text
+        assert "so be it" in text
+
+    def test_failed_with_the_models_own_words(self) -> None:
+        answer = {"prompt": "p", "prompt_tokens": None, "tokens": None, "text": HOSTILE}
+        own = {"prompt": "p", "common": 0, "tokens": [5], "text": " better"}
+        reference = {"by": "numpy 2", "prompts": [own]}
+        page = self.page(
+            status="failed", level=1, reason=HOSTILE, answers=[answer], reference=reference, notes=[]
+        )
+        assert HOSTILE in page.text
+        assert page.all("script") == []
+        assert "the model itself (numpy 2)" in page.text
+        assert "better 5" in page.text
+
+    @pytest.mark.parametrize("check", [None, {}, {"status": "off", "reason": "x"}])
+    def test_nothing_to_tell(self, check: Any) -> None:
+        assert "Does it talk?" not in Page(render({**RECORD_WITH_CHECK, "check": check})).text
+
+
+RECORD_WITH_CHECK: dict[str, Any] = {"build_id": "b", "seconds": {"check": 1.0}, "manifest": {}}
