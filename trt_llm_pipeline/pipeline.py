@@ -35,7 +35,7 @@ from trt_llm_pipeline.observer import Clock, Observer, RedactedObserver
 from trt_llm_pipeline.plan import Plan, resolved_yaml
 from trt_llm_pipeline.preflight import Validated, fitting, preview
 from trt_llm_pipeline.preflight.parser_check import NotChecked, OptionFacts, probe
-from trt_llm_pipeline.process import Layers
+from trt_llm_pipeline.process import Layers, hidden_places, reduced
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.report import REPORT_NAME
@@ -44,7 +44,6 @@ from trt_llm_pipeline.step import (
     CachedSteps,
     StepContext,
     StepReport,
-    environment,
     prepare_imports,
     remove_view,
     run_step,
@@ -357,7 +356,14 @@ def check_engine(
 
     def options(command: Sequence[str]) -> Sequence[OptionFacts] | str:
         tools = context.plan.toolchain
-        told = probe(command, interpreter=tools.python, toolchain_root=tools.root, env=env)
+        told = probe(
+            command,
+            interpreter=tools.python,
+            toolchain_root=tools.root,
+            env=reduced(env, more=context.layers.policy.variables),
+            layers=context.layers,
+            hidden=hidden_places(context.settings.workspace.root, env),
+        )
         return told.reason if isinstance(told, NotChecked) else told.options
 
     request = check.CheckRequest(
@@ -366,7 +372,8 @@ def check_engine(
         beside=tokenizer.files,
         model_dir=snapshot.path,
         gpus=len(context.gpus.gpus),
-        env=environment(context.plan, context.plan.config.build, env, None, context.layers.policy.variables),
+        env=env,
+        layers=context.layers,
         redactor=context.redactor,
         log_file=context.directory / "logs" / "check.log",
         default_timeout=context.settings.step_timeout,

@@ -12,16 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from trt_llm_pipeline.check import judging
-from trt_llm_pipeline.check.asking import Asker, NoAnswerError, ParserOptions, ask_dialect, find_script
+from trt_llm_pipeline.check.asking import (
+    PROGRAMS,
+    Asker,
+    NoAnswerError,
+    ParserOptions,
+    ask_dialect,
+    find_script,
+)
 from trt_llm_pipeline.check.judging import Suspicion
 from trt_llm_pipeline.check.limits import limits
 from trt_llm_pipeline.check.options import CannotAskError
 from trt_llm_pipeline.check.referring import Comparison, compare
-from trt_llm_pipeline.check.supervised import Supervision
+from trt_llm_pipeline.check.supervised import Supervision, environment, sandbox
 from trt_llm_pipeline.check.verdict import Answer, Verdict, in_quotes
 from trt_llm_pipeline.engine import layout
 from trt_llm_pipeline.errors import CheckFailed, PipelineError
 from trt_llm_pipeline.plan import Plan
+from trt_llm_pipeline.process import Layers
 from trt_llm_pipeline.redaction import Redactor
 
 PROMPTS = (
@@ -61,7 +69,8 @@ class CheckRequest:
         beside: what the archive will hold beside it, by name; an engine file of the same name wins.
         model_dir: the Hugging Face model.
         gpus: how many GPUs are at hand.
-        env: the environment of a step; tokens are taken out.
+        env: the service's environment.
+        layers: what can be held of a sandbox here.
         redactor: knows the secrets.
         log_file: gets what the programs print.
         default_timeout: seconds for each program where the config does not say; None for an hour.
@@ -75,6 +84,7 @@ class CheckRequest:
     model_dir: Path
     gpus: int
     env: Mapping[str, str]
+    layers: Layers
     redactor: Redactor
     log_file: Path
     default_timeout: float | None
@@ -136,12 +146,19 @@ def run(request: CheckRequest) -> Verdict:
     state = request.plan.workspace.state
     with tempfile.TemporaryDirectory(prefix="check-", dir=state, ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
+        folder.chmod(0o755)  # the programs may run as another user
         archived, scratch = folder / "engine", folder / "scratch"
-        scratch.mkdir()
         _put_together(request.engine_dir, request.beside, archived)
         supervision = Supervision(
             cwd=scratch,
-            env=request.env,
+            env=environment(request.env, request.layers, scratch),
+            sandbox=sandbox(
+                request.layers,
+                request.plan.toolchain,
+                request.env,
+                scratch,
+                shown=[PROGRAMS, archived, *_targets(archived), *_targets(request.model_dir)],
+            ),
             redactor=request.redactor,
             log_file=request.log_file,
             timeout=wanted.timeout or request.default_timeout or DEFAULT_TIMEOUT_S,
@@ -290,6 +307,12 @@ def _usual(cause: str) -> str:
 
 def _shown(script: Path, plan: Plan) -> str:
     return str(script.relative_to(plan.toolchain.root))
+
+
+def _targets(folder: Path) -> list[Path]:
+    """A directory as it really is, and the files that links in it lead to."""
+    links = (path for path in folder.rglob("*") if path.is_symlink() and path.is_file())
+    return [Path(os.path.realpath(folder)), *(Path(os.path.realpath(path)) for path in links)]
 
 
 def _put_together(engine_dir: Path, beside: Mapping[str, Path | bytes], folder: Path) -> None:

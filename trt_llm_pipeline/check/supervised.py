@@ -1,5 +1,8 @@
-"""Running what the check runs: below the one supervisor, with a limit, offline, everything printed in one
-file."""
+"""Running what the check runs: in the sandbox that steps have, with a limit, all that is printed in one file.
+
+A program may read the machine's libraries, the toolchain, the engine and the model, and write its scratch
+directory. It gets no token and no network.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,34 @@ from pathlib import Path
 from typing import TextIO
 
 from trt_llm_pipeline.plan.command import shell_line
-from trt_llm_pipeline.process import ProcessResult, Usage, tree
-from trt_llm_pipeline.redaction import Redactor, without_tokens
+from trt_llm_pipeline.process import (
+    Layers,
+    ProcessResult,
+    Sandbox,
+    Usage,
+    hidden_places,
+    program_places,
+    readable,
+    reduced,
+    toolchain_places,
+    tree,
+)
+from trt_llm_pipeline.redaction import Redactor
+from trt_llm_pipeline.toolchain import Toolchain
 
 _LOG_BYTES = 16 << 20
 _MOST_LINES = 100_000
 _TURN_S = 1.0
-#: Everything that is asked lies on this machine.
-_OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
+_VARIABLES = {
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
     # Open MPI refuses to run as root, which is who runs in a container, unless it is told twice.
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    # Ranks find each other where there is nothing but loopback.
+    "NCCL_SOCKET_IFNAME": "lo",
+    "GLOO_SOCKET_IFNAME": "lo",
 }
 
 
@@ -36,8 +50,9 @@ class Supervision:
     """How the check's programs are run.
 
     Attributes:
-        cwd: their working directory.
-        env: what they get of the environment; a token is taken out.
+        cwd: their working directory, the only one that they may write.
+        env: their whole environment; see `environment`.
+        sandbox: what they may do; see `sandbox`.
         redactor: knows the secrets.
         log_file: gets every line that they print, up to a limit.
         timeout: seconds that each may take; None for no limit.
@@ -47,6 +62,7 @@ class Supervision:
 
     cwd: Path
     env: Mapping[str, str]
+    sandbox: Sandbox
     redactor: Redactor
     log_file: Path
     timeout: float | None
@@ -77,18 +93,51 @@ class Supervision:
             return tree.run(
                 argv,
                 cwd=self.cwd,
-                env={**without_tokens(self.env), **_OFFLINE},
+                env=self.env,
                 on_line=take,
                 redactor=self.redactor,
                 timeout=self.timeout,
                 on_turn=on_turn,
                 hold=held,
+                sandbox=self.sandbox,
             )
 
     def _log(self) -> TextIO:
         if self.log_file.is_symlink():  # a step may have put a link there
             self.log_file.unlink()
         return self.log_file.open("a", encoding="utf-8")
+
+
+def environment(env: Mapping[str, str], layers: Layers, scratch: Path) -> dict[str, str]:
+    """The environment of the check's programs, whose temporary files and home are below `scratch`."""
+    places = {"TMPDIR": str(scratch / "tmp"), "HOME": str(scratch / "home")}
+    return {**reduced(env, more=layers.policy.variables), **_VARIABLES, **places}
+
+
+def sandbox(
+    layers: Layers, toolchain: Toolchain, env: Mapping[str, str], scratch: Path, *, shown: Sequence[Path]
+) -> Sandbox:
+    """What the check's programs may do.
+
+    Args:
+        layers: what can be held here.
+        toolchain: whose programs are run.
+        env: the service's environment.
+        scratch: the directory that they write; made here, with places for a home and for temporary files.
+        shown: what else they may read, wherever it lies.
+    """
+    made = [scratch, scratch / "tmp", scratch / "home"]
+    for path in made:
+        path.mkdir(exist_ok=True)
+    hidden = hidden_places(None, env)
+    places = [
+        *program_places(toolchain.python, env, hidden),
+        *toolchain_places(toolchain.root, hidden),
+        *readable(shown, ()),
+    ]
+    confined = Sandbox(layers, tuple(places), (scratch,))
+    confined.give(*made)
+    return confined
 
 
 def _write(file: TextIO, line: str) -> None:

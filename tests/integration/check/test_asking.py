@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.check.asking import Asker, NoAnswerError, ask_dialect, find_script
+from trt_llm_pipeline.check.asking import PROGRAMS, Asker, NoAnswerError, ask_dialect, find_script
 from trt_llm_pipeline.check.limits import Limits
 from trt_llm_pipeline.check.options import CannotAskError
-from trt_llm_pipeline.check.supervised import Supervision
+from trt_llm_pipeline.check.supervised import Supervision, environment, sandbox
 from trt_llm_pipeline.preflight.parser_check import NotChecked, OptionFacts, probe
+from trt_llm_pipeline.process import Policy, find_layers
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.testing import tiny_text
 from trt_llm_pipeline.toolchain import Toolchain
@@ -101,11 +102,12 @@ def asker(tmp_path: Path, engine: Path, script: str, *, timeout: float = 120, **
     (example / "run.py").write_text(script)
     tools = Toolchain(example.parents[1], "tensorrt_llm", "0.7.1", ("0.7.1",), sys.executable, "for a test")
     scratch = tmp_path / "scratch"
-    scratch.mkdir()
     env = {"PATH": os.environ["PATH"], "HF_TOKEN": TOKEN}
+    layers = find_layers(Policy())
     supervision = Supervision(
         cwd=scratch,
-        env=env,
+        env=environment(env, layers, scratch),
+        sandbox=sandbox(layers, tools, env, scratch, shown=[engine, PROGRAMS]),
         redactor=Redactor([TOKEN]),
         log_file=tmp_path / "check.log",
         timeout=timeout,

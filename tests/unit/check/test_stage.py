@@ -15,6 +15,7 @@ from trt_llm_pipeline.check import CheckRequest, Verdict
 from trt_llm_pipeline.config import loads
 from trt_llm_pipeline.errors import CheckFailed
 from trt_llm_pipeline.plan import Plan, make_plan
+from trt_llm_pipeline.process import UNCONFINED
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.toolchain import Toolchain
 from trt_llm_pipeline.workspace import Workspace
@@ -52,6 +53,7 @@ def request(
         model_dir=folder,
         gpus=gpus,
         env={},
+        layers=UNCONFINED,
         redactor=Redactor(),
         log_file=folder / "check.log",
         default_timeout=None,
