@@ -146,7 +146,8 @@ class World:
         found = {}
         for path in self.root.rglob("*"):
             top = path.relative_to(self.root).parts[0]
-            if path.is_file() and top not in ("builds", ".trt-llm-pipeline", "engine.tar"):
+            own = top in ("builds", ".trt-llm-pipeline") or top.startswith("engine.tar")
+            if path.is_file() and not own:
                 found[str(path.relative_to(self.root))] = hashlib.sha256(path.read_bytes()).hexdigest()
         return found
 
