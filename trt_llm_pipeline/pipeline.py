@@ -278,12 +278,14 @@ def answer_from_cache(context: _Context, cached: CachedSteps) -> dict[str, Any] 
     """The record of the same build, its archive copied from where an earlier one left it; or None."""
     key = cached.archive_key()
     earlier = context.builds.find(key) if key else None
-    if earlier is None or not cached.put_back():
+    if earlier is None:
         return None
     source, old = earlier
     attest = context.attesting.again(source, old["archive"]["sha256"])
     if attest is None:
         context.voice.log(f"the statement about {source} is missing or signed otherwise; packaging again")
+        return None
+    if not cached.put_back():
         return None
     with context.measure("package"):
         archive = context.outbox.again(source, old["archive"]["sha256"])

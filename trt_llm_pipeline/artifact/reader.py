@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import json
 import tarfile
@@ -32,6 +33,7 @@ _DESCRIBING = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
+_UNREADABLE = (tarfile.TarError, EOFError, _InflateError, OSError, ValueError, http.client.HTTPException)
 _GZIP = b"\x1f\x8b"
 
 
@@ -92,7 +94,7 @@ def read_archive(
                     reading.take(archive, member)
                     archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
             stream.read_out()
-        except (tarfile.TarError, EOFError, _InflateError, OSError, ValueError) as problem:
+        except _UNREADABLE as problem:
             raise ArtifactError(
                 f"{label} cannot be read as a tar or tar.gz archive ({problem}); fetch or build it again"
             ) from problem

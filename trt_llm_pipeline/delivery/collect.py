@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import urllib.error
 import urllib.request
@@ -96,7 +97,7 @@ def _limited(stream: BinaryIO, place: str) -> bytes:
     try:
         while len(data) <= LARGEST_STATEMENT and (piece := stream.read(_PIECE_BYTES)):
             data += piece
-    except OSError as problem:
+    except (OSError, http.client.HTTPException) as problem:
         raise ArtifactError(f"cannot read {shown(place)}: {type(problem).__name__}") from None
     if len(data) > LARGEST_STATEMENT:
         raise ArtifactError(f"{shown(place)} is larger than {LARGEST_STATEMENT >> 20} MiB: no statement")

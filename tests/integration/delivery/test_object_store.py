@@ -325,7 +325,8 @@ def test_memory_stays_bounded_and_no_copy_is_on_disk(
         file.truncate(400_000_000)
     script = """
 import pathlib, sys
-from trt_llm_pipeline.delivery import deliver, parse_destination
+from trt_llm_pipeline.delivery import parse_destination
+from trt_llm_pipeline.delivery.send import deliver
 workspace = pathlib.Path(sys.argv[1])
 destination = parse_destination(sys.argv[2], workspace)
 deliver(workspace / "engine_outputs", destination, extra={}, manifest={}, compression="none")

@@ -10,7 +10,7 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -188,6 +188,32 @@ def test_an_address_is_streamed_and_its_query_never_repeated(
     with pytest.raises(ArtifactError) as caught:
         read_archive(f"{address}/gone?signature=s3cret")
     assert str(caught.value) == f"cannot fetch {address.rpartition(':')[0]}/gone: HTTP 404"
+
+
+class Breaks(BaseHTTPRequestHandler):
+    """Announces chunks, and hangs up in the middle of one."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"1000\r\n" + gzip.compress(bytes(512), mtime=0))
+
+
+def test_a_connection_that_breaks_off_is_said() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Breaks)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        with pytest.raises(ArtifactError, match="cannot be read as a tar"):
+            read_archive(f"http://127.0.0.1:{server.server_port}/engine.tar.gz")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 class Zeros(io.RawIOBase):

@@ -111,3 +111,32 @@ def test_any_text_is_a_destination_or_refused(tmp_path: Path, scheme: str, host:
         assert destination.path.is_relative_to(tmp_path)
     if destination.kind == "http":
         assert destination.url.isprintable()
+
+
+class TestBeside:
+    """Where a file goes that belongs to another."""
+
+    @pytest.mark.parametrize(
+        ("text", "address"),
+        [
+            ("s3://bucket/some/engine.tar.gz", "s3://bucket/some/engine.tar.gz.more"),
+            ("gs://bucket/folder/", "gs://bucket/folder/engine.tar.gz.more"),
+            ("https://example.com/a.tar.gz", "https://example.com/a.tar.gz.more"),
+        ],
+    )
+    def test_its_name_is_the_others_with_more_at_the_end(
+        self, tmp_path: Path, text: str, address: str
+    ) -> None:
+        given = parse_destination(text, tmp_path)
+        found = given.beside(".more")
+        assert found is not None
+        assert found == parse_destination(address, tmp_path)
+
+    def test_a_file(self, tmp_path: Path) -> None:
+        found = parse_destination("file:///src/out/a.tar", tmp_path).beside(".more")
+        assert found is not None
+        assert found.path == tmp_path / "out" / "a.tar.more"
+        assert found.address == f"file://{tmp_path}/out/a.tar.more"
+
+    def test_a_signed_address_holds_for_one_file(self, tmp_path: Path) -> None:
+        assert parse_destination("https://example.com/a.tar.gz?sig=1", tmp_path).beside(".more") is None

@@ -156,3 +156,40 @@ def test_forgotten_builds_answer_nothing(workspace: Workspace) -> None:
     builds.forget()
     assert builds.find("same") is None
     assert archive.is_file()
+
+
+class TestBeside:
+    """What belongs to the newest archive lies beside it, and beside no other."""
+
+    @staticmethod
+    def finished(workspace: Workspace, name: str, content: str) -> tuple[Path, Path]:
+        archive = make_build(workspace, archive=name)
+        statement = archive.with_name(f"{name}.more")
+        statement.write_text(content)
+        return archive, statement
+
+    def test_it_is_replaced_with_its_archive(self, workspace: Workspace) -> None:
+        builds = Builds(workspace)
+        for content in ("one", "two"):
+            assert builds.publish(*self.finished(workspace, "engine.tar.gz", content)) is not None
+            assert (workspace.root / "engine.tar.gz.more").read_text() == content
+        builds.publish(*self.finished(workspace, "engine.tar", "three"))
+        top = {path.name for path in workspace.root.iterdir() if path.is_file()}
+        assert top == {"engine.tar", "engine.tar.more"}
+
+    def test_it_goes_with_its_archive_also_when_its_build_is_gone(self, workspace: Workspace) -> None:
+        builds = Builds(workspace)
+        archive, statement = self.finished(workspace, "engine.tar.gz", "one")
+        builds.publish(archive, statement)
+        for path in (archive, statement):
+            path.unlink()
+        builds.publish(make_build(workspace))
+        assert not (workspace.root / "engine.tar.gz.more").exists()
+
+    def test_the_users_own_stays_and_is_never_taken_for_a_builds(self, workspace: Workspace) -> None:
+        mine = workspace.root / "engine.tar.gz.more"
+        mine.write_text("mine")
+        builds = Builds(workspace)
+        for content in ("one", "two"):
+            builds.publish(*self.finished(workspace, "engine.tar.gz", content))
+        assert mine.read_text() == "mine"
