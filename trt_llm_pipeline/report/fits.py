@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from trt_llm_pipeline.report.markup import el
+from trt_llm_pipeline.report.markup import Node, el
 from trt_llm_pipeline.units import in_words
 
 _ANSWERS = {
@@ -28,23 +28,25 @@ def fit_parts(record: Mapping[str, Any]) -> list[Element]:
 
 
 def _devices(fit: Mapping[str, Any]) -> Element | None:
-    if not fit["devices"]:
+    """A column for each kind of device, so that a narrow window has room for the figures."""
+    devices = fit["devices"]
+    if not devices:
         return None
-    names = ("loads on", "has", "weights", "left", "KV cache tokens", "max_batch_size", "length", "loads")
-    head = el("tr", *(el("th", name, css="number" if 0 < at < 7 else "") for at, name in enumerate(names)))
-    rows = []
-    for device in fit["devices"]:
-        text, css = _ANSWERS[device["answer"]]
-        figures = (
-            in_words(device["memory_bytes"]),
-            in_words(fit["rank_weight_bytes"]),
-            in_words(device["left_bytes"]),
-            *(_counted(device[key]) for key in ("kv_cache_tokens", "max_batch_size", "max_length")),
-        )
-        cells = [el("td", figure, css="number") for figure in figures]
-        verdict = el("td", el("span", text, css=f"pill {css}"), css="fixed")
-        rows.append(el("tr", el("td", device["name"], css="fixed"), *cells, verdict))
-    return el("div", el("table", el("thead", head), el("tbody", *rows)), css="wide")
+    answers = [_ANSWERS[device["answer"]] for device in devices]
+    rows: list[tuple[str, list[Node]]] = [
+        ("loads", [el("span", text, css=f"pill {css}") for text, css in answers]),
+        ("memory", [in_words(device["memory_bytes"]) for device in devices]),
+        ("weights of a rank", [in_words(fit["rank_weight_bytes"])] * len(devices)),
+        ("left", [in_words(device["left_bytes"]) for device in devices]),
+        ("tokens in the KV cache", [_counted(device["kv_cache_tokens"]) for device in devices]),
+        ("largest batch", [_counted(device["max_batch_size"]) for device in devices]),
+        ("longest sequence", [_counted(device["max_length"]) for device in devices]),
+    ]
+    head = el("tr", el("th", ""), *(el("th", device["name"], css="number") for device in devices))
+    body = [
+        el("tr", el("td", name), *(el("td", cell, css="number") for cell in cells)) for name, cells in rows
+    ]
+    return el("table", el("thead", head), el("tbody", *body))
 
 
 def _compared(fit: Mapping[str, Any], record: Mapping[str, Any]) -> Element | None:
@@ -57,7 +59,7 @@ def _compared(fit: Mapping[str, Any], record: Mapping[str, Any]) -> Element | No
         ("memory while converting", fit["host"]["convert_bytes"], _most(steps, last)),
         ("memory while building", fit["host"]["build_bytes"], _most(last, [])),
         (
-            "memory of one GPU while building",
+            "one GPU while building",
             fit["rank_weight_bytes"],
             max((used for step in last for used in step["peak_gpu_memory_bytes"]), default=None),
         ),
@@ -69,9 +71,7 @@ def _compared(fit: Mapping[str, Any], record: Mapping[str, Any]) -> Element | No
     ]
     if not body:
         return None
-    head = el(
-        "tr", el("th", ""), el("th", "computed, at least", css="number"), el("th", "measured", css="number")
-    )
+    head = el("tr", el("th", ""), el("th", "at least", css="number"), el("th", "measured", css="number"))
     return el("table", el("thead", head), el("tbody", *body))
 
 
