@@ -61,9 +61,13 @@ class Assessment:
 
     @property
     def errors(self) -> tuple[str, ...]:
-        """Why it cannot possibly load or be converted, one sentence each; none where it might."""
+        """Why it cannot possibly load or be converted, one sentence each; none where it might.
+
+        A machine without a device to load it on is not the one on which it will be built, so what that
+        machine lacks is only a warning.
+        """
         found = [_too_large(self, verdict) for verdict in self.verdicts if verdict.answer == "no"]
-        if self.host_need.impossible_on(self.host):
+        if self._host_is_too_small and self.verdicts:
             found.append(_host_too_small(self, impossible=True))
         return tuple(found)
 
@@ -88,7 +92,9 @@ class Assessment:
                     f"the engine has {arguments.world_size} ranks, and this machine has {gpus}: it can be "
                     "built here, but not loaded"
                 )
-        if self.host_need.short_on(self.host) and not self.host_need.impossible_on(self.host):
+        if self._host_is_too_small and not self.verdicts:
+            found.append(_host_too_small(self, impossible=True))
+        elif self.host_need.short_on(self.host) and not self._host_is_too_small:
             found.append(_host_too_small(self, impossible=False))
         found.extend(
             f"build {peak.build_id} of this model used {in_words(peak.host_bytes)} of memory in step "
@@ -97,6 +103,10 @@ class Assessment:
             if peak.host_bytes > self.host.memory_bytes
         )
         return tuple(found)
+
+    @property
+    def _host_is_too_small(self) -> bool:
+        return self.host_need.impossible_on(self.host)
 
     def facts(self) -> dict[str, Any]:
         """What follows from the model and the config alone, and is the same on every machine."""

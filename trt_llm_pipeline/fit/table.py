@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from trt_llm_pipeline.engine.limits import KV_FRACTION
 from trt_llm_pipeline.fit.arguments import BYTES_OF
 from trt_llm_pipeline.fit.assess import Assessment, Verdict
+from trt_llm_pipeline.fit.gpus import GPUS
 from trt_llm_pipeline.units import in_words
 
 _ANSWERS = {
@@ -50,6 +51,9 @@ def text_lines(assessment: Assessment) -> list[str]:
         lines += ["", *_table(assessment)]
         lines += [f"  {_sum(assessment, verdict)}" for verdict in assessment.verdicts]
         lines.append("  Activations are left out, so the figures are at least and at most.")
+    else:
+        names = ", ".join(gpu.name for gpu in GPUS)
+        lines.append(f"  no GPU here to load it on; --gpu looks at one of {names}")
     for verdict in assessment.verdicts:
         lines += [
             f"  {verdict.room.device.name}: {remedy.text} would be enough" for remedy in verdict.remedies

@@ -164,6 +164,12 @@ class TestHost:
         assert len(found.errors) == 1
         assert "at least 13.5 GB of memory, and this machine has 8.6 GB" in found.errors[0]
 
+    def test_where_there_is_nothing_to_load_it_on_it_is_a_warning(self) -> None:
+        found = assess(known("Llama 2 7B").shape, ARGUMENTS, [], Host(8 << 30))
+        assert found.errors == ()
+        assert any("cannot be built here" in text for text in found.warnings)
+        assert any("no GPU here to load it on; --gpu" in line for line in text_lines(found))
+
     def test_a_model_that_the_gpus_may_hold_is_a_warning(self) -> None:
         arguments = replace(ARGUMENTS, tp=8)
         found = judged("Llama 2 70B", "A100-80GB", arguments, Host(64 << 30, gpu_bytes=8 * (80 << 30)))
