@@ -19,10 +19,14 @@ from isal import isal_zlib
 from trt_llm_pipeline.artifact.content import content_sha256
 from trt_llm_pipeline.artifact.writer import END_OF_ARCHIVE, MANIFEST_NAME, ArchivedFile, Compression
 from trt_llm_pipeline.errors import ArtifactError
+from trt_llm_pipeline.net.failures import HttpStatusError
+from trt_llm_pipeline.net.read_ahead import AddressFile, ReadAhead
+from trt_llm_pipeline.net.retrying import RetryLimits
+from trt_llm_pipeline.net.window import Wording
 
 _CHUNK = 1 << 20
 _LARGEST_KEPT = 64 << 20
-_TIMEOUT_SECONDS = 60.0
+_LIMITS = RetryLimits(attempts=4)
 _InflateError = cast("type[Exception]", isal_zlib.error)
 _MOST_FILES = 100_000
 _LARGEST_DESCRIPTION = 1 << 20
@@ -120,21 +124,12 @@ def _opened(source: Path | str | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
         yield source, str(getattr(source, "name", "the stream"))
         return
     if isinstance(source, str) and urlsplit(source).scheme in ("http", "https"):
-        import urllib.error
-        import urllib.request
-
         parts = urlsplit(source)
         label = f"{parts.scheme}://{parts.hostname}{parts.path}"
-        try:
-            response = urllib.request.urlopen(source, timeout=_TIMEOUT_SECONDS)  # noqa: S310  checked above
-        except urllib.error.HTTPError as answer:
-            answer.close()
-            raise ArtifactError(f"cannot fetch {label}: HTTP {answer.code}") from None
-        except (OSError, ValueError) as problem:
-            reason = getattr(problem, "reason", None) or type(problem).__name__
-            raise ArtifactError(f"cannot fetch {label}: {reason}") from None
-        with response:
-            yield cast(BinaryIO, response), label
+        reader = _reader(source, label)
+        reader.open()
+        with reader:
+            yield cast(BinaryIO, AddressFile(reader)), label
         return
     try:
         file = Path(source).open("rb")  # noqa: SIM115  closed below
@@ -155,6 +150,21 @@ class _Member(tarfile.TarInfo):
         if member.type == tarfile.GNUTYPE_SPARSE:
             raise tarfile.ReadError("it holds a sparse file")
         return member
+
+
+def _reader(url: str, label: str) -> ReadAhead:
+    def refused(error: HttpStatusError) -> ArtifactError:
+        return ArtifactError(f"cannot fetch {label}: HTTP {error.status}")
+
+    def unavailable(sentence: str) -> ArtifactError:
+        return ArtifactError(f"{sentence}; check the address, and try again later")
+
+    return ReadAhead(url, Wording(label, unavailable, refused), limits=_LIMITS, log=_ignore, hashed=False)
+
+
+def _ignore(line: str) -> None:
+    """An inspection says what it found, and nothing of the way there."""
+    del line
 
 
 class _Decompressed(io.RawIOBase):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import http.client
-import urllib.error
 import urllib.request
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from trt_llm_pipeline.config.yaml_reader import MAX_BYTES, decode, read_text
 from trt_llm_pipeline.errors import ConfigError, Mistake
+from trt_llm_pipeline.net.client import fetch_bytes
+from trt_llm_pipeline.net.failures import BadAddress, EndedEarly, HttpStatusError
 
-_TIMEOUT_S = 30.0
+_SILENCE_S = 30.0
 
 
 def read(source: str) -> tuple[str, str]:
@@ -30,7 +31,7 @@ def read(source: str) -> tuple[str, str]:
     if scheme in ("http", "https"):
         return _fetch(source)
     if scheme == "data":
-        return decode(_open(source, "config"), "config"), "config"
+        return decode(_open(source), "config"), "config"
     path = Path(source)
     return read_text(path), path.name or source
 
@@ -43,22 +44,30 @@ def _fetch(address: str) -> tuple[str, str]:
         raise ConfigError([Mistake(f"is not a valid address: {error}; check it")], "the config") from None
     shown = f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
     name = unquote(PurePosixPath(parts.path).name) or shown
-    return decode(_open(address, shown), name), name
+    return decode(_download(address, shown), name), name
 
 
-def _open(address: str, shown: str) -> bytes:
+def _download(address: str, shown: str) -> bytes:
     try:
-        with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as answer:  # noqa: S310  scheme is checked
-            data: bytes = answer.read(MAX_BYTES + 1)
-            announced = answer.headers.get("Content-Length")
-            if announced and len(data) < min(int(announced), MAX_BYTES):
-                raise OSError(f"only {len(data)} of {announced} bytes came")
-            return data
-    except urllib.error.HTTPError as error:
-        error.close()
-        message = f"cannot be fetched: the server answered {error.code} {error.reason}; check the address"
-        raise ConfigError([Mistake(message)], shown) from None
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
+        # One byte more than a config may have, so that a longer one is seen as such.
+        return fetch_bytes(address, most_bytes=MAX_BYTES + 1, silence=_SILENCE_S)
+    except HttpStatusError as error:
+        phrase = http.client.responses.get(error.status, "")
+        answer = f"{error.status} {phrase}".strip()
+        message = f"cannot be fetched: the server answered {answer}; check the address"
+    except BadAddress as error:
+        message = f"cannot be fetched: {error}"
+    except (OSError, http.client.HTTPException, EndedEarly) as error:
+        reason = str(error) or type(error).__name__
         message = f"cannot be fetched: {reason}; check the address and that the server runs"
-        raise ConfigError([Mistake(message)], shown) from None
+    raise ConfigError([Mistake(message)], shown)
+
+
+def _open(source: str) -> bytes:
+    """What a data: URI holds."""
+    try:
+        with urllib.request.urlopen(source) as answer:  # noqa: S310  the scheme is checked
+            data: bytes = answer.read(MAX_BYTES + 1)
+            return data
+    except (OSError, ValueError) as error:
+        raise ConfigError([Mistake(f"is not a valid data: URI: {error}; check it")], "config") from None

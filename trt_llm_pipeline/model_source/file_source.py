@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trt_llm_pipeline.errors import ModelUnavailable, TrtLlmPipelineError, WorkspaceError
+from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable, TrtLlmPipelineError, WorkspaceError
 from trt_llm_pipeline.files import disk_full, is_disk_full
 from trt_llm_pipeline.model_source.partial import PartialFile, Piece
 from trt_llm_pipeline.model_source.record import RecordedFile, new_hash, partial_name
-from trt_llm_pipeline.net.failures import HttpStatusError, Transient, transient_failure
+from trt_llm_pipeline.net.failures import BadAddress, HttpStatusError, Transient, transient_failure
 from trt_llm_pipeline.net.ranged import Changed, RangedSource
 from trt_llm_pipeline.net.ranges import Claim
 from trt_llm_pipeline.net.retrying import RetryLimits
@@ -161,6 +161,8 @@ class FileSource(RangedSource):
         if problem is not None:
             return problem
         file, host = self.file, host_of(self.url)
+        if isinstance(error, BadAddress):
+            raise ModelSourceError(str(error)) from error
         if isinstance(error, TrtLlmPipelineError):
             raise error
         if isinstance(error, HttpStatusError):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import stat
 import threading
 from bisect import bisect_right
 from pathlib import Path
@@ -46,7 +48,7 @@ class PartialFile:
         self._recorded = size > LEAST_RECORDED
         if self._recorded:
             self.validator, self.pieces = read_pieces(path, size)
-        # A link that a step left in this place is not followed.
+        _make_way(path, keep=bool(self.pieces))
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if self.pieces else os.O_TRUNC)
         self._file = os.open(path, flags, 0o644)
         self._record: int | None = None
@@ -96,8 +98,8 @@ class PartialFile:
 
     def discard(self) -> None:
         """Removes it with its record; what still writes to it writes into the void."""
-        self.path.unlink(missing_ok=True)
-        record_of(self.path).unlink(missing_ok=True)
+        for place in (self.path, record_of(self.path)):
+            _make_way(place, keep=False)
         self.retire()
 
     def move_to(self, target: Path) -> None:
@@ -105,19 +107,31 @@ class PartialFile:
         target.parent.mkdir(parents=True, exist_ok=True)
         self.path.replace(target)
         if self._recorded:
-            record_of(self.path).unlink(missing_ok=True)
+            _make_way(record_of(self.path), keep=False)
         self.retire()
 
     def _open_record(self) -> int:
         with self._lock:
             if self._record is None:
                 place = record_of(self.path)
-                place.unlink(missing_ok=True)
+                _make_way(place, keep=False)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
                 record = os.open(place, flags, 0o644)
                 os.write(record, f"{json.dumps([_FORMAT, self.validator])}\n".encode())
                 self._record = record
             return self._record
+
+
+def _make_way(path: Path, *, keep: bool) -> None:
+    """Removes whatever lies there; a regular file only where it is not to be kept."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        shutil.rmtree(path)
+    elif not (keep and stat.S_ISREG(mode)):
+        path.unlink()
 
 
 def record_of(path: Path) -> Path:

@@ -43,8 +43,9 @@ from trt_llm_pipeline.model_source.tar_extract import Unpacked, unpack
 from trt_llm_pipeline.model_source.tar_reader import uncompressed
 from trt_llm_pipeline.net.connection_limit import most_connections
 from trt_llm_pipeline.net.failures import HttpStatusError
-from trt_llm_pipeline.net.read_ahead import ReadAhead, Wording
+from trt_llm_pipeline.net.read_ahead import ReadAhead
 from trt_llm_pipeline.net.retrying import BRIEFLY, RetryLimits
+from trt_llm_pipeline.net.window import Wording
 from trt_llm_pipeline.units import in_words
 
 # Left free on the disk, whatever the archive says.

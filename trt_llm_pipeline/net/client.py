@@ -26,10 +26,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from urllib.parse import quote, urljoin, urlsplit
 
-from trt_llm_pipeline.errors import ModelSourceError
 from trt_llm_pipeline.net.connection import Connection, Dial, Origin, dial, origin_of, tls_context
-from trt_llm_pipeline.net.failures import HttpStatusError
-from trt_llm_pipeline.net.stopping import StopSwitch
+from trt_llm_pipeline.net.failures import BadAddress, EndedEarly, HttpStatusError
+from trt_llm_pipeline.net.stopping import StopSwitch, run_interruptibly
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 10
@@ -157,7 +156,7 @@ class Client:
             HttpStatusError: the status is 400 or more.
             Stopped: the switch was thrown.
             OSError, http.client.HTTPException: the network failed.
-            ModelSourceError: the URL, or one that it redirects to, is not an http(s) address.
+            BadAddress: the URL, or one that it redirects to, is not an http(s) address.
         """
         sent = dict(headers)
         for _ in range(_MOST_REDIRECTS + 1):
@@ -222,6 +221,36 @@ class Client:
             return self._context
 
 
+def fetch_bytes(url: str, *, most_bytes: int, silence: float) -> bytes:
+    """Fetches something small.
+
+    Args:
+        url: http or https.
+        most_bytes: what is longer is cut off there.
+        silence: as for Client.
+
+    Raises:
+        HttpStatusError, BadAddress, OSError, http.client.HTTPException: as `Client.open`.
+        EndedEarly: fewer bytes came than were announced.
+    """
+
+    def fetch() -> bytes:
+        with client.open(url, {"Accept-Encoding": "identity"}) as response:
+            data = bytearray()
+            while len(data) < most_bytes and (piece := response.read(most_bytes - len(data))):
+                data += piece
+            if response.length is not None and len(data) < min(response.length, most_bytes):
+                raise EndedEarly(f"only {len(data)} of {response.length} bytes came")
+            return bytes(data)
+
+    stop = StopSwitch()
+    with Client(stop, silence=silence) as client:
+        try:
+            return run_interruptibly(fetch)
+        finally:
+            stop.throw()
+
+
 def headers_for(url: str, headers: Mapping[str, str], *, meant_for: str) -> dict[str, str]:
     """What of the headers that are meant for one address may be sent to another."""
     if origin_of(url) == origin_of(meant_for):
@@ -241,11 +270,11 @@ def _target(url: str) -> str:
 
 def _checked_origin(url: str) -> Origin:
     if urlsplit(url).scheme not in ("http", "https"):
-        raise ModelSourceError(f"{without_query(url)} is not an http:// or https:// address; use one")
+        raise BadAddress(f"{without_query(url)} is not an http:// or https:// address; use one")
     try:
         return origin_of(url)
     except ValueError as error:
-        raise ModelSourceError(f"{without_query(url)} is not a valid address: {error}") from None
+        raise BadAddress(f"{without_query(url)} is not a valid address: {error}") from None
 
 
 def _drain(response: Response) -> None:

@@ -49,6 +49,10 @@ class HttpStatusError(Exception):
         return self.headers.get("x-error-code", "")
 
 
+class BadAddress(Exception):
+    """An address that is not http or https, or not valid; its text says which and what to do."""
+
+
 class EndedEarly(Exception):
     """The server closed the connection, properly, before the last byte."""
 

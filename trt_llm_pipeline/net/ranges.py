@@ -6,7 +6,7 @@ import bisect
 import re
 from dataclasses import dataclass, field
 
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(?:(\d{1,19})|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(?:(\d{1,19})|\*)", re.ASCII)
 
 
 @dataclass(eq=False)

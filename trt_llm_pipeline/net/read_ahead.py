@@ -7,40 +7,19 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
-from trt_llm_pipeline.errors import TrtLlmPipelineError
 from trt_llm_pipeline.net.client import Client, Response
 from trt_llm_pipeline.net.connection_limit import MOST_CONNECTIONS
-from trt_llm_pipeline.net.failures import HttpStatusError, Transient, transient_failure
+from trt_llm_pipeline.net.failures import BrokenAnswer
 from trt_llm_pipeline.net.pool import Pool
-from trt_llm_pipeline.net.ranged import UNKNOWN_SIZE, RangedSource
-from trt_llm_pipeline.net.ranges import Claim, strong_etag
+from trt_llm_pipeline.net.ranged import UNKNOWN_SIZE
 from trt_llm_pipeline.net.retrying import Patience, RetryLimits, nap, retry
 from trt_llm_pipeline.net.stopping import StopSwitch, run_interruptibly
-from trt_llm_pipeline.units import in_words
+from trt_llm_pipeline.net.window import MOST_PIECES, PIECE, Piece, Window, Wording, judge
 
-PIECE = 4 << 20
-#: Pieces in memory at once: those on their way, and those that came before it is their turn.
-MOST_PIECES = 24
 _TURN_SECONDS = 0.1
 _JOIN_SECONDS = 2.0
 _HEADERS = {"Accept-Encoding": "identity"}
-
-
-@dataclass(frozen=True)
-class Wording:
-    """What an address is called, and which errors its failures become.
-
-    Attributes:
-        shown: the address as it may be shown, without its query.
-        unavailable: makes the error for what may work later, from a sentence.
-        refused: the same for an answer that no retry can heal.
-    """
-
-    shown: str
-    unavailable: Callable[[str], TrtLlmPipelineError]
-    refused: Callable[[HttpStatusError], TrtLlmPipelineError]
 
 
 def _nothing() -> None:
@@ -80,7 +59,7 @@ class ReadAhead:
         self._client = Client(self._stop, silence=self._opening.silence)
         self._response: Response | None = None
         self._pool: Pool | None = None
-        self._source: _Window | None = None
+        self._source: Window | None = None
         self._hasher: _Hasher | None = None
         self.headers: dict[str, str] = {}
         self.length: int | None = None
@@ -93,14 +72,11 @@ class ReadAhead:
         """
         shown = self._wording.shown
 
-        def judge(error: Exception) -> Transient:
-            return _judge(error, self._wording)
-
         try:
             self._response = retry(
-                lambda: run_interruptibly(lambda: self._client.open(self._url, _HEADERS)),
+                lambda: run_interruptibly(self._ask),
                 Patience(self._opening, self._clock),
-                judge=judge,
+                judge=lambda error: judge(error, self._wording),
                 given_up=lambda reason: self._wording.unavailable(
                     f"{shown} could not be downloaded: {reason}"
                 ),
@@ -111,6 +87,13 @@ class ReadAhead:
             self.__exit__()
             raise
         self.headers, self.length = self._response.headers, self._response.length
+
+    def _ask(self) -> Response:
+        response = self._client.open(self._url, _HEADERS)
+        if response.status != 200:
+            response.__exit__()
+            raise BrokenAnswer(f"the server answered HTTP {response.status}")
+        return response
 
     def __enter__(self) -> ReadAhead:
         return self
@@ -165,7 +148,7 @@ class ReadAhead:
             failed=self._events.put,
             clock=self._clock,
         )
-        self._source = source = _Window(
+        self._source = source = Window(
             self._url, self._response, self._wording, pool, self._events.put, hashed=self._hashed
         )
         if self._hashed:
@@ -198,202 +181,10 @@ class ReadAhead:
             self._log(event)
 
 
-def _judge(error: Exception, wording: Wording) -> Transient:
-    problem = transient_failure(error)
-    if problem is not None:
-        return problem
-    if isinstance(error, TrtLlmPipelineError):
-        raise error
-    if isinstance(error, HttpStatusError):
-        raise wording.refused(error) from error
-    if isinstance(error, OSError):
-        reason = str(error) or type(error).__name__
-        raise wording.unavailable(f"{wording.shown} could not be downloaded: {reason}") from error
-    raise error
-
-
-@dataclass(eq=False)
-class _Piece:
-    """Bytes of the file that are in memory. `waited_for` counts who has not finished with it yet."""
-
-    claim: Claim
-    memory: memoryview
-    waited_for: int
-    full: bool = False
-
-    @property
-    def content(self) -> memoryview:
-        return self.memory[: self.claim.end - self.claim.start]
-
-
-class _Window(RangedSource):
-    """The pieces in memory. The first answer, which has no end, is read on for as long as it is of use."""
-
-    def __init__(
-        self,
-        url: str,
-        opened: Response,
-        wording: Wording,
-        pool: Pool,
-        say: Callable[[str], None],
-        *,
-        hashed: bool,
-    ) -> None:
-        super().__init__(url, {}, UNKNOWN_SIZE if opened.length is None else opened.length)
-        self._opened: Response | None = opened
-        self._wording, self._pool, self._say = wording, pool, say
-        self._readers = 2 if hashed else 1
-        self._free: list[memoryview] = []
-        self._pieces: dict[int, _Piece] = {}
-        self._stream: Claim | None = None
-        # Without an ETag nobody can tell whether two answers are of the same file.
-        self.single = opened.length is None or strong_etag(opened.headers) is None
-
-    # For the reader and the hasher.
-
-    def piece(self, index: int) -> _Piece | None:
-        with self._pool.lock:
-            piece = self._pieces.get(index)
-            return piece if piece is not None and piece.full else None
-
-    def is_end(self, index: int) -> bool:
-        with self._pool.lock:
-            return index * PIECE >= self.ranges.size
-
-    def consumed(self, piece: _Piece) -> None:
-        with self._pool.lock:
-            piece.waited_for -= 1
-            if not piece.waited_for:
-                del self._pieces[piece.claim.start // PIECE]
-                self._free.append(piece.memory)
-                self._pool.wake()
-
-    # For the pool.
-
-    def claim(self, most: int) -> Claim | None:  # noqa: ARG002
-        busy = len(self.ranges.claims)
-        # Until a range is known to come as one, the stream and one attempt are enough.
-        if (self.single and busy) or (not self.confirmed and busy >= 2):
-            return None
-        return self._claim_next()
-
-    def _claim_next(self) -> Claim | None:
-        if len(self._pieces) >= MOST_PIECES:
-            return None
-        claim = self.ranges.claim(PIECE)
-        if claim is not None:
-            memory = self._free.pop() if self._free else memoryview(bytearray(PIECE))
-            self._pieces[claim.start // PIECE] = _Piece(claim, memory, self._readers)
-        return claim
-
-    def take_opened(self, claim: Claim) -> Response | None:
-        if claim.position:
-            return None
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            self._stream = claim
-        return opened
-
-    def asked(self, claim: Claim) -> tuple[int, int | None] | None:
-        if not claim.position:
-            return None
-        whole = self.single or claim.end == self.ranges.size
-        if self.single:
-            self._stream = claim
-        return claim.position, None if whole else claim.end
-
-    def room(self, claim: Claim, own: memoryview) -> memoryview:  # noqa: ARG002
-        with self._pool.lock:
-            return self._pieces[claim.start // PIECE].memory[claim.position - claim.start :]
-
-    def store(self, claim: Claim, data: memoryview) -> None:
-        """It was received into its place."""
-
-    def stored(self, claim: Claim) -> None:
-        if not claim.left:
-            self._pieces[claim.start // PIECE].full = True
-            self._pool.ready.notify_all()
-
-    def follow(self, claim: Claim) -> Claim | None:
-        if claim is not self._stream or claim.end >= self.ranges.size:
-            return None
-        index = claim.end // PIECE
-        if index in self._pieces or self.ranges.prefix(claim.end) > claim.end:
-            return None if self.confirmed else claim
-        if len(self._pieces) >= MOST_PIECES:
-            return claim
-        following = self._claim_next()
-        if following is not None and following.start != claim.end:
-            self._unclaim(following)
-            return None
-        if following is not None:
-            following.asked = (following.start, None)
-        self._stream = following
-        return following
-
-    def ended(self, claim: Claim) -> bool:
-        if self.ranges.size != UNKNOWN_SIZE:
-            return False
-        self.ranges.size = claim.end = claim.position
-        self.stored(claim)
-        self._pool.ready.notify_all()
-        return True
-
-    def closed(self, claim: Claim) -> None:
-        super().closed(claim)
-        if claim is self._stream:
-            self._stream = None
-
-    def restart(self, claim: Claim) -> Claim | None:
-        if self._stream is not None and self._stream is not claim:
-            # There are no ranges to be had; the stream brings it all.
-            self.single = True
-            self._unclaim(claim)
-            self._pool.wake()
-            return None
-        raise self._wording.unavailable(
-            f"{self._wording.shown} broke off at {in_words(claim.position)} and cannot be resumed: the "
-            "server sends it from the start, or it has changed"
-        )
-
-    def changed(self, reason: str) -> None:
-        raise self._wording.unavailable(f"{self._wording.shown} cannot be used: {reason}")
-
-    def request_headers(self, claim: Claim) -> dict[str, str]:
-        headers = super().request_headers(claim)
-        if claim.position and "If-Range" not in headers:
-            raise self._wording.unavailable(
-                f"{self._wording.shown} broke off at {in_words(claim.position)}, and the server sends no "
-                "ETag by which it could be resumed safely"
-            )
-        return headers
-
-    def validator_of(self, response: Response) -> str | None:
-        return strong_etag(response.headers) or response.headers.get("last-modified")
-
-    def judge(self, error: Exception) -> Transient:
-        if isinstance(error, HttpStatusError) and self.location is not None and not transient_failure(error):
-            return Transient(
-                f"HTTP {error.status}"
-            )  # a signed address may have run out; it is asked for anew
-        return _judge(error, self._wording)
-
-    def given_up(self, reason: str) -> Exception:
-        return self._wording.unavailable(f"{self._wording.shown} could not be downloaded: {reason}")
-
-    def say(self, problem: Transient, announcement: str) -> None:
-        self._say(f"{self._wording.shown}: {problem.reason} at {in_words(self.ranges.done)}; {announcement}")
-
-    def _unclaim(self, claim: Claim) -> None:
-        self.ranges.drop(claim)
-        piece = self._pieces.pop(claim.start // PIECE)
-        self._free.append(piece.memory)
-
-
 class _Hasher(threading.Thread):
     """Hashes the pieces in order, beside the network's threads and the reader."""
 
-    def __init__(self, source: _Window, pool: Pool, failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, source: Window, pool: Pool, failed: Callable[[BaseException], None]) -> None:
         super().__init__(name="model-hash", daemon=True)
         self.digest = hashlib.sha256()
         self._source, self._pool, self._failed = source, pool, failed
@@ -409,10 +200,25 @@ class _Hasher(threading.Thread):
         except BaseException as error:  # noqa: BLE001  raised in the caller's thread
             self._failed(error)
 
-    def _wait_for(self, index: int) -> _Piece | None:
+    def _wait_for(self, index: int) -> Piece | None:
         with self._pool.lock:
             while (piece := self._source.piece(index)) is None:
                 if self._source.is_end(index) or self._pool.stopped:
                     return None
                 self._pool.ready.wait(_TURN_SECONDS)
             return piece
+
+
+class AddressFile:
+    """What a ReadAhead reads, as a binary file that is only read forward."""
+
+    def __init__(self, reader: ReadAhead) -> None:
+        self._chunks = reader.chunks()
+        self._rest = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        """At most so many bytes; none at the end."""
+        if not self._rest:
+            self._rest = next(self._chunks, self._rest)
+        piece, self._rest = bytes(self._rest[:size]), self._rest[size:]
+        return piece

@@ -42,6 +42,7 @@ class HubServer:
         self._repositories: dict[str, Repository] = {}
         self._blobs_only: dict[str, Path | bytes] = {}
         self._requests: list[RequestRecord] = []
+        self.connections_opened = 0
         self._lock = threading.RLock()
         self._servers: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
 
@@ -134,6 +135,10 @@ class HubServer:
                 if folder.is_dir() and root in folder.parents:
                     self.add_repository(model_id, folder)
             return self._repositories.get(model_id)
+
+    def connected(self) -> None:
+        with self._lock:
+            self.connections_opened += 1
 
     def record(self, request: RequestRecord) -> None:
         with self._lock:
