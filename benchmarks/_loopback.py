@@ -16,9 +16,14 @@ MEGABYTE = 1_000_000
 
 
 @contextmanager
-def hub_process(root: Path) -> Iterator[str]:
-    """The loopback Hub over a folder of repositories; gives its address."""
-    command = [sys.executable, "-m", "trt_llm_pipeline.testing.hub", "--root", str(root)]
+def hub_process(root: Path, *link: str) -> Iterator[str]:
+    """The loopback Hub over a folder of repositories; gives its address.
+
+    Args:
+        root: the folder.
+        link: options of the Hub that say what its connections are like.
+    """
+    command = [sys.executable, "-m", "trt_llm_pipeline.testing.hub", "--root", str(root), *link]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

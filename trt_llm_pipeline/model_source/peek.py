@@ -16,7 +16,7 @@ from trt_llm_pipeline.model_source.hub import Hub, endpoint_of, is_offline
 from trt_llm_pipeline.model_source.model_types import ModelRequest
 from trt_llm_pipeline.model_source.record import read_record
 from trt_llm_pipeline.net.client import Client
-from trt_llm_pipeline.net.failures import HttpStatusError, transient_failure
+from trt_llm_pipeline.net.failures import BadAddress, HttpStatusError, transient_failure
 from trt_llm_pipeline.net.retrying import BRIEFLY
 from trt_llm_pipeline.net.stopping import StopSwitch
 from trt_llm_pipeline.redaction import token_of
@@ -71,6 +71,8 @@ def peek_config(
         return _object(_within(_PATIENCE_S, stop, lambda: _get(hub, request, stop)))
     except HttpStatusError as failure:
         raise hub.refusal(request.model_id, failure, CONFIG_NAME) from None
+    except BadAddress as error:
+        raise ModelUnavailable(str(error)) from None
     except (OSError, http.client.HTTPException) as error:
         problem = transient_failure(error)
         reason = problem.reason if problem is not None else type(error).__name__
