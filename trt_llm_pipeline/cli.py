@@ -71,10 +71,10 @@ def build(
 
 @app.command()
 def validate(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Name every mistake of a config: exit code 0 without any, else 1. Downloads and writes nothing."""
+    """Name every mistake of a config: exit code 0 without any, else 1. Writes nothing."""
     with _failures(as_json):
         from trt_llm_pipeline.config.source import read
-        from trt_llm_pipeline.preflight import fitting, validation
+        from trt_llm_pipeline.preflight import fitting, preview, validation
         from trt_llm_pipeline.settings import Settings
 
         settings = Settings.from_env(workspace=workspace)
@@ -82,7 +82,7 @@ def validate(config: ConfigArgument, workspace: WorkspaceOption = None, as_json:
         validated = validation.validate(text, name, settings)
         fitted = fitting.fitting(validated.plan, settings)
         fitting.refuse(validated.plan, fitted)
-        notes = [*validated.notes, *fitted.notes]
+        notes = [*validated.notes, *preview.look_for_code(validated, settings), *fitted.notes]
         if as_json:
             _print_json({"valid": True, "mistakes": [], "notes": notes, "fit": fitted.as_json()})
             return

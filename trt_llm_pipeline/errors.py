@@ -1,22 +1,23 @@
 """Everything that can go wrong, split by whose fault it is.
 
-TrtLlmPipelineError           base; its text is meant for the user as it stands
-├── ConfigError               the config's: names every mistake with its line
-├── ModelSourceError          the model source's: the Hub, a tar URL, a folder
-│   ├── ModelNotFound         no such repository, revision or address
-│   ├── ModelAccessDenied     gated or private, and the token is missing or refused
-│   └── ModelUnavailable      the source failed, or went on failing when asked again
-├── StepFailed                the step's script: exit code, last lines, what it left behind
-│   ├── StepTimeout           it ran longer than it was allowed to
-│   └── StepOutputError       it exited 0 without what it promised
-├── CheckFailed               the engine's: it was built, and what it writes is garbage
-└── PipelineError             ours, or the machine's
-    ├── WorkspaceError        a directory that must not be touched, or is in use
-    ├── ToolchainError        no usable toolchain, or not the required release
-    ├── DiskFull              not enough room
-    ├── ArtifactError         an archive that cannot be written or read
-    ├── DeliveryError         an archive that could not be sent to its destination
-    └── SigningError          a key that cannot be read or used
+TrtLlmPipelineError             base; its text is meant for the user as it stands
+├── ConfigError                 the config's: names every mistake with its line
+├── ModelSourceError            the model source's: the Hub, a tar URL, a folder
+│   ├── ModelNotFound           no such repository, revision or address
+│   ├── ModelAccessDenied       gated or private, and the token is missing or refused
+│   ├── RepositoryCodeRefused   it comes with code, and nobody has allowed that to be run
+│   └── ModelUnavailable        the source failed, or went on failing when asked again
+├── StepFailed                  the step's script: exit code, last lines, what it left behind
+│   ├── StepTimeout             it ran longer than it was allowed to
+│   └── StepOutputError         it exited 0 without what it promised
+├── CheckFailed                 the engine's: it was built, and what it writes is garbage
+└── PipelineError               ours, or the machine's
+    ├── WorkspaceError          a directory that must not be touched, or is in use
+    ├── ToolchainError          no usable toolchain, or not the required release
+    ├── DiskFull                not enough room
+    ├── ArtifactError           an archive that cannot be written or read
+    ├── DeliveryError           an archive that could not be sent to its destination
+    └── SigningError            a key that cannot be read or used
 """
 
 from __future__ import annotations
@@ -90,6 +91,18 @@ class ModelNotFound(ModelSourceError):
 
 class ModelAccessDenied(ModelSourceError):
     """Gated or private, and the token is missing or refused."""
+
+
+class RepositoryCodeRefused(ModelSourceError):
+    """The model comes with code, and nobody has allowed that to be run.
+
+    Attributes:
+        files: paths in the model, of what would run code.
+    """
+
+    def __init__(self, message: str, *, files: Sequence[str] = ()) -> None:
+        self.files = tuple(files)
+        super().__init__(message)
 
 
 class ModelUnavailable(ModelSourceError):

@@ -234,6 +234,7 @@ def download(context: _Context) -> Snapshot:
             progress=partial(context.voice.progress, "download"),
             before=make_room,
             env=context.settings.env,
+            permission=preview.permission(context.plan, context.settings),
         )
     for warning in snapshot.warnings:
         context.warn(warning)

@@ -71,10 +71,11 @@ def manifest(
     """The facts of `manifest.json`; the archive adds every file's size and SHA-256.
 
     Of the check only what does not vary: its status, the level that was passed, the world size.
+    `repository_code` lists the model's files that run code, with their SHA-256, where that was allowed.
     """
     tools = plan.toolchain
     size = fitting.facts_of(plan, snapshot.path)
-    return {
+    facts: dict[str, Any] = {
         "schema": MANIFEST_SCHEMA,
         "model_id": snapshot.model_id,
         "revision": snapshot.revision,
@@ -86,6 +87,9 @@ def manifest(
         **({} if check is None else {"check": {name: check.get(name) for name in CHECK_FACTS}}),
         **({} if size is None else {"fit": size}),
     }
+    if snapshot.code:
+        facts["repository_code"] = [asdict(code) for code in snapshot.code]
+    return facts
 
 
 def build_record(story: Story, archive: FinishedArchive | None = None) -> dict[str, Any]:

@@ -6,10 +6,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from pydantic import SecretStr
 
 from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.model_source import ServicePolicy
 from trt_llm_pipeline.process import Policy
 from trt_llm_pipeline.redaction import secrets_of, token_of, without_tokens
 from trt_llm_pipeline.units import parse_size
@@ -32,6 +34,7 @@ class Settings:
         keep_builds: how many directories below `builds/` are kept ($TRT_LLM_KEEP_BUILDS).
         disk_check: whether a build is refused where its disk looks too small ($TRT_LLM_DISK_CHECK=off).
         fit_check: whether a build is refused where its engine cannot fit ($TRT_LLM_FIT_CHECK=off).
+        repository_code: whether code that comes with a model is run ($TRT_LLM_REPOSITORY_CODE).
         cache_limit: bytes that cached steps may take ($TRT_LLM_CACHE_LIMIT); None for a quarter of the disk.
         signing_key: the private key that signs statements ($TRT_LLM_SIGNING_KEY); None leaves them unsigned.
         sandbox: what steps run in ($TRT_LLM_SANDBOX, $TRT_LLM_STEP_USER, $TRT_LLM_STEP_ENV).
@@ -48,6 +51,7 @@ class Settings:
     secrets: tuple[str, ...] = ()
     signing_key: Path | None = None
     sandbox: Policy = field(default_factory=Policy)
+    repository_code: ServicePolicy = "ask"
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ, workspace: Path | None = None) -> Settings:
@@ -73,6 +77,7 @@ class Settings:
             secrets=secrets_of(env),
             signing_key=Path(env[_SIGNING_KEY]) if env.get(_SIGNING_KEY) else None,
             sandbox=Policy.from_env(env),
+            repository_code=_policy(env, "TRT_LLM_REPOSITORY_CODE"),
         )
 
     def hub_token(self, given: str | None, in_config: SecretStr | None) -> str | None:
@@ -85,6 +90,15 @@ def _switch(env: Mapping[str, str], name: str) -> bool:
     if text.lower() not in ("on", "off"):
         raise PipelineError(f"{name} is {text!r}; set it to on or off, or unset it")
     return text.lower() == "on"
+
+
+def _policy(env: Mapping[str, str], name: str) -> ServicePolicy:
+    text = (env.get(name) or "ask").lower()
+    policies: tuple[ServicePolicy, ...] = get_args(ServicePolicy)
+    for policy in policies:
+        if text == policy:
+            return policy
+    raise PipelineError(f"{name} is {text!r}; set it to {', '.join(policies)}, or unset it")
 
 
 def _number(env: Mapping[str, str], name: str, default: float | None) -> float | None:

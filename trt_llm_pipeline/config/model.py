@@ -190,6 +190,8 @@ class BuildConfig(_Strict):
     """Which weight files to download; safetensors is preferred when left out."""
     model_tar_url: Annotated[Text, AfterValidator(_tar_url)] | None = None
     """A .tar or .tar.gz with the model's files, used instead of the Hub."""
+    allow_repository_code: bool = False
+    """Whether Python code and pickles that come with the model may be run."""
     requires_trt_llm: Annotated[Text, AfterValidator(_requirement)] | None = None
     """The TensorRT-LLM releases that this config is for, such as `>=0.9,<0.13`."""
     compression: Literal["gzip", "none"] = "gzip"

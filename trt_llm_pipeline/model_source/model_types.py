@@ -58,6 +58,21 @@ class DownloadPlan:
 
 
 @dataclass(frozen=True)
+class CodeFile:
+    """A file of the model that runs code, or makes something else run it.
+
+    Attributes:
+        path: in the model's folder.
+        what: why it is one, in a few words.
+        sha256: of its content; None where that has not been read.
+    """
+
+    path: str
+    what: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A model that is on the disk, complete.
 
@@ -68,6 +83,7 @@ class Snapshot:
         source: where it came from.
         downloaded_bytes: what this fetch took from the network; 0 where nothing was missing.
         warnings: sentences that the user should read.
+        code: the files of it that run code, which somebody has allowed.
     """
 
     model_id: str
@@ -76,6 +92,7 @@ class Snapshot:
     source: Source
     downloaded_bytes: int
     warnings: tuple[str, ...]
+    code: tuple[CodeFile, ...] = ()
 
 
 class Progress(Protocol):

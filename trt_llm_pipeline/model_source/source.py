@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,8 +19,10 @@ from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable, Workspac
 from trt_llm_pipeline.files import free_bytes
 from trt_llm_pipeline.model_source.choice import CACHE_FOLDER, choose_files
 from trt_llm_pipeline.model_source.file_source import no_room, write_error
+from trt_llm_pipeline.model_source.first_look import Looked, forget, look_first
 from trt_llm_pipeline.model_source.hub import Hub, Listing, endpoint_of, is_offline, offline_error
 from trt_llm_pipeline.model_source.model_types import (
+    CodeFile,
     DownloadPlan,
     ModelRequest,
     Progress,
@@ -41,6 +44,14 @@ from trt_llm_pipeline.model_source.record import (
     remove_partial,
     write_record,
 )
+from trt_llm_pipeline.model_source.repository_code import (
+    Permission,
+    code_in,
+    code_of,
+    listed,
+    refuse,
+    with_digests,
+)
 from trt_llm_pipeline.model_source.transfer import Transfer, Wanted
 from trt_llm_pipeline.net.connection_limit import most_connections
 from trt_llm_pipeline.net.retrying import BRIEFLY, RetryLimits
@@ -48,6 +59,7 @@ from trt_llm_pipeline.redaction import token_of
 from trt_llm_pipeline.units import in_words
 
 _RECORD_SECONDS = 1.0
+_STOPPED = "The download was stopped."
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MODEL_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*/)?[A-Za-z0-9_][A-Za-z0-9._-]*")
 
@@ -65,14 +77,17 @@ def plan(
     env: Mapping[str, str] = os.environ,
     limits: RetryLimits = RetryLimits(),  # noqa: B008  frozen
     log: Callable[[str], None] = _ignore,
+    permission: Permission | None = None,
 ) -> DownloadPlan:
     """What `fetch` would download. Asks the source; writes nothing.
 
-    Args, raises: as `fetch`. A source that is down does not matter where a complete model is there.
+    Args, raises: as `fetch`. A source that is down does not matter where a complete model is there. Without
+    a permission nobody looks for code.
     """
     most_connections(env)
     folder = _folder(request.model_id, models_dir)
     if _is_users_own(folder):
+        _look_at_folder(request.model_id, folder, permission)
         return DownloadPlan(request.model_id, "", "local", (), 0, 0)
     if request.tar_url is not None:
         from trt_llm_pipeline.model_source import tar
@@ -80,6 +95,7 @@ def plan(
         return tar.plan_tar(request, folder, limits=limits, log=log, env=env)
     record = read_record(folder)
     if (settled := _settled(folder, record, request, env)) is not None:
+        _look_at_folder(request.model_id, folder, permission, settled.revision)
         return DownloadPlan(request.model_id, settled.revision, "hub", (), _bytes(settled.files), 0)
     if is_offline(env):
         raise offline_error(request.model_id)
@@ -91,8 +107,14 @@ def plan(
         if usable is None:
             raise
         log(f"warning: {_not_asked(hub, request, usable)} ({error})")
+        _look_at_folder(request.model_id, folder, permission, usable.revision)
         return DownloadPlan(request.model_id, usable.revision, "hub", (), _bytes(usable.files), 0)
     missing = [file for file in files if matches(folder, _known(record, file)) is None]
+    if not missing:
+        _look_at_folder(request.model_id, folder, permission, listing.commit)
+    elif permission is not None and not permission.granted:
+        with tempfile.TemporaryDirectory() as place:
+            _look_first(hub, request, listing, files, Path(place), permission)
     return _to_come(request, folder, listing, files, missing)
 
 
@@ -123,11 +145,13 @@ def fetch(
     before: Callable[[DownloadPlan], None] | None = None,
     env: Mapping[str, str] = os.environ,
     limits: RetryLimits = RetryLimits(),  # noqa: B008  frozen
+    permission: Permission = Permission(),  # noqa: B008  frozen
 ) -> Snapshot:
     """Brings the model to `<models_dir>/<model_id>`, or finds that it is there.
 
     What is complete at the wanted revision is used as it is; what is half there is resumed. A populated
-    folder that this service did not download is used as it is, with a warning.
+    folder that this service did not download is used as it is, with a warning. Code that comes with a model
+    ends this as soon as it is seen, where nobody has allowed it; where somebody has, the snapshot lists it.
 
     Args:
         request: what to fetch.
@@ -139,8 +163,10 @@ def fetch(
         before: called once, before anything is downloaded, with what will be; it may raise.
         env: HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are read from it.
         limits: how long a failing source is asked again.
+        permission: whether code of the model's may be run.
 
     Raises:
+        RepositoryCodeRefused: it has code, and nobody has allowed that to be run.
         ModelNotFound: no such repository, revision or address.
         ModelAccessDenied: gated or private, and the token is missing or refused.
         ModelUnavailable: the source failed, or went on failing; or HF_HUB_OFFLINE is set.
@@ -149,6 +175,26 @@ def fetch(
         WorkspaceError: a symbolic link lies where files should be written.
     """
     folder = _folder(request.model_id, models_dir)
+    snapshot = _fetch(request, folder, token, log, progress, before, env, limits, permission)
+    found = _look_at_folder(request.model_id, folder, permission, snapshot.revision)
+    if not found:
+        return snapshot
+    found = with_digests(folder, found, _digests(folder))
+    warning = f"code of the model's is allowed by {permission.basis}, and scripts may run it: {listed(found)}"
+    return replace(snapshot, code=found, warnings=(*snapshot.warnings, warning))
+
+
+def _fetch(
+    request: ModelRequest,
+    folder: Path,
+    token: str | None,
+    log: Callable[[str], None],
+    progress: Progress | None,
+    before: Callable[[DownloadPlan], None] | None,
+    env: Mapping[str, str],
+    limits: RetryLimits,
+    permission: Permission,
+) -> Snapshot:
     connections = most_connections(env)
     if _is_users_own(folder):
         return _local(request, folder)
@@ -156,7 +202,14 @@ def fetch(
         from trt_llm_pipeline.model_source import tar
 
         return tar.fetch_tar(
-            request, folder, log=log, progress=progress, before=before, limits=limits, env=env
+            request,
+            folder,
+            log=log,
+            progress=progress,
+            before=before,
+            limits=limits,
+            env=env,
+            permission=permission,
         )
     record = read_record(folder)
     if (settled := _settled(folder, record, request, env)) is not None:
@@ -187,6 +240,7 @@ def fetch(
             progress,
             before,
             connections,
+            permission,
         )
     except OSError as error:
         raise write_error(error, folder, _bytes(files), request.model_id) from error
@@ -209,6 +263,7 @@ def _download(
     progress: Progress | None,
     before: Callable[[DownloadPlan], None] | None,
     connections: int,
+    permission: Permission,
 ) -> Snapshot:
     check_no_links(folder, f"{partial_folder(folder).relative_to(folder)}/x")
     found = {file.path: matches(folder, _known(record, file)) for file in files}
@@ -232,19 +287,20 @@ def _download(
     needed = to_come.missing_bytes
     if needed > free_bytes(folder):
         raise no_room(folder, needed, f"{request.model_id} ({len(missing)} files)")
+    looked = _look_first(hub, request, listing, files, folder, permission) if missing else Looked()
     folder.mkdir(parents=True, exist_ok=True)
     if not missing and not current.stale:
         hub.log(f"model {request.model_id}: complete at {listing.commit[:12]}; nothing to download")
     # Before the first file: from now on the folder is known to be ours, and to be incomplete.
     write_record(folder, current)
-    received = 0
+    received = looked.received
     if missing:
         hub.log(
             f"model {request.model_id} at {listing.commit[:12]}: {len(missing)} of {len(files)} files, "
             f"{in_words(needed)} to download from {hub.endpoint}"
         )
 
-        in_place: dict[str, RecordedFile] = {}
+        in_place = looked.put_in_place(folder)
         started = written = time.monotonic()
 
         def finished(file: RecordedFile) -> None:
@@ -254,18 +310,27 @@ def _download(
             if time.monotonic() - written >= _RECORD_SECONDS:
                 written = time.monotonic()
                 write_record(folder, current.with_files(in_place))
+            if not permission.granted:
+                found = code_in(folder, file.path)
+                refuse(request.model_id, [found] if found else [], permission, _STOPPED, listing.commit)
 
-        received = Transfer(
+        received += Transfer(
             folder=folder,
             partial=partial_folder(folder),
             headers=hub.headers(),
             refused=lambda failure, path: hub.refusal(request.model_id, failure, path),
             limits=hub.limits,
             log=hub.log,
-            progress=progress,
+            progress=looked.counted(progress),
             finished=finished,
             connections=connections,
-        ).run([Wanted(hub.url_of(request.model_id, listing.commit, file.path), file) for file in missing])
+        ).run(
+            [
+                Wanted(hub.url_of(request.model_id, listing.commit, file.path), file)
+                for file in missing
+                if file.path not in in_place
+            ]
+        )
         current = current.with_files(in_place)
         seconds = max(time.monotonic() - started, 1e-3)
         hub.log(
@@ -277,6 +342,50 @@ def _download(
     current = completed(current)
     write_record(folder, current)
     return _snapshot(request, folder, current, received)
+
+
+def _look_first(
+    hub: Hub,
+    request: ModelRequest,
+    listing: Listing,
+    files: Sequence[RecordedFile],
+    folder: Path,
+    permission: Permission,
+) -> Looked:
+    """Refuses what names and configs show, before weights are downloaded."""
+    if permission.granted:
+        return Looked()
+    try:
+        looked = look_first(hub, request.model_id, listing.commit, files, folder)
+        refuse(request.model_id, looked.found, permission, "No weights were downloaded.", listing.commit)
+    except ModelSourceError:
+        forget(folder)
+        raise
+    return looked
+
+
+def _look_at_folder(
+    model_id: str, folder: Path, permission: Permission | None, revision: str = ""
+) -> tuple[CodeFile, ...]:
+    """Everything in the folder that runs code; refused where nobody has allowed it."""
+    if permission is None:
+        return ()
+    found = code_of(folder)
+    commit = revision if _COMMIT.fullmatch(revision) else ""
+    refuse(model_id, found, permission, f"Nothing in {folder} was run.", commit)
+    return found
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of files, as recorded of those that have not changed since they were verified."""
+    record = read_record(folder)
+    files = () if record is None else record.files
+    kind = "sha256:"
+    return {
+        file.path: file.digest.removeprefix(kind)
+        for file in files
+        if file.digest.startswith(kind) and matches(folder, file) is not None
+    }
 
 
 def _choose(hub: Hub, request: ModelRequest) -> tuple[tuple[RecordedFile, ...], Listing]:

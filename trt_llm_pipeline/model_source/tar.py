@@ -27,6 +27,7 @@ from trt_llm_pipeline.model_source.model_types import (
     RemoteFile,
     Snapshot,
 )
+from trt_llm_pipeline.model_source.pickles import Budget
 from trt_llm_pipeline.model_source.record import (
     Record,
     RecordedFile,
@@ -39,6 +40,7 @@ from trt_llm_pipeline.model_source.record import (
     unpacking_folder,
     write_record,
 )
+from trt_llm_pipeline.model_source.repository_code import Permission, code_by_name, code_in, refuse
 from trt_llm_pipeline.model_source.tar_extract import Unpacked, unpack
 from trt_llm_pipeline.model_source.tar_reader import uncompressed
 from trt_llm_pipeline.net.connection_limit import most_connections
@@ -144,12 +146,14 @@ def fetch_tar(
     before: Callable[[DownloadPlan], None] | None,
     limits: RetryLimits,
     env: Mapping[str, str],
+    permission: Permission,
 ) -> Snapshot:
     """Downloads and unpacks; what was there before stays until the new model is whole.
 
     Nothing is downloaded when the same address, with the same ETag (or date and size), is complete.
 
     Raises:
+        RepositoryCodeRefused: it has code that nobody has allowed to be run; said at the first such entry.
         ModelSourceError: the archive is refused (see `tar_extract`) or its address is.
         ModelNotFound, ModelAccessDenied, ModelUnavailable: as the server answers.
         DiskFull: there was no room. Nothing partial is left in any of these cases.
@@ -186,7 +190,7 @@ def fetch_tar(
         shutil.rmtree(staging, ignore_errors=True)
         try:
             staging.mkdir(parents=True)
-            unpacked = _unpack(reader, staging, shown, progress)
+            unpacked = _unpack(reader, staging, shown, progress, permission)
             revision = f"sha256:{reader.sha256}"
             _settle(request, folder, shown, validators_of(reader.headers), unpacked, revision)
         except OSError as error:
@@ -206,7 +210,9 @@ def fetch_tar(
     return Snapshot(request.model_id, revision, folder, "tar", received, ())
 
 
-def _unpack(reader: ReadAhead, staging: Path, shown: str, progress: Progress | None) -> Unpacked:
+def _unpack(
+    reader: ReadAhead, staging: Path, shown: str, progress: Progress | None, permission: Permission
+) -> Unpacked:
     told = 0.0
 
     def tick(final: bool = False) -> None:
@@ -215,9 +221,19 @@ def _unpack(reader: ReadAhead, staging: Path, shown: str, progress: Progress | N
             told = time.monotonic()
             progress(reader.done, reader.length)
 
+    budget = Budget()
+
+    def written(path: str) -> None:
+        if permission.granted:
+            return
+        is_link = (staging / path).is_symlink()  # where it leads is checked when all is there
+        found = code_by_name(path) if is_link else code_in(staging, path, budget)
+        if found is not None:
+            refuse(shown, [found], permission, "What was unpacked has been removed.")
+
     room = max(0, free_bytes(staging) - _SPARE_BYTES)
     chunks = uncompressed(reader.chunks(tick), shown)
-    unpacked = unpack(chunks, staging, shown, most_bytes=room, tick=tick)
+    unpacked = unpack(chunks, staging, shown, most_bytes=room, tick=tick, written=written)
     tick(final=True)
     return unpacked
 

@@ -97,6 +97,7 @@ def unpack(
     *,
     most_bytes: int,
     tick: Callable[[], None],
+    written: Callable[[str], None] | None = None,
 ) -> Unpacked:
     """Unpacks into an empty folder.
 
@@ -106,6 +107,7 @@ def unpack(
         shown: the source's name for messages.
         most_bytes: what may be written at most, in all.
         tick: called now and then; may raise.
+        written: called with the path of each file and link that is there, in the folder; may raise.
 
     Raises:
         ModelSourceError: the archive is refused, damaged or cut short. What was written stays for the
@@ -113,7 +115,7 @@ def unpack(
         OSError: it could not be written.
     """
     stream = TarStream(chunks, shown)
-    unpacker = _Unpacker(stream, folder, shown, most_bytes, tick)
+    unpacker = _Unpacker(stream, folder, shown, most_bytes, tick, written)
     try:
         with tarfile.TarFile(fileobj=stream, mode="r") as archive:  # type: ignore[arg-type]
             for count, member in enumerate(iter(archive.next, None), start=1):
@@ -141,10 +143,16 @@ def unpack(
 
 class _Unpacker:
     def __init__(
-        self, stream: TarStream, folder: Path, shown: str, most_bytes: int, tick: Callable[[], None]
+        self,
+        stream: TarStream,
+        folder: Path,
+        shown: str,
+        most_bytes: int,
+        tick: Callable[[], None],
+        written: Callable[[str], None] | None,
     ) -> None:
         self._stream, self._folder, self._shown = stream, folder, shown
-        self._most_bytes, self._tick = most_bytes, tick
+        self._most_bytes, self._tick, self._written = most_bytes, tick, written
         self._bytes = 0
         self._files: dict[str, str] = {}  # with the SHA-256 of each
         self._links: dict[str, None] = {}
@@ -168,6 +176,8 @@ class _Unpacker:
             self._hardlink(path, member.linkname)
         else:
             raise ModelSourceError(f"{self._shown} is refused: {path} is a device or a pipe, not a file")
+        if self._written is not None:
+            self._written(path)
 
     def result(self) -> Unpacked:
         if not self._files:

@@ -9,8 +9,10 @@ from typing import Any
 
 from trt_llm_pipeline import fit, model_source
 from trt_llm_pipeline.cache import FileHashes, StepCache, StepKeys
+from trt_llm_pipeline.errors import ModelSourceError, RepositoryCodeRefused
 from trt_llm_pipeline.fit import Device
-from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest
+from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest, Permission
+from trt_llm_pipeline.net.retrying import RetryLimits
 from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.plan.command import shell_line
 from trt_llm_pipeline.preflight.fitting import Fitting, fitting
@@ -120,6 +122,40 @@ def request(plan: Plan) -> ModelRequest:
     return ModelRequest(config.model_id, config.revision, config.weight_format, config.model_tar_url)
 
 
+def permission(plan: Plan, settings: Settings) -> Permission:
+    """Who allows that code of the model's is run."""
+    return Permission(settings.repository_code, plan.config.allow_repository_code)
+
+
+def look_for_code(validated: Validated, settings: Settings, token: str | None = None) -> tuple[str, ...]:
+    """Asks the model's source once whether the model comes with code that nobody has allowed.
+
+    Returns:
+        Notes: why it could not be asked. What is in a tar shows only while it is unpacked.
+
+    Raises:
+        RepositoryCodeRefused: it does.
+    """
+    plan = validated.plan
+    asked = request(plan)
+    if asked.tar_url is not None:
+        return ()
+    try:
+        model_source.plan(
+            asked,
+            plan.workspace.models,
+            token=settings.hub_token(token, plan.config.hf_token),
+            env=settings.env,
+            limits=RetryLimits(attempts=1),
+            permission=permission(plan, settings),
+        )
+    except RepositoryCodeRefused:
+        raise
+    except ModelSourceError as error:
+        return (f"the model was not looked at for code of its own: {error}",)
+    return ()
+
+
 def preview(
     validated: Validated,
     settings: Settings,
@@ -135,11 +171,19 @@ def preview(
         log: is told when the source does not answer and is asked again.
 
     Raises:
+        RepositoryCodeRefused: the model comes with code that nobody has allowed.
         ModelSourceError: the source has no such model, or cannot be asked.
     """
     plan = validated.plan
     token = settings.hub_token(token, plan.config.hf_token)
-    download = model_source.plan(request(plan), plan.workspace.models, token=token, env=settings.env, log=log)
+    download = model_source.plan(
+        request(plan),
+        plan.workspace.models,
+        token=token,
+        env=settings.env,
+        log=log,
+        permission=permission(plan, settings),
+    )
     cached = _cached(validated, download, settings)
     expected = {**plan.expected_dirs(), **cached}
     steps = tuple(

@@ -44,6 +44,7 @@ def render(record: Mapping[str, Any]) -> str:
         _talk(record.get("check")),
         _readiness(record.get("readiness", [])),
         _warnings(record.get("warnings", [])),
+        _repository_code(manifest.get("repository_code", [])),
         _section("Commands", *(_command(step) for step in record.get("steps", []))),
         _section("Versions", _versions(record, manifest)),
         _files(record.get("files", {})),
@@ -271,6 +272,20 @@ def _warnings(warnings: Sequence[str]) -> Element | None:
     if not warnings:
         return None
     return _section("Warnings", el("ul", *(el("li", text) for text in warnings), css="warnings"))
+
+
+def _repository_code(files: Sequence[Mapping[str, Any]]) -> Element | None:
+    """The model's own code that the scripts were allowed to run."""
+    if not files:
+        return None
+    head = el("tr", el("th", "file"), el("th", "what it is"), el("th", "SHA-256"))
+    rows = [
+        el("tr", el("td", file["path"]), el("td", file["what"]), el("td", str(file["sha256"]), css="mono"))
+        for file in files
+    ]
+    note = el("p", "These files of the model run code; the scripts were allowed to run it.", css="note")
+    table = el("table", el("thead", head), el("tbody", *rows))
+    return _section("Code that came with the model", note, el("div", table, css="wide"))
 
 
 def _command(step: Mapping[str, Any]) -> Element:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -275,28 +274,6 @@ class TestArguments:
 
 class TestRemoteCode:
     """Code from a model's repository is never run by the service itself."""
-
-    def test_repository_with_code_of_its_own(self, house: House, server: CogServer, hub: HubServer) -> None:
-        made = house.folder / "outside" / "made"
-        first = hub.repository(MODEL_ID)
-        assert first is not None
-        commit = first.resolve("main")
-        assert commit is not None
-        files: dict[str, Path | bytes] = {name: blob.source for name, blob in commit.files.items()}
-        auto_map = {"AutoConfig": "evil.Evil", "AutoTokenizer": ["evil.Evil", "evil.Evil"]}
-        files["evil.py"] = f"open({str(made)!r}, 'w')\nclass Evil: pass\n".encode()
-        files["tokenizer_config.json"] = json.dumps({"auto_map": auto_map}).encode()
-        files["config.json"] = json.dumps({"model_type": "evil", "auto_map": auto_map}).encode()
-        hub.add_repository("somebody/evil", files)
-        config = Path(house.config(args="note: x", cache="false"))
-        config.write_text(config.read_text().replace(MODEL_ID, "somebody/evil"))
-        prediction = server.predict(config=str(config))
-        assert prediction["status"] == "succeeded", prediction["error"]
-        assert not made.exists()
-        variables = next(line for line in prediction["logs"].splitlines() if line.startswith("variables: "))
-        arguments = next(line for line in prediction["logs"].splitlines() if line.startswith("arguments: "))
-        assert "trust_remote_code" not in (variables + arguments).lower()
-        shutil.rmtree(house.workspace / "models" / "somebody")
 
 
 def test_server_is_ready_after_all_of_this(house: House, server: CogServer) -> None:

@@ -44,7 +44,7 @@ FILES = {
     "flax_model.msgpack": b"flax",
     "onnx/model.onnx": b"onnx",
     "tokenizer.model": b"sentencepiece",
-    "modeling_custom.py": b"pass",
+    "custom.tiktoken": b"IQ== 0",
 }
 SAFETENSORS = {
     path: content
@@ -236,7 +236,7 @@ class TestWhatIsThere:
         assert caller.plan(weight_format="bin").missing_bytes == 8
         caller.fetch(weight_format="bin")
         weights = [path for path in contents(caller.folder) if "model" in path and "py" in path]
-        assert weights == ["modeling_custom.py", "pytorch_model.bin", "pytorch_model.bin.index.json"]
+        assert weights == ["pytorch_model.bin", "pytorch_model.bin.index.json"]
         caller.fetch(weight_format="safetensors")
         assert contents(caller.folder) == SAFETENSORS
 
