@@ -14,7 +14,6 @@ from typing import Any
 
 from trt_llm_pipeline import check, inspection, model_source, provenance, report
 from trt_llm_pipeline.artifact import FinishedArchive
-from trt_llm_pipeline.artifact.dsse import load_signing_key
 from trt_llm_pipeline.artifact.statement import CONFIG_NAME
 from trt_llm_pipeline.cache import (
     FileHashes,
@@ -23,7 +22,7 @@ from trt_llm_pipeline.cache import (
     UnhashableError,
     resolved_dependencies,
 )
-from trt_llm_pipeline.delivery import Attesting, Outbox, beside, parse_destination
+from trt_llm_pipeline.delivery import Attesting, Outbox, beside, parse_destination, signing_key
 from trt_llm_pipeline.engine.tokenizer_files import TokenizerFiles, tokenizer_files
 from trt_llm_pipeline.errors import ContentChanged, PipelineError, TrtLlmPipelineError
 from trt_llm_pipeline.files import appearing, write_json
@@ -149,7 +148,7 @@ def build(
     if destination:
         name = ARCHIVE_NAMES[plan.config.compression]
         target = parse_destination(destination, workspace.root, archive_name=name)
-    signing_key = load_signing_key(settings.signing_key) if settings.signing_key else None
+    key = signing_key(settings.signing_key, workspace.root)
     voice.log(plan.toolchain.describe())
     voice.log(validated.layers.in_words())
     for note in validated.notes:
@@ -172,7 +171,7 @@ def build(
             ledger=Ledger(workspace),
             cache=StepCache(workspace, disk.cache_limit(workspace.root, settings.cache_limit)),
             outbox=Outbox(directory, target, workspace, partial(voice.progress, "package")),
-            attesting=Attesting(directory, target, signing_key),
+            attesting=Attesting(directory, target, key),
             layers=validated.layers,
             notes=_Notes(),
         )

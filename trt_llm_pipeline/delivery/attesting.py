@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trt_llm_pipeline.artifact import statement as stated
-from trt_llm_pipeline.artifact.dsse import Envelope, SigningKey
+from trt_llm_pipeline.artifact.dsse import Envelope, SigningKey, load_signing_key
 from trt_llm_pipeline.delivery.destination import Destination
 from trt_llm_pipeline.delivery.send import deliver_file
-from trt_llm_pipeline.errors import ArtifactError, PipelineError
+from trt_llm_pipeline.errors import ArtifactError, PipelineError, SigningError
 from trt_llm_pipeline.files import appearing, read_regular
 
 _Warn = Callable[[str], None]
@@ -104,6 +105,19 @@ class Attesting:
             warn(f"the statement about the archive stays at {path}: {error}")
             return {}
         return {"address": place.address}
+
+
+def signing_key(path: Path | None, workspace: Path) -> SigningKey | None:
+    """The key that signs statements; None without a path.
+
+    Raises:
+        SigningError: it cannot be used, or lies in the workspace, where every step can read it.
+    """
+    if path is None:
+        return None
+    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(workspace)):
+        raise SigningError(f"the signing key {path} lies in the workspace, where steps read; move it")
+    return load_signing_key(path)
 
 
 def beside(archive: Path) -> Path:

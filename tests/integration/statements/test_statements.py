@@ -128,6 +128,14 @@ class TestSignatures:
             build(env={"TRT_LLM_SIGNING_KEY": str(tmp_path / "gone.pem")})
         assert not (tmp_path / "ws").exists()
 
+    def test_a_key_in_the_workspace_is_refused(self, build: Build, keys: Any, tmp_path: Path) -> None:
+        (tmp_path / "ws").mkdir()
+        private = keys("mine")[0].rename(tmp_path / "ws" / "mine.pem")
+        (tmp_path / "link.pem").symlink_to(private)
+        for path in (private, tmp_path / "link.pem"):
+            with pytest.raises(SigningError, match="lies in the workspace"):
+                build(env={"TRT_LLM_SIGNING_KEY": str(path)})
+
     def test_an_earlier_builds_statement_goes_with_its_archive(self, build: Build, keys: Any) -> None:
         (one, public_one), (two, public_two) = keys("one"), keys("two")
         first = build(env={"TRT_LLM_SIGNING_KEY": str(one)})[1]
