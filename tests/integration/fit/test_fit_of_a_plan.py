@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from trt_llm_pipeline.fit import find_gpu
 from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.preflight.fitting import fitting
 from trt_llm_pipeline.settings import Settings
+from trt_llm_pipeline.testing import models
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.recorder import Recorder
-from trt_llm_pipeline.testing.servers import PROJECT_ROOT
+from trt_llm_pipeline.testing.servers import PROJECT_ROOT, ConfigServer
 
 SEVENTY = "examples/llama/llama-2-70b-chat-fp16-4gpu.yaml"
 QUICK_START = "examples/gpt/config.yaml"
@@ -217,6 +219,21 @@ class TestBuild:
             manifests.append(result.record["manifest"])
             assert ("fit" in result.record) == (name == "on")
         assert manifests[0] == manifests[1]
+
+    def test_a_model_in_a_tar_is_looked_at_once_it_is_there(self, hub: HubServer, tmp_path: Path) -> None:
+        (tmp_path / "served").mkdir()
+        with tarfile.open(tmp_path / "served" / "model.tar", "w") as tar:
+            tar.add(models.make_demo_gpt2(tmp_path / "model").folder, arcname=".")
+        settings, told = self.settings(hub, tmp_path / "ws"), Recorder()
+        with ConfigServer(tmp_path / "served") as server:
+            text = (PROJECT_ROOT / QUICK_START).read_text() + f"model_tar_url: {server.url}/model.tar\n"
+            validated = validate(text, "config.yaml", settings)
+            before = fitting(validated.plan, settings)
+            result = pipeline.build(validated, settings, told)
+        assert before.reason is not None
+        assert "comes in a tar, which is not downloaded yet" in before.reason
+        assert result.record["fit"]["parameters"] == result.record["manifest"]["fit"]["parameters"]
+        assert not any("not checked" in line for line in told.lines)
 
     def test_what_may_not_fit_is_said_in_the_log(self, hub: HubServer, tmp_path: Path) -> None:
         settings, told = self.settings(hub, tmp_path / "ws"), Recorder()
