@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from trt_llm_pipeline.fit.arguments import BYTES_OF, EngineArguments
 from trt_llm_pipeline.fit.shape import ModelShape
-from trt_llm_pipeline.fit.sums import Needs, model_bytes
+from trt_llm_pipeline.fit.sums import Needs
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,3 @@ def host_needs(shape: ModelShape, arguments: EngineArguments, need: Needs) -> Ho
     smaller = min(BYTES_OF.get(shape.dtype or "", 2), BYTES_OF[arguments.dtype])
     whole = shape.parameters * smaller
     return HostNeeds(convert=None if arguments.by_shard else whole, build=need.rank_weights)
-
-
-def published_bytes(shape: ModelShape) -> int:
-    """Bytes of the model's own weights."""
-    return model_bytes(shape, shape.dtype)

@@ -88,11 +88,6 @@ def room(need: Needs, arguments: EngineArguments, shape: ModelShape, device: Dev
     )
 
 
-def model_bytes(shape: ModelShape, dtype: str | None) -> int:
-    """Bytes of the whole model in a type; in 16 bits where the type is not known."""
-    return shape.parameters * BYTES_OF.get(dtype or "", 2)
-
-
 def _rank_bits(shape: ModelShape, arguments: EngineArguments, stage: int) -> float:
     """Bits of weights on one rank of a pipeline's stage."""
     layers = -(-shape.layers // arguments.pp)
