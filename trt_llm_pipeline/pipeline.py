@@ -209,6 +209,7 @@ def _take_over(context: _Context) -> None:
     if left:
         context.voice.log(f"an earlier build was killed; taking over the {len(left)} files it left")
     remove_view(context.settings.workspace)
+    check.remove_leftovers(context.settings.workspace)
     context.builds.remove_unfinished()
     context.cache.clean()
     context.outbox.refuse_foreign(context.ledger)

@@ -12,7 +12,7 @@ asked, has the engine failed.
 """
 
 from trt_llm_pipeline.check.asking import find_script
-from trt_llm_pipeline.check.stage import CheckRequest, Intention, intention, require, run
+from trt_llm_pipeline.check.stage import CheckRequest, Intention, intention, remove_leftovers, require, run
 from trt_llm_pipeline.check.verdict import Verdict, covers
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "covers",
     "find_script",
     "intention",
+    "remove_leftovers",
     "require",
     "run",
 ]

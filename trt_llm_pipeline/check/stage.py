@@ -31,6 +31,7 @@ from trt_llm_pipeline.errors import CheckFailed, PipelineError
 from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.process import Layers
 from trt_llm_pipeline.redaction import Redactor
+from trt_llm_pipeline.workspace import Workspace
 
 PROMPTS = (
     "The capital of France is",
@@ -40,6 +41,7 @@ PROMPTS = (
 TOKENS = 16
 DEFAULT_TIMEOUT_S = 3600.0
 CPU_TOOLCHAIN = "cpu"
+_SCRATCH = "check-"
 _LEFT_OUT = "the engine will not be checked"
 
 _CAUSES = {
@@ -144,7 +146,7 @@ def run(request: CheckRequest) -> Verdict:
     if not wanted.enabled:
         return Verdict("off", 0, "the config says check: off")
     state = request.plan.workspace.state
-    with tempfile.TemporaryDirectory(prefix="check-", dir=state, ignore_cleanup_errors=True) as temporary:
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=state, ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)  # the programs may run as another user
         archived, scratch = folder / "engine", folder / "scratch"
@@ -188,6 +190,13 @@ def run(request: CheckRequest) -> Verdict:
         return judge(verdict, asker, request.model_dir, reference=wanted.reference)
 
 
+def remove_leftovers(workspace: Workspace) -> None:
+    """Removes what the check of a build that was killed has left. Called with the workspace locked."""
+    for path in workspace.state.glob(f"{_SCRATCH}*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def require(verdict: Verdict, request: CheckRequest) -> None:
     """Goes on, or not.
 
@@ -199,7 +208,7 @@ def require(verdict: Verdict, request: CheckRequest) -> None:
         raise CheckFailed(
             f"the engine was built, but it does not talk as it should: {verdict.reason}\n{kept} To have it "
             "packed all the same, set check: off.",
-            verdict=verdict.as_json(),
+            verdict=request.redactor.values(verdict.as_json()),
         )
     wanted = request.plan.config.check
     short = verdict.status == "unchecked" or (wanted.reference and verdict.level < 3)
@@ -207,7 +216,7 @@ def require(verdict: Verdict, request: CheckRequest) -> None:
         raise CheckFailed(
             f"the engine was built, but it could not be checked as the config requires: {verdict.reason}\n"
             f"{kept} Leave required out to have it packed all the same.",
-            verdict=verdict.as_json(),
+            verdict=request.redactor.values(verdict.as_json()),
         )
 
 

@@ -205,6 +205,24 @@ def test_it_gets_no_token_and_no_network_libraries(tmp_path: Path, engine: Path)
     assert "token None 1" in (tmp_path / "check.log").read_text()
 
 
+def test_it_writes_its_scratch_directory_and_nothing_else(tmp_path: Path, engine: Path) -> None:
+    if not find_layers(Policy()).files:
+        pytest.skip("this kernel can hold no layer of the sandbox that is about files")
+    tell = f"""
+for place in ("here", {str(tmp_path / "elsewhere")!r}, {str(engine / "config.json")!r}):
+    try:
+        open(place, "w")
+        print("wrote", place)
+    except OSError as error:
+        print("kept from", place)
+"""
+    asker(tmp_path, engine, TEXTS_ONLY + tell).ask(["a"])
+    log = (tmp_path / "check.log").read_text()
+    assert "wrote here" in log
+    assert f"kept from {tmp_path / 'elsewhere'}" in log
+    assert f"kept from {engine / 'config.json'}" in log
+
+
 def test_a_token_that_it_finds_is_not_shown(tmp_path: Path, engine: Path) -> None:
     asker(tmp_path, engine, TEXTS_ONLY + f'print("found {TOKEN}")\n').ask(["a"])
     log = (tmp_path / "check.log").read_text()

@@ -104,6 +104,17 @@ class TestWhatCannotBeAsked:
         assert sorted(planned.workspace.root.rglob("*")) == before
 
 
+def test_what_a_killed_build_has_left_is_removed(planned: Plan) -> None:
+    state = planned.workspace.state
+    (state / "check-abc" / "engine").mkdir(parents=True)
+    (state / "check-abc" / "engine" / "config.json").write_text("{}")
+    (state / "elsewhere").mkdir()
+    (state / "check-link").symlink_to("elsewhere")
+    check.remove_leftovers(planned.workspace)
+    assert not (state / "check-abc").exists()
+    assert (state / "elsewhere").is_dir()
+
+
 class TestIntention:
     """What `plan` says."""
 

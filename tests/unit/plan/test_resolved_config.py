@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import yaml
 
 from trt_llm_pipeline.config import loads
@@ -64,3 +65,16 @@ def test_references_are_replaced_directories_are_named_and_no_secret_is_in_it(
         "revision": "v1",
     }
     assert loads(text).build.args["literal"] == "$${x}"
+
+
+@pytest.mark.parametrize(
+    "written", ["check: off", "check: required", "check: {reference: true, timeout: 90s}", "check: on"]
+)
+def test_what_it_says_of_the_check_is_read_as_it_was(
+    written: str, miniature: Toolchain, workspace: Workspace
+) -> None:
+    config = loads(f"{CONFIG}{written}\n")
+    planned, mistakes = make_plan(config, miniature, workspace)
+    assert mistakes == []
+    found = {"convert_to_ft": workspace.root / "c", "build": workspace.root / "engine"}
+    assert loads(resolved_yaml(planned, found)).check == config.check
