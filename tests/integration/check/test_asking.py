@@ -102,7 +102,7 @@ def asker(tmp_path: Path, engine: Path, script: str, *, timeout: float = 120, **
     (example / "run.py").write_text(script)
     tools = Toolchain(example.parents[1], "tensorrt_llm", "0.7.1", ("0.7.1",), sys.executable, "for a test")
     scratch = tmp_path / "scratch"
-    env = {"PATH": os.environ["PATH"], "HF_TOKEN": TOKEN}
+    env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "HF_TOKEN": TOKEN}
     layers = find_layers(Policy())
     supervision = Supervision(
         cwd=scratch,

@@ -80,7 +80,7 @@ def test_a_models_own_code_is_not_run(tmp_path: Path) -> None:
     (model / "config.json").write_text(json.dumps(config))
     (model / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
     told = ask(PROGRAMS / "reference.py", model, [], tmp_path / "s")
-    assert "trust_remote_code" in told["absent"]
+    assert "contains custom code" in told["absent"]
     assert not (tmp_path / "ran").exists()
 
 
