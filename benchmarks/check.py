@@ -4,8 +4,9 @@
  Builds the quick start's config with a GPT-2 of 85 million parameters, on the embedded toolchain,
 from a
 loopback Hub: without the check, with it, and with the model's own words as reference. Prints medians of
-REPEATS builds (3), each in a workspace of its own, and the stages' shares. Exits 1 where the check takes
-longer than converting and building and three starts of an interpreter.
+REPEATS builds (3), each in a workspace of its own, and the stages' shares. The model repeats itself, so the
+check asks the embedded toolchain's reference too, which is its dearest way. Exits 1 where that takes 12 s
+more than converting and building.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from trt_llm_pipeline.testing.recorder import Recorder
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = (ROOT / "examples" / "gpt" / "config.yaml").read_text() + "cache: false\n"
-STARTS_S = 3.0
+MORE_S = 12.0
 KINDS = {"off": "check: off\n", "on": "", "reference": "check: {reference: true}\n"}
 
 
@@ -49,9 +50,7 @@ def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     with tempfile.TemporaryDirectory() as folder:
         name = Path(folder) / "sshleifer" / "tiny-gpt2"
-        # Taught a sentence, it writes words; a random model's bytes would have the reference asked too.
-        taught = {"prompt": models.DEMO_PROMPT, "sentence": models.DEMO_SENTENCE}
-        models.make_gpt2(name, layers=12, heads=12, hidden=768, **taught)
+        models.make_gpt2(name, layers=12, heads=12, hidden=768)
         with HubServer(Path(folder)) as hub:
             measured: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
             for _ in range(repeats):  # in turns, so that a busy machine is busy for all of them
@@ -62,7 +61,7 @@ def main() -> None:
         total = statistics.median(sum(run.values()) for run in runs)
         told = ", ".join(f"{name} {value:.2f}" for name, value in stages.items())
         print(f"check {kind:9} {total:6.2f} s in all: {told}")
-        if kind == "on" and stages["check"] > stages["convert_to_ft"] + stages["build"] + STARTS_S:
+        if kind == "on" and stages["check"] > stages["convert_to_ft"] + stages["build"] + MORE_S:
             raise SystemExit("the check takes longer than the build that it checks")
 
 
