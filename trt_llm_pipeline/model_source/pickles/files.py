@@ -179,12 +179,10 @@ def _examine_pickles(section: Section, budget: Budget, *, whole: bool) -> None:
         machine = Machine(reader, weights=False)
         try:
             machine.run()
-        except BreaksOff:
-            if whole:
+        except CannotGoOn as end:
+            if whole or (reader.left and not isinstance(end, BreaksOff)):
                 return
             raise BeyondTheList("is a compressed pickle that is too large to be looked into") from None
-        except CannotGoOn:
-            return
         budget.spend(reader.place - start)
         if machine.result == Value("int", _LEGACY_MAGIC):
             for _ in range(_LEGACY_PICKLES - 1):
@@ -201,7 +199,8 @@ def _examine_gzip(section: Section, budget: Budget, depth: int) -> None:
     except zlib.error:
         return
     budget.spend(len(content))
-    _examine(_section(content), budget, depth + 1, whole=unpacker.eof and not unpacker.unused_data)
+    more = unpacker.unused_data or section.size > _HEAD_BYTES or len(content) == _HEAD_BYTES
+    _examine(_section(content), budget, depth + 1, whole=not more)
 
 
 def _examine_array(section: Section) -> None:

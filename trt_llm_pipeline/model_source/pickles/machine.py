@@ -151,8 +151,8 @@ class Machine(Stack):
         raise BeyondTheList(f"asks for {'.'.join(found)[:LONGEST_TEXT]}")
 
     def _instance(self) -> None:
+        self._global()  # first, as `pickle.py` does
         self._pop_mark()
-        self._global()
         raise BeyondTheList(_IMPORTS)
 
     def _of_two_texts(self) -> None:
