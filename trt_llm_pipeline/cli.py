@@ -18,7 +18,14 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from trt_llm_pipeline.errors import CheckFailed, ConfigError, StepFailed, TrtLlmPipelineError, notes_of
+from trt_llm_pipeline.errors import (
+    CheckFailed,
+    ConfigError,
+    ModelCodeRefused,
+    StepFailed,
+    TrtLlmPipelineError,
+    notes_of,
+)
 
 app = typer.Typer(
     name="trt-llm-pipeline",
@@ -316,6 +323,8 @@ def _error_fields(error: TrtLlmPipelineError) -> dict[str, Any]:
         fields["mistakes"] = [asdict(mistake) for mistake in error.mistakes]
     if isinstance(error, CheckFailed):
         fields["check"] = error.verdict
+    if isinstance(error, ModelCodeRefused):
+        fields["files"] = list(error.files)
     if isinstance(error, StepFailed):
         fields["step"] = error.step
         fields["exit_code"] = error.exit_code

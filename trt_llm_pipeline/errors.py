@@ -93,7 +93,7 @@ class ModelAccessDenied(ModelSourceError):
     """Gated or private, and the token is missing or refused."""
 
 
-class RepositoryCodeRefused(ModelSourceError):
+class ModelCodeRefused(ModelSourceError):
     """The model comes with code, and nobody has allowed that to be run.
 
     Attributes:

@@ -16,7 +16,7 @@ import pytest
 from tests.integration.attacks import hostile_models
 from tests.integration.house import TOOLCHAIN
 from trt_llm_pipeline import pipeline
-from trt_llm_pipeline.errors import RepositoryCodeRefused
+from trt_llm_pipeline.errors import ModelCodeRefused
 from trt_llm_pipeline.observer import Stage
 from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.settings import Settings
@@ -73,14 +73,20 @@ class Victim:
 
     def build(self, keys: str = "", **env: str) -> tuple[pipeline.BuildResult, list[str]]:
         settings = Settings.from_env(
-            {"HF_ENDPOINT": self.hub.url, "TRTLLM_DIR": str(TOOLCHAIN), **env}, workspace=self.workspace
+            {
+                "HF_ENDPOINT": self.hub.url,
+                "TRTLLM_DIR": str(TOOLCHAIN),
+                "TRT_LLM_SANDBOX": "off",  # what is tried here must hold without it
+                **env,
+            },
+            workspace=self.workspace,
         )
         log = Log()
         text = CONFIG.format(keys=keys)
         return pipeline.build(validate(text, "config.yaml", settings), settings, log), log.lines
 
-    def refused(self, keys: str = "", **env: str) -> RepositoryCodeRefused:
-        with pytest.raises(RepositoryCodeRefused) as raised:
+    def refused(self, keys: str = "", **env: str) -> ModelCodeRefused:
+        with pytest.raises(ModelCodeRefused) as raised:
             self.build(keys, **env)
         assert not self.canary.exists()
         return raised.value

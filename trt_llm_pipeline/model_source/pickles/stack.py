@@ -43,7 +43,7 @@ INT, TEXT, TUPLE = map(Value, ("int", "text", "tuple"))
 #: What is certainly not callable and has no attributes that could be set.
 PLAIN = frozenset({"None", "bool", "float", "list", "dict", "set", "int", "text", "tuple"})
 
-# Wider than Python's own rules: what only C's functions take for a number is one here, too; theirs end at NUL.
+# Wider than Python's own rules: what only C's functions take for a number is one here, and theirs end at NUL.
 INTEGER_LINE = re.compile(rb"[\x00-\x20+\-0-9a-fA-FxXoOL_]*(\x00.*)?", re.DOTALL)
 FLOAT_LINE = re.compile(rb"[\x00-\x20+\-0-9.eEinfatyINFATYxXpP_]*(\x00.*)?", re.DOTALL)
 QUOTED_LINE = re.compile(rb"\s*(['\"]).*\1\s*", re.DOTALL)
