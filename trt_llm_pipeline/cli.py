@@ -21,7 +21,7 @@ import typer
 from trt_llm_pipeline.errors import (
     CheckFailed,
     ConfigError,
-    ModelCodeRefused,
+    RepositoryCodeRefused,
     StepFailed,
     TrtLlmPipelineError,
     notes_of,
@@ -323,7 +323,7 @@ def _error_fields(error: TrtLlmPipelineError) -> dict[str, Any]:
         fields["mistakes"] = [asdict(mistake) for mistake in error.mistakes]
     if isinstance(error, CheckFailed):
         fields["check"] = error.verdict
-    if isinstance(error, ModelCodeRefused):
+    if isinstance(error, RepositoryCodeRefused):
         fields["files"] = list(error.files)
     if isinstance(error, StepFailed):
         fields["step"] = error.step

@@ -16,6 +16,7 @@ TrtLlmPipelineError             base; its text is meant for the user as it stand
     ├── ToolchainError          no usable toolchain, or not the required release
     ├── DiskFull                not enough room
     ├── ArtifactError           an archive that cannot be written or read
+    │   └── ContentChanged      a file changed while the archive was made of it
     ├── DeliveryError           an archive that could not be sent to its destination
     └── SigningError            a key that cannot be read or used
 """
@@ -93,7 +94,7 @@ class ModelAccessDenied(ModelSourceError):
     """Gated or private, and the token is missing or refused."""
 
 
-class ModelCodeRefused(ModelSourceError):
+class RepositoryCodeRefused(ModelSourceError):
     """The model comes with code, and nobody has allowed that to be run.
 
     Attributes:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from trt_llm_pipeline.errors import ModelCodeRefused, ModelSourceError
+from trt_llm_pipeline.errors import ModelSourceError, RepositoryCodeRefused
 from trt_llm_pipeline.files import hash_file
 from trt_llm_pipeline.model_source import config_code
 from trt_llm_pipeline.model_source.model_types import CodeFile
@@ -123,7 +123,7 @@ def refuse(
         commit: of the repository, to be pinned; empty where there is none.
 
     Raises:
-        ModelCodeRefused: names the files, and the key that allows them.
+        RepositoryCodeRefused: names the files, and the key that allows them.
     """
     files = tuple(found)
     if not files or permission.granted:
@@ -136,7 +136,7 @@ def refuse(
     else:
         pin = f", and `revision: {commit}` so that only what you have looked at is run" if commit else ""
         advice = f"Look at these files; if you trust them, put `{KEY}: true` into the config{pin}"
-    raise ModelCodeRefused(
+    raise RepositoryCodeRefused(
         f"{model} comes with code that the scripts would run: {listed(files)}. {kept} {advice}",
         files=[code.path for code in files],
     )

@@ -166,7 +166,7 @@ def fetch(
         permission: whether code of the model's may be run.
 
     Raises:
-        ModelCodeRefused: it has code, and nobody has allowed that to be run.
+        RepositoryCodeRefused: it has code, and nobody has allowed that to be run.
         ModelNotFound: no such repository, revision or address.
         ModelAccessDenied: gated or private, and the token is missing or refused.
         ModelUnavailable: the source failed, or went on failing; or HF_HUB_OFFLINE is set.

@@ -153,7 +153,7 @@ def fetch_tar(
     Nothing is downloaded when the same address, with the same ETag (or date and size), is complete.
 
     Raises:
-        ModelCodeRefused: it has code that nobody has allowed to be run; said at the first such entry.
+        RepositoryCodeRefused: it has code that nobody has allowed to be run; said at the first such entry.
         ModelSourceError: the archive is refused (see `tar_extract`) or its address is.
         ModelNotFound, ModelAccessDenied, ModelUnavailable: as the server answers.
         DiskFull: there was no room. Nothing partial is left in any of these cases.

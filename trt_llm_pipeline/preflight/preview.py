@@ -9,7 +9,7 @@ from typing import Any
 
 from trt_llm_pipeline import fit, model_source
 from trt_llm_pipeline.cache import FileHashes, StepCache, StepKeys
-from trt_llm_pipeline.errors import ModelCodeRefused, ModelSourceError
+from trt_llm_pipeline.errors import ModelSourceError, RepositoryCodeRefused
 from trt_llm_pipeline.fit import Device
 from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest, Permission
 from trt_llm_pipeline.net.retrying import RetryLimits
@@ -134,7 +134,7 @@ def look_for_code(validated: Validated, settings: Settings, token: str | None = 
         Notes: why it could not be asked. What is in a tar shows only while it is unpacked.
 
     Raises:
-        ModelCodeRefused: it does.
+        RepositoryCodeRefused: it does.
     """
     plan = validated.plan
     asked = request(plan)
@@ -149,7 +149,7 @@ def look_for_code(validated: Validated, settings: Settings, token: str | None = 
             limits=RetryLimits(attempts=1),
             permission=permission(plan, settings),
         )
-    except ModelCodeRefused:
+    except RepositoryCodeRefused:
         raise
     except ModelSourceError as error:
         return (f"the model was not looked at for code of its own: {error}",)
@@ -171,7 +171,7 @@ def preview(
         log: is told when the source does not answer and is asked again.
 
     Raises:
-        ModelCodeRefused: the model comes with code that nobody has allowed.
+        RepositoryCodeRefused: the model comes with code that nobody has allowed.
         ModelSourceError: the source has no such model, or cannot be asked.
     """
     plan = validated.plan

@@ -16,7 +16,7 @@ import pytest
 from tests.integration.attacks import hostile_models
 from tests.integration.house import TOOLCHAIN
 from trt_llm_pipeline import pipeline
-from trt_llm_pipeline.errors import ModelCodeRefused
+from trt_llm_pipeline.errors import RepositoryCodeRefused
 from trt_llm_pipeline.observer import Stage
 from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.settings import Settings
@@ -85,8 +85,8 @@ class Victim:
         text = CONFIG.format(keys=keys)
         return pipeline.build(validate(text, "config.yaml", settings), settings, log), log.lines
 
-    def refused(self, keys: str = "", **env: str) -> ModelCodeRefused:
-        with pytest.raises(ModelCodeRefused) as raised:
+    def refused(self, keys: str = "", **env: str) -> RepositoryCodeRefused:
+        with pytest.raises(RepositoryCodeRefused) as raised:
             self.build(keys, **env)
         assert not self.canary.exists()
         return raised.value

@@ -60,7 +60,7 @@ def test_code_is_refused_with_files_and_key(hub: HubServer, tmp_path: Path, comm
     done = run(command, tmp_path, hub.url)
     assert done.returncode == 1, done.stderr
     told = json.loads(done.stdout)
-    assert told["kind"] == "ModelCodeRefused"
+    assert told["kind"] == "RepositoryCodeRefused"
     assert told["files"] == ["conf.py", "config.json"]
     assert "`allow_repository_code: true`" in told["error"]
     assert not [request for request in hub.requests if request.path.endswith("model.safetensors")]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.errors import ModelCodeRefused, ModelSourceError
+from trt_llm_pipeline.errors import ModelSourceError, RepositoryCodeRefused
 from trt_llm_pipeline.model_source import CodeFile, Permission
 from trt_llm_pipeline.model_source.repository_code import code_by_name, code_of, refuse, with_digests
 
@@ -54,7 +54,7 @@ def test_the_operator_has_the_last_word(permission: Permission, granted: bool) -
     if granted:
         refuse("a/b", [CONF], permission, "")
     else:
-        with pytest.raises(ModelCodeRefused):
+        with pytest.raises(RepositoryCodeRefused):
             refuse("a/b", [CONF], permission, "")
 
 
@@ -64,7 +64,7 @@ def test_nothing_found_is_nothing_to_refuse() -> None:
 
 def test_a_refusal_names_files_key_and_commit() -> None:
     many = [CodeFile(f"{at:02}.py", "Python code") for at in range(20)]
-    with pytest.raises(ModelCodeRefused) as raised:
+    with pytest.raises(RepositoryCodeRefused) as raised:
         refuse("a/b", many, Permission(), "Nothing was downloaded.", "0123abc")
     assert len(raised.value.files) == 20
     for part in ("a/b comes with", "00.py (Python code)", "and 8 more", "Nothing was downloaded."):
