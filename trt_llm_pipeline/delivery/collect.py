@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from trt_llm_pipeline.artifact.statement import LARGEST_STATEMENT, STATEMENT_SUFFIX
 from trt_llm_pipeline.delivery.destination import Destination, parse_destination
-from trt_llm_pipeline.delivery.store_upload import open_store
+from trt_llm_pipeline.delivery.store_client import connect
 from trt_llm_pipeline.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _stored(place: Destination) -> BinaryIO:
     import obstore
 
     try:
-        pieces = obstore.get(open_store(place), place.key).stream(min_chunk_size=_PIECE_BYTES)
+        pieces = obstore.get(connect(place.root), place.key).stream(min_chunk_size=_PIECE_BYTES)
     except FileNotFoundError:
         raise FileNotFoundError(place.address) from None
     except Exception as problem:  # noqa: BLE001  a foreign library's errors, which hold addresses and signatures

@@ -3,16 +3,13 @@ in."""
 
 from __future__ import annotations
 
-import os
 import queue
-import re
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
-from trt_llm_pipeline.delivery.destination import Destination, is_loopback
+from trt_llm_pipeline.delivery.destination import Destination
+from trt_llm_pipeline.delivery.store_client import connect, reason
 from trt_llm_pipeline.errors import DeliveryError
 
 if TYPE_CHECKING:
@@ -24,12 +21,6 @@ _CONCURRENT_PARTS = 4
 _QUEUED_CHUNKS = 4
 _WAIT_SECONDS = 0.1
 _ABORT_SECONDS = 2.0
-_REMEDIES = {
-    "s3": "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for a store that is not Amazon's, "
-    "AWS_ENDPOINT_URL",
-    "gs": "check GOOGLE_APPLICATION_CREDENTIALS",
-    "az": "check AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
-}
 
 
 class _Aborted(Exception):
@@ -59,7 +50,7 @@ class StoreUpload:
             DeliveryError: the environment lacks what the client needs.
         """
         try:
-            store = open_store(self._destination)
+            store = connect(self._destination.root)
         except Exception as problem:  # noqa: BLE001  a foreign library's errors, translated in one place
             raise _translated(problem, self._destination) from None
         self._thread = threading.Thread(target=self._run, args=(store,), name="store-upload", daemon=True)
@@ -133,47 +124,9 @@ class StoreUpload:
             yield chunk
 
 
-def open_store(destination: Destination) -> ObjectStore:
-    """A client for the destination's bucket, with the credentials of the environment."""
-    from obstore.store import from_url
-
-    options: dict[str, Any] = {"connect_timeout": "10s", "timeout": "10m"}
-    if destination.root.startswith("s3:"):
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-        parts = urlsplit(endpoint)
-        if parts.scheme == "http" and is_loopback(parts.hostname or ""):
-            options["allow_http"] = True
-    retries: dict[str, Any] = {"max_retries": 8, "retry_timeout": timedelta(minutes=2)}
-    make: Any = from_url  # its overloads have one signature for each store; the address tells which
-    store: ObjectStore = make(destination.root, client_options=options, retry_config=retries)
-    return store
-
-
 def _translated(problem: BaseException, destination: Destination) -> DeliveryError:
-    """The client's errors hold addresses, signatures and request ids; only a status and an error code are
-    kept."""
+    """The client's error in words, without addresses and signatures."""
     if isinstance(problem, DeliveryError):
         return problem
-    text = str(problem)
-    status = re.search(r"status code: (\d{3})|status: (\d{3})", text)
-    code = re.search(r"<Code>(\w{1,60})</Code>", text)
-    said = " ".join(match.group(match.lastindex or 0) for match in (status, code) if match)
-    remedy = _REMEDIES[destination.root.partition(":")[0]]
-    name = type(problem).__name__
-    if (
-        name in ("PermissionDeniedError", "UnauthenticatedError", "PermissionError")
-        or "403" in said
-        or "401" in said
-    ):
-        reason = f"the store refuses access ({said or name}): {remedy}"
-    elif isinstance(problem, FileNotFoundError) or name == "NotFoundError":
-        reason = (
-            f"the store knows no such bucket or container ({said or name}): create it, or correct its name"
-        )
-    elif said.startswith("4"):
-        reason = f"the store refuses it ({said}): {remedy}"
-    elif said:
-        reason = f"the store went on failing ({said}): try again later"
-    else:
-        reason = f"the store could not be reached or its credentials found ({name}): {remedy}"
-    return DeliveryError(f"the archive could not be sent to {destination.address}: {reason}")
+    why = reason(problem, destination.root.partition(":")[0])
+    return DeliveryError(f"the archive could not be sent to {destination.address}: {why}")
