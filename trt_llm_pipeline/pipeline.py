@@ -20,6 +20,7 @@ from trt_llm_pipeline.cache import (
     StepCache,
     StepKeys,
     UnhashableError,
+    remote,
     resolved_dependencies,
 )
 from trt_llm_pipeline.delivery import Attesting, Outbox, beside, parse_destination, signing_key
@@ -169,7 +170,12 @@ def build(
             directory=directory,
             builds=Builds(workspace),
             ledger=Ledger(workspace),
-            cache=StepCache(workspace, disk.cache_limit(workspace.root, settings.cache_limit)),
+            cache=StepCache(
+                workspace,
+                disk.cache_limit(workspace.root, settings.cache_limit),
+                settings.cache_folder,
+                remote.from_env(settings.env, warn=lambda text: voice.log(f"warning: {text}")),
+            ),
             outbox=Outbox(directory, target, workspace, partial(voice.progress, "package")),
             attesting=Attesting(directory, target, key),
             layers=validated.layers,
@@ -432,6 +438,8 @@ def package(
 def finish(context: _Context, record: Mapping[str, Any]) -> BuildResult:
     """Writes the record and the report, and publishes the archive."""
     voice = context.voice
+    if _is_checked(record):
+        context.cache.publish()
     context.outbox.note(context.ledger)
     archive = record["archive"]
     voice.metric("archive_bytes", archive["size"])
@@ -459,6 +467,12 @@ def finish(context: _Context, record: Mapping[str, Any]) -> BuildResult:
         record_path=record_path,
         record=record,
     )
+
+
+def _is_checked(record: Mapping[str, Any]) -> bool:
+    """Whether others may use the engine instead of building it: not one whose check was left out."""
+    verdict = record.get("check")
+    return verdict is None or verdict.get("status") == "passed"
 
 
 def _check_room(context: _Context, missing_bytes: int, model_bytes: int) -> None:

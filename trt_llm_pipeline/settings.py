@@ -29,6 +29,7 @@ class Settings:
         workspace: the directory that builds may write ($TRT_LLM_WORKSPACE).
         env: the environment that steps get, without any token.
         token: the Hub token of the environment ($HF_TOKEN), or None.
+        cache_folder: where cached steps lie when several workspaces share them; None for the workspace's own.
         secrets: values of the environment that nobody may see: tokens, keys and passwords, by their names.
         step_timeout: seconds a step may take where the config does not say ($TRT_LLM_STEP_TIMEOUT).
         keep_builds: how many directories below `builds/` are kept ($TRT_LLM_KEEP_BUILDS).
@@ -48,6 +49,7 @@ class Settings:
     disk_check: bool = True
     fit_check: bool = True
     cache_limit: int | None = None
+    cache_folder: Path | None = None
     secrets: tuple[str, ...] = ()
     signing_key: Path | None = None
     sandbox: Policy = field(default_factory=Policy)

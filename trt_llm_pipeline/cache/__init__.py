@@ -4,10 +4,12 @@ from trt_llm_pipeline.cache.dependencies import resolved_dependencies
 from trt_llm_pipeline.cache.hashes import FileHashes
 from trt_llm_pipeline.cache.inputs import UnhashableError
 from trt_llm_pipeline.cache.keys import StepKey, StepKeys
+from trt_llm_pipeline.cache.remote import RemoteCache
 from trt_llm_pipeline.cache.store import StepCache
 
 __all__ = [
     "FileHashes",
+    "RemoteCache",
     "StepCache",
     "StepKey",
     "StepKeys",

@@ -13,16 +13,24 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from trt_llm_pipeline.cache.hashes import FileHashes
+from trt_llm_pipeline.cache.remote import RemoteCache
 from trt_llm_pipeline.files import copy_verified, hash_file, read_json, write_json
 from trt_llm_pipeline.workspace import Workspace
+from trt_llm_pipeline.workspace.waiting import held_if_free, waited_for
 
 _PARTIAL = ".partial"
+_NO_ENTRIES = ("accepted", "locks")
+_ENGINE_STEP = "build"
+_FIELDS = ("step", "model_id", "output_dir", "size", "files", "folders", "beside")
+
+Place = Literal["here", "shared"]
 
 
 @dataclass(frozen=True)
@@ -38,21 +46,57 @@ class CacheEntry:
 
 
 class StepCache:
-    """The cache of one workspace. Used with the workspace locked, but for `entries` and `has`."""
+    """The cache of one workspace, or of several. Used with the workspace locked, but for `entries` and `has`.
 
-    def __init__(self, workspace: Workspace, limit_bytes: int) -> None:
+    Args:
+        workspace: where steps run.
+        limit_bytes: how much all entries may take.
+        folder: where the entries lie, for workspaces that share them; None for the workspace's own.
+        remote: the cache that a team shares: what is not here is looked for there, and what is made here is
+            published there.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        limit_bytes: int,
+        folder: Path | None = None,
+        remote: RemoteCache | None = None,
+    ) -> None:
         self._workspace = workspace
-        self._folder = workspace.state / "cache"
+        self._remote = remote
+        self._unpublished: list[str] = []
+        self._folder = folder or workspace.state / "cache"
         self._limit = limit_bytes
+
+    @contextmanager
+    def making(self, key: str, step: str, log: Callable[[str], None]) -> Iterator[None]:
+        """Held while the entry `key` is looked for and made, so that nobody makes the same meanwhile.
+
+        Args:
+            key: the entry's.
+            step: the step's name, for whoever has to wait.
+            log: is told where another workspace is making it.
+        """
+        lock = self._lock(key)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with waited_for(lock, f"another build that does the same {step}", log):
+            yield
 
     def has(self, key: str) -> Path | None:
         """The output directory that the entry `key` was made in, or None without such an entry."""
-        record = self._record(self._folder / key)
+        record = self._known(key)
         return self._workspace.root / record["output_dir"] if record else None
+
+    def place(self, key: str) -> Place | None:
+        """Where the entry `key` is, `here` or `shared`; None without one."""
+        if self._record(self._folder / key) is not None:
+            return "here"
+        return "shared" if self._known(key) is not None else None
 
     def beside(self, key: str) -> tuple[str, ...]:
         """What the step wrote beside its results, by path in the workspace; `restore` puts it back."""
-        record = self._record(self._folder / key)
+        record = self._known(key)
         return tuple(record["beside"]) if record else ()
 
     def holds(self, key: str, output_dir: Path, hashes: FileHashes) -> bool:
@@ -87,7 +131,7 @@ class StepCache:
             nothing of it.
         """
         entry = self._folder / key
-        record = self._record(entry)
+        record = self._record(entry) or self._pulled(key)
         if record is None:
             return False
         made: list[Path] = []
@@ -156,9 +200,25 @@ class StepCache:
             partial.rename(entry)
         except (OSError, ValueError):
             shutil.rmtree(partial, ignore_errors=True)
+            return
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+        self._unpublished.append(key)
+        if step != _ENGINE_STEP:
+            self.publish()
+
+    def publish(self) -> None:
+        """Publishes what was made here and is not in the shared cache yet.
+
+        A conversion is published as soon as it is made. An engine waits for this call, which whoever has
+        checked it makes.
+        """
+        while self._unpublished:
+            key = self._unpublished.pop()
+            record = self._record(self._folder / key)
+            if self._remote is not None and record is not None:
+                self._remote.publish(key, record, self._folder / key)
 
     def entries(self) -> list[CacheEntry]:
         """Every entry, the one that was used longest ago first."""
@@ -183,8 +243,10 @@ class StepCache:
         for entry in entries:
             if total - removed <= keep_bytes:
                 break
-            shutil.rmtree(self._folder / entry.key, ignore_errors=True)
-            removed += entry.size
+            with self._free(entry.key) as free:
+                if free:
+                    shutil.rmtree(self._folder / entry.key, ignore_errors=True)
+                    removed += entry.size
         return removed
 
     def give_way(self, wanted_bytes: int) -> int:
@@ -201,7 +263,9 @@ class StepCache:
     def clean(self) -> None:
         """Removes what a build that was killed left half-written."""
         for path in self._folder.glob(f"*{_PARTIAL}"):
-            shutil.rmtree(path, ignore_errors=True)
+            with self._free(path.name.partition(".")[0]) as free:
+                if free:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def knows_accepted(self) -> bool:
         """True where `accepted` knows anything at all."""
@@ -217,10 +281,48 @@ class StepCache:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / key).write_text(f"{time.time():.0f}\n")
 
+    def _known(self, key: str) -> Mapping[str, Any] | None:
+        """What is known of the entry `key`, here or in the shared cache."""
+        record = self._record(self._folder / key)
+        if record is None and self._remote is not None:
+            record = self._remote.entry(key)
+        return record
+
+    def _pulled(self, key: str) -> Mapping[str, Any] | None:
+        """The entry's record once it has been brought here from the shared cache; None where it cannot be."""
+        shared = self._remote.entry(key) if self._remote is not None else None
+        if self._remote is None or shared is None:
+            return None
+        self.evict(max(0, self._limit - shared["size"]))
+        entry, partial = self._folder / key, self._folder / f"{key}.{os.getpid()}{_PARTIAL}"
+        shutil.rmtree(partial, ignore_errors=True)
+        if not self._remote.fetch(key, partial, self._limit):
+            return None
+        try:
+            write_json(partial / "entry.json", {name: shared[name] for name in _FIELDS})
+            shutil.rmtree(entry, ignore_errors=True)
+            partial.rename(entry)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        return self._record(entry)
+
+    def _lock(self, key: str) -> Path:
+        return self._folder / "locks" / f"{key}.lock"
+
+    @contextmanager
+    def _free(self, key: str) -> Iterator[bool]:
+        """Whether nobody is making or using the entry `key`; so it stays within the context."""
+        if not self._lock(key).exists():
+            yield True
+            return
+        with held_if_free(self._lock(key)) as free:
+            yield free
+
     def _paths(self) -> Iterator[Path]:
         if self._folder.is_dir():
             for path in self._folder.iterdir():
-                if path.is_dir() and path.name != "accepted" and not path.name.endswith(_PARTIAL):
+                if path.is_dir() and path.name not in _NO_ENTRIES and not path.name.endswith(_PARTIAL):
                     yield path
 
     def _record(self, entry: Path) -> Mapping[str, Any] | None:

@@ -9,7 +9,7 @@ from trt_llm_pipeline.config.model import (
     StepConfig,
     json_schema,
 )
-from trt_llm_pipeline.config.reading import Loaded, examine, load, loads
+from trt_llm_pipeline.config.reading import Loaded, examine, examine_node, load, loads
 
 __all__ = [
     "STEP_ALIASES",
@@ -20,6 +20,7 @@ __all__ = [
     "Loaded",
     "StepConfig",
     "examine",
+    "examine_node",
     "json_schema",
     "load",
     "loads",

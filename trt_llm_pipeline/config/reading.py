@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,12 @@ def examine(text: str, name: str = "config") -> Loaded:
         ConfigError: the text is no YAML mapping.
     """
     found: list[Mistake] = []
-    root = parse(text, name, found)
+    return examine_node(parse(text, name, found), name, found)
+
+
+def examine_node(root: MappingNode, name: str, duplicates: Iterable[Mistake] = ()) -> Loaded:
+    """As `examine`, of a mapping that has been read already; `duplicates` are mistakes found in that."""
+    found = list(duplicates)
     lines: dict[tuple[Key, ...], int] = {}
     data = _plain(root, (), lines, found)
     source = SourceMap(name, lines)

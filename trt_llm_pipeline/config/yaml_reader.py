@@ -108,13 +108,21 @@ def decode(data: bytes, name: str) -> str:
         raise ConfigError([Mistake(message)], name) from None
 
 
-def parse(text: str, name: str, found: list[Mistake] | None = None) -> MappingNode:
+def parse(
+    text: str,
+    name: str,
+    found: list[Mistake] | None = None,
+    *,
+    kind: str = "a build config",
+    needs: str = "model_id, example_name and build",
+) -> MappingNode:
     """The mapping that `text` holds.
 
     Args:
         text: the YAML text.
         name: what to call it in messages.
         found: takes the duplicate keys, of which the first one counts; None to refuse them at once.
+        kind, needs: what it should be, and which keys that has at least, for messages.
 
     Raises:
         ConfigError: no YAML, no single mapping, a duplicate key, a tag, or beyond the limits.
@@ -136,10 +144,10 @@ def parse(text: str, name: str, found: list[Mistake] | None = None) -> MappingNo
         line = None if mark is None else mark.line + 1
         raise ConfigError([Mistake(f"is not valid YAML: {problem}", line)], name) from None
     if node is None:
-        raise ConfigError([Mistake("is empty; it needs at least model_id, example_name and build")], name)
+        raise ConfigError([Mistake(f"is empty; it needs at least {needs}")], name)
     if not isinstance(node, MappingNode):
-        kind = "a list" if isinstance(node, Sequence) else "a single value"
-        message = f"is {kind}; a build config is a mapping with model_id, example_name and build"
+        shape = "a list" if isinstance(node, Sequence) else "a single value"
+        message = f"is {shape}; {kind} is a mapping with {needs}"
         raise ConfigError([Mistake(message, node.line)], name)
     if found is not None:
         found.extend(reader.duplicates)

@@ -205,10 +205,11 @@ def preview(
 def _cached(validated: Validated, download: DownloadPlan, settings: Settings) -> dict[str, Path]:
     """The output directories of the steps whose results are cached."""
     plan = validated.plan
-    if not plan.config.cache or download.source == "tar" or not settings.workspace.state.is_dir():
+    place = settings.cache_folder or settings.workspace.state
+    if not plan.config.cache or download.source == "tar" or not place.is_dir():
         return {}
     hashes = FileHashes(settings.workspace.state / "hashes.json")
-    cache = StepCache(settings.workspace, 0)
+    cache = StepCache(settings.workspace, 0, settings.cache_folder)
     with GpuMonitor(settings.env) as gpus:
         try:
             ledger, confined = Ledger(settings.workspace), validated.layers.files

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from trt_llm_pipeline import toolchain
 from trt_llm_pipeline.cache import FileHashes, StepCache, UnhashableError, fingerprint
 from trt_llm_pipeline.cache.inputs import Disks
-from trt_llm_pipeline.config import BuildConfig, examine
+from trt_llm_pipeline.config import BuildConfig, Loaded, examine
 from trt_llm_pipeline.errors import ConfigError, Mistake
 from trt_llm_pipeline.plan import Plan, PlannedStep, make_plan
 from trt_llm_pipeline.preflight.parser_check import NotChecked, OptionMistake, probe
@@ -43,8 +43,12 @@ def validate(text: str, name: str, settings: Settings) -> Validated:
         ToolchainError: there is no usable toolchain to check against.
         PipelineError: a sandbox is required that cannot be made here.
     """
+    return validate_loaded(examine(text, name), name, settings)
+
+
+def validate_loaded(loaded: Loaded, name: str, settings: Settings) -> Validated:
+    """As `validate`, of a config whose text has been read already."""
     layers = find_layers(settings.sandbox)
-    loaded = examine(text, name)
     found = list(loaded.mistakes)
     notes: list[str] = []
     planned: Plan | None = None
@@ -52,7 +56,7 @@ def validate(text: str, name: str, settings: Settings) -> Validated:
         tools = toolchain.find(settings.env)
         planned, wrong = make_plan(loaded.config, tools, settings.workspace)
         found.extend(wrong)
-        known = _Accepted(planned)
+        known = _Accepted(planned, settings)
         for step in planned.steps:
             if known.accepts(step):
                 continue
@@ -68,9 +72,9 @@ def validate(text: str, name: str, settings: Settings) -> Validated:
 class _Accepted:
     """Knows which steps have run before, successfully and with the same scripts and arguments."""
 
-    def __init__(self, planned: Plan) -> None:
+    def __init__(self, planned: Plan, settings: Settings) -> None:
         self._plan = planned
-        self._cache = StepCache(planned.workspace, 0)
+        self._cache = StepCache(planned.workspace, 0, settings.cache_folder)
         self._toolchain: str | None = None
 
     def accepts(self, step: PlannedStep) -> bool:

@@ -73,11 +73,16 @@ class CachedSteps:
     def run(self, step: PlannedStep, found: Mapping[str, Path]) -> StepReport:
         """Runs a step, or puts its cached results back; arguments and errors as for `run_step`."""
         key = self.keys.step(step, found, self.run_keys)
-        if key.value is not None:
+        if key.value is None:
+            return self._run(step, key, found)
+        with self.cache.making(key.value, step.name, self.context.log):
             restored = restore_step(self.context, step, self.cache, key.value, found, self.hashes)
             if restored is not None:
                 self.run_keys[step.name] = key.value
                 return restored
+            return self._run(step, key, found)
+
+    def _run(self, step: PlannedStep, key: StepKey, found: Mapping[str, Path]) -> StepReport:
         report = run_step(self.context, step, found)
         self.cache.accept(self.keys.preflight(step))
         if reason := self._keep(step, key, report, found):

@@ -1,0 +1,78 @@
+"""What of a build is cached, here or in the shared cache, without building it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from trt_llm_pipeline import model_source
+from trt_llm_pipeline.cache import FileHashes, StepCache, StepKeys, remote
+from trt_llm_pipeline.model_source import DownloadPlan
+from trt_llm_pipeline.preflight.preview import request
+from trt_llm_pipeline.preflight.validation import Validated
+from trt_llm_pipeline.process.gpus import GpuMonitor
+from trt_llm_pipeline.settings import Settings
+from trt_llm_pipeline.workspace import Ledger
+
+
+@dataclass(frozen=True)
+class CachedStep:
+    """A step, and where its results would come from.
+
+    Attributes:
+        name: the step's.
+        key: what they depend on; None where that cannot be told before an earlier step has run.
+        place: `here`, `shared`, or `nowhere`: it would run.
+    """
+
+    name: str
+    key: str | None
+    place: Literal["here", "shared", "nowhere"]
+
+
+def look_up(
+    validated: Validated,
+    settings: Settings,
+    *,
+    download: DownloadPlan | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+) -> tuple[CachedStep, ...]:
+    """Where the results of each step would come from, on this machine with its GPUs.
+
+    Args:
+        validated: the config.
+        settings: where the caches are.
+        download: from `model_source.plan`, if that has been asked already: which revision it would be.
+        warn: is told what of the shared cache cannot be read.
+
+    Raises:
+        ModelSourceError: the source has no such model, or cannot be asked.
+        PipelineError: a variable of the shared cache makes no sense.
+    """
+    plan = validated.plan
+    nothing = tuple(CachedStep(step.name, None, "nowhere") for step in plan.steps)
+    if not plan.config.cache:
+        return nothing
+    if download is None:
+        token = settings.hub_token(None, plan.config.hf_token)
+        folder = plan.workspace.models
+        download = model_source.plan(request(plan), folder, token=token, env=settings.env)
+    if download.source == "tar":  # its revision is known once it is here
+        return nothing
+    shared = remote.from_env(settings.env, warn=warn)
+    cache = StepCache(settings.workspace, 0, settings.cache_folder, shared)
+    hashes = FileHashes(settings.workspace.state / "hashes.json")
+    with GpuMonitor(settings.env) as gpus:
+        try:
+            ledger, confined = Ledger(settings.workspace), validated.layers.files
+            known = plan, download.source, download.revision, ledger, gpus.gpus, hashes
+            keys = StepKeys(*known, confined=confined)
+            by_step, _ = keys.foresee(cache)
+        except OSError:  # what cannot be read is not cached either
+            return nothing
+    found = []
+    for step in plan.steps:
+        key = by_step.get(step.name)
+        found.append(CachedStep(step.name, key, (cache.place(key) if key else None) or "nowhere"))
+    return tuple(found)
