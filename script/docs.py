@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from trt_llm_pipeline.config import BuildConfig, CheckConfig, StepConfig, json_schema
+from trt_llm_pipeline.fleet import matrix
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 LIBRARY = DOCS.parent / "trt_llm_pipeline"
@@ -87,6 +88,7 @@ def main() -> None:
             raise SystemExit(f"{page} has no table below {heading!r}")
     page.write_text(text)
     (DOCS / "config.schema.json").write_text(json.dumps(json_schema(), indent=2) + "\n")
+    (DOCS / "fleet.schema.json").write_text(json.dumps(matrix.json_schema(), indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,26 +6,16 @@ import are imported by the command that needs them.
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
-from trt_llm_pipeline.errors import (
-    CheckFailed,
-    ConfigError,
-    RepositoryCodeRefused,
-    StepFailed,
-    TrtLlmPipelineError,
-    notes_of,
-)
+from trt_llm_pipeline.cli_edge import JsonOption, WorkspaceOption, failures, print_json
+from trt_llm_pipeline.cli_fleet import app as fleet_app
 
 app = typer.Typer(
     name="trt-llm-pipeline",
@@ -35,16 +25,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(fleet_app)
+cache_app = typer.Typer(name="cache", rich_markup_mode=None)
+app.add_typer(cache_app)
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="A file, or an http(s) address.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-WorkspaceOption = Annotated[
-    Path | None,
-    typer.Option("--workspace", help="Where to build. [default: $TRT_LLM_WORKSPACE or ./workspace]"),
-]
-
-_INTERRUPTED = 130
-_TERMINATED = 143
 
 
 @app.command()
@@ -58,7 +43,7 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Build an engine. A token for gated models is taken from $HF_TOKEN."""
-    with _failures(as_json, kept="what has been downloaded is kept"):
+    with failures(as_json, kept="what has been downloaded is kept"):
         from trt_llm_pipeline import pipeline
         from trt_llm_pipeline.config.source import read
         from trt_llm_pipeline.preflight import validation
@@ -71,7 +56,7 @@ def build(
         with JsonLines(sys.stderr) if as_json else Terminal() as observer:
             result = pipeline.build(validated, settings, observer, destination=destination)
         if as_json:
-            _print_json({**result.record, "newest": str(result.newest) if result.newest else None})
+            print_json({**result.record, "newest": str(result.newest) if result.newest else None})
         else:
             typer.echo(result.newest or result.archive or result.record["archive"]["address"])
 
@@ -79,7 +64,7 @@ def build(
 @app.command()
 def validate(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Name every mistake of a config: exit code 0 without any, else 1. Writes nothing."""
-    with _failures(as_json):
+    with failures(as_json):
         from trt_llm_pipeline.config.source import read
         from trt_llm_pipeline.preflight import fitting, preview, validation
         from trt_llm_pipeline.settings import Settings
@@ -91,7 +76,7 @@ def validate(config: ConfigArgument, workspace: WorkspaceOption = None, as_json:
         fitting.refuse(validated.plan, fitted)
         notes = [*validated.notes, *preview.look_for_code(validated, settings), *fitted.notes]
         if as_json:
-            _print_json({"valid": True, "mistakes": [], "notes": notes, "fit": fitted.as_json()})
+            print_json({"valid": True, "mistakes": [], "notes": notes, "fit": fitted.as_json()})
             return
         for note in notes:
             typer.echo(f"note: {note}", err=True)
@@ -112,7 +97,7 @@ def plan(
 
     Runs nothing. The exit code is 1 where the engine cannot be loaded, or the config is wrong.
     """
-    with _failures(as_json):
+    with failures(as_json):
         from trt_llm_pipeline import check, fit
         from trt_llm_pipeline.config.source import read
         from trt_llm_pipeline.preflight import preview, validation
@@ -130,15 +115,16 @@ def plan(
         with GpuMonitor(settings.env) as gpus:
             intended = check.intention(validated.plan, len(gpus.gpus))
         if as_json:
-            _print_json({**shown.as_json(), "check": intended.as_json()})
+            print_json({**shown.as_json(), "check": intended.as_json()})
         else:
             typer.echo(f"{shown.as_text()}\ncheck: {intended.reason}")
         if not shown.fitting.possible:
             raise typer.Exit(1)
 
 
-@app.command()
+@cache_app.callback(invoke_without_command=True)
 def cache(
+    context: typer.Context,
     clear: Annotated[
         bool, typer.Option("--clear", help="Remove every entry, so that every step runs again.")
     ] = False,
@@ -146,7 +132,9 @@ def cache(
     as_json: JsonOption = False,
 ) -> None:
     """List what is cached of earlier builds' steps, or clear it."""
-    with _failures(as_json):
+    if context.invoked_subcommand is not None:
+        return
+    with failures(as_json):
         from trt_llm_pipeline.cache import StepCache
         from trt_llm_pipeline.settings import Settings
         from trt_llm_pipeline.units import in_words
@@ -159,13 +147,37 @@ def cache(
             with place.lock("trt-llm-pipeline cache --clear"):
                 removed = cached.clear()
                 Builds(place).forget()
-            _print_json({"removed_bytes": removed}) if as_json else typer.echo(f"{in_words(removed)} removed")
+            print_json({"removed_bytes": removed}) if as_json else typer.echo(f"{in_words(removed)} removed")
         elif as_json:
-            _print_json([asdict(entry) for entry in cached.entries()])
+            print_json([asdict(entry) for entry in cached.entries()])
         else:
             for entry in cached.entries():
                 key, size = entry.key[:12], in_words(entry.size)
                 typer.echo(f"{key}  {size:>10}  {entry.step:13}  {entry.model_id}  {entry.output_dir}")
+
+
+@cache_app.command()
+def lookup(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Say of each step whether its results are cached here or in the shared cache. Builds nothing."""
+    with failures(as_json):
+        from trt_llm_pipeline.config.source import read
+        from trt_llm_pipeline.preflight import lookup as lookups
+        from trt_llm_pipeline.preflight import validation
+        from trt_llm_pipeline.settings import Settings
+
+        settings = Settings.from_env(workspace=workspace)
+        text, name = read(config)
+        validated = validation.validate(text, name, settings)
+        found = lookups.look_up(
+            validated, settings, warn=lambda line: typer.echo(f"warning: {line}", err=True)
+        )
+        if as_json:
+            print_json([asdict(step) for step in found])
+            return
+        places = {"here": "cached here", "shared": "in the shared cache", "nowhere": "would run"}
+        for step in found:
+            key = step.key[:12] if step.key else "no key yet"
+            typer.echo(f"{step.name:13}  {key:12}  {places[step.place]}")
 
 
 @app.command()
@@ -197,7 +209,7 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Show what is in an archive and whether cog-triton can serve it: exit code 0 if so, else 1."""
-    with _failures(as_json):
+    with failures(as_json):
         from trt_llm_pipeline import inspection
 
         if write_config is None and (templates or engine_dir):
@@ -220,7 +232,7 @@ def inspect(
                 found, write_config, engine_dir=engine_dir, templates=templates
             )
         if as_json:
-            _print_json({**found.as_json(), "written": written.as_json() if written else None})
+            print_json({**found.as_json(), "written": written.as_json() if written else None})
         else:
             typer.echo(found.as_text())
             for path in written.files if written else ():
@@ -249,7 +261,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check an archive against the statement of how it was built: exit code 0 if all holds, else 1."""
-    with _failures(as_json):
+    with failures(as_json):
         from trt_llm_pipeline.artifact.dsse import load_verifying_key
         from trt_llm_pipeline.delivery import collect
         from trt_llm_pipeline.inspection.verify import verify as verify_archive
@@ -264,7 +276,7 @@ def verify(
                 key=public,
                 any_compression=any_compression,
             )
-        _print_json(found.as_json()) if as_json else typer.echo(found.as_text())
+        print_json(found.as_json()) if as_json else typer.echo(found.as_text())
         if not found.holds:
             raise typer.Exit(1)
 
@@ -274,7 +286,7 @@ def schema() -> None:
     """Print the JSON Schema of the config, for editors."""
     from trt_llm_pipeline.config import json_schema
 
-    _print_json(json_schema())
+    print_json(json_schema())
 
 
 def main() -> None:
@@ -282,55 +294,5 @@ def main() -> None:
     app()
 
 
-@contextmanager
-def _failures(as_json: bool, kept: str | None = None) -> Iterator[None]:
-    """Turns an error into its message and an exit code.
-
-    Args:
-        as_json: whether the message is JSON, on stdout.
-        kept: what an interruption leaves for the next time, in words.
-    """
-    previous = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    except TrtLlmPipelineError as error:
-        if as_json:
-            _print_json(_error_fields(error))
-        else:
-            lines = [f"error: {error}", *(f"also: {note}" for note in notes_of(error))]
-            typer.echo("\n".join(lines), err=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        if as_json:
-            _print_json({"error": "interrupted", "kind": "Interrupted", "kept": kept})
-        else:
-            typer.echo(f"interrupted; {kept}" if kept else "interrupted", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise SystemExit(_TERMINATED)
-
-
-def _error_fields(error: TrtLlmPipelineError) -> dict[str, Any]:
-    fields: dict[str, Any] = {"error": str(error), "kind": type(error).__name__}
-    if notes := notes_of(error):
-        fields["also"] = list(notes)
-    if isinstance(error, ConfigError):
-        fields["valid"] = False
-        fields["mistakes"] = [asdict(mistake) for mistake in error.mistakes]
-    if isinstance(error, CheckFailed):
-        fields["check"] = error.verdict
-    if isinstance(error, RepositoryCodeRefused):
-        fields["files"] = list(error.files)
-    if isinstance(error, StepFailed):
-        fields["step"] = error.step
-        fields["exit_code"] = error.exit_code
-        fields["tail"] = list(error.tail)
-    return fields
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2))
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,12 @@ TrtLlmPipelineError             base; its text is meant for the user as it stand
     ├── ArtifactError           an archive that cannot be written or read
     │   └── ContentChanged      a file changed while the archive was made of it
     ├── DeliveryError           an archive that could not be sent to its destination
-    └── SigningError            a key that cannot be read or used
+    ├── SigningError            a key that cannot be read or used
+    └── FleetError              a fleet of builds that could not be begun or finished
+        ├── FleetInfeasible     cells that no node can run
+        ├── FleetBusy           somebody else runs the same fleet
+        ├── CellsFailed         some cells have failed; the others are delivered
+        └── FleetCancelled      it was asked to stop
 """
 
 from __future__ import annotations
@@ -179,3 +184,33 @@ class DeliveryError(PipelineError):
 
 class SigningError(PipelineError):
     """A key, for signing or for checking a signature, that cannot be read or used."""
+
+
+class FleetError(PipelineError):
+    """A fleet that could not be begun or finished."""
+
+    exit_code = 1
+
+
+class FleetInfeasible(FleetError):
+    """Cells that no node can run."""
+
+    exit_code = 3
+
+
+class CellsFailed(FleetError):
+    """Some cells have failed; the others are delivered."""
+
+    exit_code = 4
+
+
+class FleetCancelled(FleetError):
+    """It was asked to stop; what was delivered stays."""
+
+    exit_code = 5
+
+
+class FleetBusy(FleetError):
+    """Somebody else runs the same fleet."""
+
+    exit_code = 6

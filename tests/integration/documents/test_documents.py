@@ -19,6 +19,7 @@ from tests.readme import blocks
 from trt_llm_pipeline import settings
 from trt_llm_pipeline.cli import app
 from trt_llm_pipeline.config import BuildConfig, StepConfig, json_schema, loads, yaml_reader
+from trt_llm_pipeline.fleet import matrix
 from trt_llm_pipeline.plan.command import render, shell_line
 from trt_llm_pipeline.server import answer
 from trt_llm_pipeline.units import parse_size
@@ -68,6 +69,7 @@ class TestConfigReference:
 
     def test_schema_file_is_what_the_command_prints(self) -> None:
         assert json.loads((DOCS / "config.schema.json").read_text()) == json_schema()
+        assert json.loads((DOCS / "fleet.schema.json").read_text()) == matrix.json_schema()
 
     def test_options_are_rendered_as_the_table_says(self) -> None:
         shown = rows(section(DOCS / "config.md", "args"))
@@ -127,7 +129,12 @@ def command_line() -> dict[str, set[str]]:
     group = get_command(app)
     assert isinstance(group, TyperGroup)
     return {
-        name: {option for parameter in command.params for option in parameter.opts}
+        name: {
+            option
+            for one in (command, *getattr(command, "commands", {}).values())
+            for parameter in one.params
+            for option in parameter.opts
+        }
         for name, command in group.commands.items()
     }
 

@@ -18,7 +18,7 @@ from trt_llm_pipeline.config.references import Resolver
 from trt_llm_pipeline.plan.command import RenderedArgs, render
 from trt_llm_pipeline.workspace import Workspace
 
-EXAMPLES = sorted((ROOT / "examples").glob("*/*.yaml"))
+EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*/*.yaml") if path.parent.name != "fleet")
 QUICK_START = ROOT / "examples" / "gpt" / "config.yaml"
 FAMILIES = {"gpt", "llama", "mistral", "mixtral", "qwen", "falcon", "opt"}
 #: Every release that a comment may name, in order.

@@ -1,0 +1,68 @@
+"""The example matrix on this machine: every engine delivered, then everything from the records."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.fleet.fleet_house import FleetHouse
+from trt_llm_pipeline.delivery import beside
+from trt_llm_pipeline.inspection import inspect
+from trt_llm_pipeline.testing.hub import HubServer
+from trt_llm_pipeline.testing.servers import PROJECT_ROOT
+
+CELLS = ["float16-1", "float16-8", "float32-8", "float16-32"]
+
+
+@pytest.fixture
+def house(hub: HubServer, tmp_path: Path) -> FleetHouse:
+    made = FleetHouse(hub.url, tmp_path)
+    shutil.copy(PROJECT_ROOT / "examples" / "fleet" / "tiny.yaml", tmp_path / "tiny.yaml")
+    return made
+
+
+def test_every_cell_is_delivered_and_the_second_run_is_one_listing(house: FleetHouse) -> None:
+    downloads = "attempt-1.log"
+    first = house.json("run", "tiny.yaml")
+    assert sorted(first["delivered"]) == sorted(CELLS)
+    assert first["failed"] == {}
+    for address in first["delivered"].values():
+        archive = Path(address.removeprefix("file://"))
+        assert archive.is_relative_to(house.workspace / "engines")
+        assert inspect(str(archive)).ready
+        statement = json.loads(beside(archive).read_text())
+        said = json.loads(base64.b64decode(statement["payload"]))
+        sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+        assert said["subject"][0]["digest"]["sha256"] == sha256
+    house.assert_nothing_is_left()
+
+    # What several cells need is downloaded once and converted once a dtype.
+    records = Path(first["records"].removeprefix("file://"))
+    logs = {cell: (records / "cells" / cell / downloads).read_text() for cell in CELLS}
+    assert sum("nothing to download" not in text for text in logs.values()) == 0
+    ran = [cell for cell, text in logs.items() if "step convert_to_ft: done in" in text]
+    reused = [cell for cell, text in logs.items() if "step convert_to_ft: unchanged" in text]
+    assert len(ran) == 2
+    assert len(reused) == 2
+    assert house.run("logs", "tiny.yaml", "float32-8")[0] == logs["float32-8"]
+
+    before = {path: path.stat().st_mtime_ns for path in records.rglob("*")}
+    started = time.monotonic()
+    again = house.json("run", "tiny.yaml")
+    assert time.monotonic() - started < 60  # no Ray, no build: it reads the matrix and one listing
+    assert again["already"] == 4
+    assert again["delivered"] == first["delivered"]
+    assert {path: path.stat().st_mtime_ns for path in records.rglob("*")} == before
+
+    stands = house.json("status", first["id"])
+    assert stands["counts"] == {"delivered": 4}
+    planned = house.json("plan", "tiny.yaml")
+    assert all(cell["delivered"] for cell in planned["cells"])
+    assert planned["missing_bytes"] == 0
+    assert planned["download_bytes"] == sum(model["total_bytes"] for model in planned["models"]) > 0

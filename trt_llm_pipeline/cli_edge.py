@@ -1,0 +1,86 @@
+"""What every command of the command line shares: options, and how an error leaves."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from trt_llm_pipeline.errors import (
+    CheckFailed,
+    ConfigError,
+    FleetError,
+    RepositoryCodeRefused,
+    StepFailed,
+    TrtLlmPipelineError,
+    notes_of,
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option("--workspace", help="Where to build. [default: $TRT_LLM_WORKSPACE or ./workspace]"),
+]
+
+_INTERRUPTED = 130
+_TERMINATED = 143
+
+
+@contextmanager
+def failures(as_json: bool, kept: str | None = None) -> Iterator[None]:
+    """Turns an error into its message and an exit code.
+
+    Args:
+        as_json: whether the message is JSON, on stdout.
+        kept: what an interruption leaves for the next time, in words.
+    """
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except TrtLlmPipelineError as error:
+        if as_json:
+            print_json(_error_fields(error))
+        else:
+            lines = [f"error: {error}", *(f"also: {note}" for note in notes_of(error))]
+            typer.echo("\n".join(lines), err=True)
+        raise typer.Exit(error.exit_code if isinstance(error, FleetError) else 1) from None
+    except KeyboardInterrupt:
+        if as_json:
+            print_json({"error": "interrupted", "kind": "Interrupted", "kept": kept})
+        else:
+            typer.echo(f"interrupted; {kept}" if kept else "interrupted", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise SystemExit(_TERMINATED)
+
+
+def _error_fields(error: TrtLlmPipelineError) -> dict[str, Any]:
+    fields: dict[str, Any] = {"error": str(error), "kind": type(error).__name__}
+    if notes := notes_of(error):
+        fields["also"] = list(notes)
+    if isinstance(error, ConfigError):
+        fields["valid"] = False
+        fields["mistakes"] = [asdict(mistake) for mistake in error.mistakes]
+    if isinstance(error, CheckFailed):
+        fields["check"] = error.verdict
+    if isinstance(error, RepositoryCodeRefused):
+        fields["files"] = list(error.files)
+    if isinstance(error, StepFailed):
+        fields["step"] = error.step
+        fields["exit_code"] = error.exit_code
+        fields["tail"] = list(error.tail)
+    return fields
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))

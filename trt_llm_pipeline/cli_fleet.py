@@ -1,0 +1,268 @@
+"""trt-llm-pipeline fleet: a matrix of builds, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trt_llm_pipeline.cli_edge import JsonOption, WorkspaceOption, failures, print_json
+
+if TYPE_CHECKING:
+    from trt_llm_pipeline.fleet.cells import Fleet
+    from trt_llm_pipeline.fleet.drive import Result, Runner
+    from trt_llm_pipeline.fleet.records import Records
+    from trt_llm_pipeline.fleet.show import Show
+
+app = typer.Typer(
+    name="fleet",
+    help="Build a matrix of engines, on this machine or on a Ray cluster.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+MatrixArgument = Annotated[str, typer.Argument(metavar="FILE", help="A matrix file, or its address.")]
+FleetArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="FLEET", help="A matrix file, the address of the records, or the id, where it was run here."
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(help="The cluster: ray://HOST:10001. [default: $RAY_ADDRESS, or Ray in this machine]"),
+]
+WaitOption = Annotated[
+    bool, typer.Option("--wait", help="Let cells that no node can run wait for an autoscaler.")
+]
+TakeOverOption = Annotated[
+    bool, typer.Option("--take-over", help="Replace another process that runs the same fleet.")
+]
+
+
+@app.command()
+def plan(
+    file: MatrixArgument,
+    address: AddressOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show every cell, what is delivered or cached, which nodes could run it, and what is downloaded."""
+    with failures(as_json):
+        from trt_llm_pipeline.fleet import cells, fleet_plan
+        from trt_llm_pipeline.settings import Settings
+
+        settings = Settings.from_env(workspace=workspace)
+        found = cells.load(file, settings)
+        nodes = None
+        if address or os.environ.get("RAY_ADDRESS"):
+            from trt_llm_pipeline.fleet import ray_runner
+
+            with ray_runner.connected(address) as runner:
+                nodes = runner.nodes()
+        shown = fleet_plan.make(found, settings, nodes)
+        print_json(shown.as_json()) if as_json else typer.echo(shown.as_text())
+
+
+@app.command()
+def run(
+    file: MatrixArgument,
+    address: AddressOption = None,
+    wait: WaitOption = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave it running as a job of the cluster and return.")
+    ] = False,
+    take_over: TakeOverOption = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build every cell that is not delivered yet."""
+    with failures(as_json):
+        from trt_llm_pipeline.fleet import cells
+        from trt_llm_pipeline.settings import Settings
+
+        settings = Settings.from_env(workspace=workspace)
+        found = cells.load(file, settings)
+        _run(found, address, wait, detach, take_over, workspace, as_json)
+
+
+@app.command()
+def resume(
+    fleet: FleetArgument,
+    address: AddressOption = None,
+    wait: WaitOption = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave it running as a job of the cluster and return.")
+    ] = False,
+    take_over: TakeOverOption = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on with a fleet whose driver, head or cluster has died, or that was cancelled."""
+    with failures(as_json):
+        records = _records(fleet, workspace)
+        _run(records.fleet, address, wait, detach, take_over, workspace, as_json)
+
+
+@app.command()
+def status(
+    fleet: FleetArgument,
+    serve: Annotated[bool, typer.Option("--serve", help="Show it as a live page on this machine.")] = False,
+    port: Annotated[int, typer.Option(help="The page's port; 0 takes a free one.")] = 8265,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how a fleet stands, from its records."""
+    with failures(as_json):
+        from trt_llm_pipeline.fleet.overview import overview
+        from trt_llm_pipeline.fleet.show import print_overview
+
+        records = _records(fleet, workspace)
+        if serve:
+            from trt_llm_pipeline.fleet.status_page import StatusServer
+
+            with StatusServer(records, port) as server:
+                typer.echo(server.url)
+                server.wait()
+            return
+        found = overview(records)
+        print_json(found.as_json()) if as_json else print_overview(found)
+
+
+@app.command()
+def cancel(fleet: FleetArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Stop a fleet: every process of every cell ends within seconds; what is delivered stays."""
+    with failures(as_json):
+        import getpass
+        import platform
+
+        records = _records(fleet, workspace)
+        records.cancel(f"{getpass.getuser()} on {platform.node()}")
+        if as_json:
+            print_json({"cancelled": records.fleet.fleet_id})
+        else:
+            typer.echo(f"{records.fleet.fleet_id} is cancelled; `fleet resume` goes on with it")
+
+
+@app.command()
+def logs(
+    fleet: FleetArgument,
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="The cell's name, as `fleet status` shows it.")],
+    attempt: Annotated[int | None, typer.Option(min=1, help="Which try. [default: the last]")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what a cell's build has said."""
+    with failures(as_json):
+        from trt_llm_pipeline.errors import FleetError
+
+        records = _records(fleet, workspace)
+        tries = records.listing().cell(cell).attempts
+        if cell not in {each.name for each in records.fleet.cells}:
+            raise FleetError(f"{records.fleet.fleet_id} has no cell {cell!r}; `fleet status` lists them")
+        number = attempt or max(tries, default=0)
+        text = records.log(cell, number) if number else None
+        if text is None:
+            raise FleetError(f"{cell} has no log of try {number} yet" if number else f"{cell} has not begun")
+        print_json({"cell": cell, "attempt": number, "log": text}) if as_json else typer.echo(text, nl=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the matrix file, for editors."""
+    from trt_llm_pipeline.fleet.matrix import json_schema
+
+    print_json(json_schema())
+
+
+def _run(
+    found: Fleet,
+    address: str | None,
+    wait: bool,
+    detach: bool,
+    take_over: bool,
+    workspace: Path | None,
+    as_json: bool,
+) -> None:
+    from trt_llm_pipeline.fleet import drive, known
+    from trt_llm_pipeline.settings import Settings
+
+    settings = Settings.from_env(workspace=workspace)
+    known.remember(settings.workspace, found)
+    local = not (address or os.environ.get("RAY_ADDRESS"))
+    if detach:
+        from trt_llm_pipeline.fleet.ray_runner import submit_driver
+
+        job = submit_driver(found, address, wait=wait, take_over=take_over)
+        fields = {"id": found.fleet_id, "records": found.records.address, "job": job}
+        text = f"{found.records.address} runs as {job}; `trt-llm-pipeline fleet status` shows how it stands"
+        print_json(fields) if as_json else typer.echo(text)
+        return
+    with ExitStack() as stack:
+        show: Show = stack.enter_context(_show(as_json))
+
+        def start() -> Runner:
+            try:
+                from trt_llm_pipeline.fleet import ray_runner
+            except ImportError:
+                from trt_llm_pipeline.errors import FleetError
+
+                raise FleetError("Ray is not installed; pip install '.[fleet]'") from None
+
+            return stack.enter_context(ray_runner.connected(address))
+
+        result = drive.run(
+            found,
+            start,
+            show.tell,
+            workspace=str(settings.workspace.root) if local else None,
+            wait=wait,
+            take_over=take_over,
+        )
+    _print_result(found, result, as_json)
+    result.check(found)
+
+
+def _print_result(found: Fleet, result: Result, as_json: bool) -> None:
+    done = {*result.already, *result.delivered}
+    addresses = {cell.name: f"{found.root.address}/{cell.key}" for cell in found.cells if cell.name in done}
+    if as_json:
+        failed = {name: {"kind": end.kind, "message": end.message} for name, end in result.failed.items()}
+        print_json(
+            {
+                "id": found.fleet_id,
+                "records": found.records.address,
+                "already": len(result.already),
+                "delivered": addresses,
+                "failed": failed,
+            }
+        )
+        return
+    for address in addresses.values():
+        typer.echo(address)
+
+
+def _show(as_json: bool) -> Show:
+    from trt_llm_pipeline.fleet.show import JsonShow, LineShow, TableShow
+
+    if as_json:
+        return JsonShow(sys.stderr)
+    return TableShow() if sys.stderr.isatty() else LineShow()
+
+
+def _records(text: str, workspace: Path | None) -> Records:
+    """The records of a fleet that is named by its file, its records' address or its id."""
+    from trt_llm_pipeline.fleet import cells, known
+    from trt_llm_pipeline.fleet.records import Records, open_records
+    from trt_llm_pipeline.settings import Settings
+
+    settings = Settings.from_env(workspace=workspace)
+    if "://" in text and not text.startswith(("http://", "https://")):
+        return open_records(text)
+    if (address := known.address(settings.workspace, text)) is not None:
+        return open_records(address)
+    return Records(cells.load(text, settings))

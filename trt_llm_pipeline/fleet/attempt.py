@@ -1,0 +1,245 @@
+"""One try at one cell, on the node where it runs: build, send, decide. Knows nothing of Ray.
+
+The archive goes to a place of the attempt's own first. Then `cell.json` is put if absent: the first attempt
+to do so has delivered, and only its archive is moved to the destination.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from trt_llm_pipeline import pipeline
+from trt_llm_pipeline.artifact.statement import LARGEST_STATEMENT
+from trt_llm_pipeline.delivery import beside
+from trt_llm_pipeline.delivery.send import deliver_file
+from trt_llm_pipeline.errors import (
+    ConfigError,
+    DeliveryError,
+    DiskFull,
+    ModelUnavailable,
+    PipelineError,
+    StepFailed,
+    TrtLlmPipelineError,
+)
+from trt_llm_pipeline.files import read_regular
+from trt_llm_pipeline.fleet.cells import Cell, Fleet
+from trt_llm_pipeline.fleet.node import Node
+from trt_llm_pipeline.fleet.records import Records, now
+from trt_llm_pipeline.fleet.watch import AttemptVoice, Watch
+from trt_llm_pipeline.preflight import preview, validate
+from trt_llm_pipeline.redaction import Redactor
+from trt_llm_pipeline.settings import Settings
+
+State = Literal["delivered", "failed", "cancelled", "superseded", "taken"]
+OUT_OF_MEMORY = "OutOfMemory"
+NODE_LOST = "NodeLost"
+# What a failed step's message says where the machine, and not the script, is to blame; see `step`.
+_MEMORY = "probably out of memory"
+_DISK = re.compile(r"the disk of .* is full")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a node is asked to do.
+
+    Attributes:
+        fleet: with this one cell only.
+        attempt: the number of the try.
+        mark: unlike that of any other try.
+        workspace: the node's, where the driver decides it; None for `$TRT_LLM_WORKSPACE` of the node.
+    """
+
+    fleet: Fleet
+    attempt: int
+    mark: str
+    workspace: str | None = None
+
+    @property
+    def cell(self) -> Cell:
+        """The cell."""
+        return self.fleet.cells[0]
+
+
+def job_of(fleet: Fleet, cell: Cell, attempt: int, mark: str, workspace: str | None) -> Job:
+    """What to send to a node: no more of the fleet than it needs."""
+    alone = replace(fleet, cells=(cell,), configs={cell.config: fleet.configs[cell.config]}, validated={})
+    return Job(alone, attempt, mark, workspace)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a try ended.
+
+    Attributes:
+        state: `superseded` where another try has delivered, `taken` where another has this one's number.
+        kind: the class of the error of a failed one, or `OutOfMemory`.
+        message: what the error says.
+        retry: whether another node may do better.
+        seconds: how long it took.
+        size: of the archive, in bytes.
+    """
+
+    state: State
+    kind: str = ""
+    message: str = ""
+    retry: bool = False
+    seconds: float = 0.0
+    size: int = 0
+    node: str = ""
+
+
+def run(job: Job, where: Mapping[str, Any], env: Mapping[str, str] = os.environ) -> Outcome:
+    """Makes one try. Called in the main thread of its process, where an interruption arrives.
+
+    Args:
+        job: what to build.
+        where: what is recorded of the node: `node`, `host`, `gpu_ids`.
+        env: the node's environment.
+
+    Raises:
+        KeyboardInterrupt: Ray has cancelled it; every process of the build has ended, and that is recorded.
+    """
+    return _Attempt(job, where, env).run()
+
+
+class _Attempt:
+    def __init__(self, job: Job, where: Mapping[str, Any], env: Mapping[str, str]) -> None:
+        self._job = job
+        self._cell = job.cell
+        self._env = env
+        self._records = Records(job.fleet)
+        self._started = time.monotonic()
+        self._fields: dict[str, Any] = {
+            "cell": self._cell.name,
+            "attempt": job.attempt,
+            "mark": job.mark,
+            "state": "running",
+            "started": now(),
+            **where,
+        }
+        self._node = str(where.get("node", ""))
+
+    def run(self) -> Outcome:
+        if self._records.is_decided(self._cell.name):
+            return self._ended("superseded")
+        if not self._records.begin(self._cell, self._job.attempt, self._fields):
+            return self._ended("taken")
+        voice = AttemptVoice()
+        watch = Watch(self._records, self._cell, self._job.attempt, voice, self._fields)
+        try:
+            with watch:
+                record = self._build(voice)
+            outcome = self._decide(record, voice)
+        except KeyboardInterrupt:
+            outcome = self._interrupted(watch)
+            voice.log(f"{outcome.message or outcome.state}; every process of the build has ended")
+            self._note(outcome, voice)
+            if watch.reason is None:  # Ray's own cancellation; it wants its exception back
+                raise
+            return outcome
+        except TrtLlmPipelineError as error:
+            outcome = self._failed(error, voice)
+        except Exception as error:  # noqa: BLE001  whatever it is, the record says it
+            voice.log(f"error: {error!r}")
+            outcome = self._ended("failed", kind=type(error).__name__, message=repr(error))
+        self._note(outcome, voice)
+        return outcome
+
+    def _build(self, voice: AttemptVoice) -> dict[str, Any]:
+        """Builds, and sends the archive to the attempt's own place; what `cell.json` will say of it."""
+        job = self._job
+        env = self._env
+        if not self._cell.resources.gpus:  # Ray hides those of others only from tasks that ask for some
+            env = {**env, "CUDA_VISIBLE_DEVICES": ""}
+        settings = Settings.from_env(env, Path(job.workspace) if job.workspace else None)
+        node = Node(settings)
+        with node.slot() as slot:
+            voice.enter("validate")
+            validated = validate(job.fleet.configs[self._cell.config], self._cell.name, slot)
+            slot.workspace.prepare()
+            voice.enter("download")
+            request = preview.request(validated.plan)
+            node.share_model(
+                request,
+                slot,
+                token=settings.token,
+                log=voice.log,
+                progress=lambda done, total: voice.progress("download", done, total),
+            )
+            result = pipeline.build(validated, slot, voice)
+            if result.archive is None:
+                raise AssertionError("a build without a destination keeps its archive")
+            voice.enter("deliver")
+            statement = read_regular(beside(result.archive), LARGEST_STATEMENT)
+            staging = self._records.staging(self._cell, job.attempt)
+            sent = deliver_file(result.archive, self._records.root.destination(staging))
+            if sent.sha256 != result.sha256:
+                self._records.withdraw(self._cell, job.attempt)
+                raise DeliveryError(f"{result.archive} changed while it was sent; it is built again")
+        return {
+            **{name: value for name, value in self._fields.items() if name != "state"},
+            "address": f"{job.fleet.root.address}/{self._cell.key}",
+            "archive": {"name": result.archive.name, "size": sent.size, "sha256": sent.sha256},
+            "finished": now(),
+            "seconds": round(time.monotonic() - self._started, 3),
+            "values": dict(self._cell.values),
+            "build_id": result.build_id,
+            "stages": result.record["seconds"],
+            "cached": [step["name"] for step in result.record["steps"] if step["cached"]],
+            "manifest": result.record["manifest"],
+            "statement": statement.decode(),
+        }
+
+    def _decide(self, record: Mapping[str, Any], voice: AttemptVoice) -> Outcome:
+        if not self._records.win(self._cell, record):
+            self._records.withdraw(self._cell, self._job.attempt)
+            voice.log("another attempt has delivered this cell meanwhile; this one's archive is not used")
+            return self._ended("superseded")
+        self._records.publish(self._cell, record)
+        voice.log(f"delivered to {record['address']}")
+        return self._ended("delivered", size=record["archive"]["size"])
+
+    def _interrupted(self, watch: Watch) -> Outcome:
+        if watch.reason == "superseded":
+            return self._ended("superseded")
+        if watch.reason == "node lost":
+            return self._ended("failed", kind=NODE_LOST, message="Ray on this node has died", retry=True)
+        return self._ended("cancelled")
+
+    def _failed(self, error: TrtLlmPipelineError, voice: AttemptVoice) -> Outcome:
+        settings = Settings.from_env(self._env)
+        message = Redactor([settings.token, *settings.secrets])(str(error))
+        voice.log(f"error: {message}")
+        kind, retry = type(error).__name__, is_retried(error)
+        if isinstance(error, StepFailed) and _MEMORY in message:
+            kind = OUT_OF_MEMORY
+        elif isinstance(error, StepFailed) and _DISK.search(message):
+            kind, retry = DiskFull.__name__, True
+        return self._ended("failed", kind=kind, message=message, retry=retry)
+
+    def _ended(self, state: State, **more: Any) -> Outcome:
+        seconds = round(time.monotonic() - self._started, 3)
+        return Outcome(state, seconds=seconds, node=self._node, **more)
+
+    def _note(self, outcome: Outcome, voice: AttemptVoice) -> None:
+        """Records the end. A store that fails now costs the record of it and nothing else."""
+        self._fields = {**self._fields, **asdict(outcome), "ended": now(), "stage": voice.stage}
+        try:
+            self._records.write_log(self._cell, self._job.attempt, voice.text())
+            self._records.note(self._cell, self._job.attempt, self._fields)
+        except DeliveryError:
+            return
+
+
+def is_retried(error: TrtLlmPipelineError) -> bool:
+    """Whether another node or another hour may do better: the machine, the network or the store is to blame.
+
+    Not a wrong config, a script that failed, an engine that fails its check, or a model that is not there.
+    """
+    return isinstance(error, (PipelineError, ModelUnavailable)) and not isinstance(error, ConfigError)

@@ -1,0 +1,181 @@
+"""What a fleet would do, before anything is started: cells, caches, nodes and downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from trt_llm_pipeline import model_source
+from trt_llm_pipeline.fleet.cells import Cell, Fleet, Resources
+from trt_llm_pipeline.fleet.node import Node
+from trt_llm_pipeline.fleet.nodes import NodeInfo, missing, this_machine, wanted
+from trt_llm_pipeline.fleet.records import Records
+from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest
+from trt_llm_pipeline.preflight import preview
+from trt_llm_pipeline.preflight.lookup import look_up
+from trt_llm_pipeline.settings import Settings
+from trt_llm_pipeline.units import in_words
+
+_SHOWN_NODES = 3
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell that has not been run.
+
+    Attributes:
+        delivered: there is nothing left to do.
+        steps: its steps.
+        cached: those of them whose results this machine would find: `here` or `shared`.
+        nodes: which nodes could run it.
+    """
+
+    cell: Cell
+    delivered: bool
+    steps: tuple[str, ...]
+    cached: Mapping[str, str]
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FleetPlan:
+    """A fleet that has not been run.
+
+    Attributes:
+        cells: in order.
+        models: each model once, with its bytes and what of them is missing on this machine.
+        infeasible: what no node has, by what needs it.
+        notes: what could not be checked, once each.
+    """
+
+    fleet: Fleet
+    cells: tuple[PlannedCell, ...]
+    models: tuple[DownloadPlan, ...]
+    infeasible: Mapping[Resources, str]
+    notes: tuple[str, ...]
+
+    @property
+    def download_bytes(self) -> int:
+        """What all models together have, each counted once."""
+        return sum(model.total_bytes for model in self.models)
+
+    @property
+    def missing_bytes(self) -> int:
+        """What of that is not on this machine."""
+        return sum(model.missing_bytes for model in self.models)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as JSON values; sizes in bytes."""
+        return {
+            "id": self.fleet.fleet_id,
+            "records": self.fleet.records.address,
+            "cells": [
+                {
+                    **asdict(one.cell),
+                    "address": f"{self.fleet.root.address}/{one.cell.key}",
+                    "delivered": one.delivered,
+                    "steps": list(one.steps),
+                    "cached": dict(one.cached),
+                    "nodes": list(one.nodes),
+                }
+                for one in self.cells
+            ],
+            "models": [
+                {
+                    "model_id": model.model_id,
+                    "revision": model.revision,
+                    "total_bytes": model.total_bytes,
+                    "missing_bytes": model.missing_bytes,
+                }
+                for model in self.models
+            ],
+            "download_bytes": self.download_bytes,
+            "missing_bytes": self.missing_bytes,
+            "infeasible": [{**asdict(need), "reason": why} for need, why in self.infeasible.items()],
+            "notes": list(self.notes),
+        }
+
+    def as_text(self) -> str:
+        """All of it for people."""
+        lines = [
+            f"{self.fleet.fleet_id}: {len(self.cells)} cells",
+            f"records {self.fleet.records.address}",
+            "",
+        ]
+        for one in self.cells:
+            state = "delivered" if one.delivered else self._state(one)
+            lines.append(f"{one.cell.name}  {state}")
+            lines.append(f"  needs {wanted(one.cell.resources)}; {_on(one.nodes)}")
+            lines.append(f"  to {self.fleet.root.address}/{one.cell.key}")
+        lines.append("")
+        for model in self.models:
+            lines.append(
+                f"model {model.model_id} at {model.revision or 'no known revision'}: "
+                f"{in_words(model.total_bytes)}, {in_words(model.missing_bytes)} not on this machine"
+            )
+        lines.append(
+            f"downloads: {in_words(self.download_bytes)} for a node that has nothing, "
+            f"{in_words(self.missing_bytes)} for this machine; each model counted once"
+        )
+        lines += [f"no node can run what {why}" for why in self.infeasible.values()]
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+    def _state(self, one: PlannedCell) -> str:
+        if not one.cached:
+            return "to build"
+        shown = ", ".join(f"{step} {place}" for step, place in one.cached.items())
+        left = [step for step in one.steps if step not in one.cached]
+        return f"to build, cached: {shown}" if left else f"to pack, every step is cached: {shown}"
+
+
+def make(fleet: Fleet, settings: Settings, nodes: Sequence[NodeInfo] | None) -> FleetPlan:
+    """Puts everything together. Starts and writes nothing.
+
+    Args:
+        fleet: with its validated configs.
+        settings: this machine's.
+        nodes: the cluster's; None for this machine alone.
+
+    Raises:
+        ModelSourceError: a model is not there, or its source cannot be asked.
+        DeliveryError: the records cannot be read.
+    """
+    there = [this_machine()] if nodes is None else list(nodes)
+    listing = Records(fleet).listing()
+    node = Node(settings)
+    planning = node.planning()
+    requests: dict[ModelRequest, DownloadPlan] = {}
+    cached: dict[str, dict[str, str]] = {}
+    notes: dict[str, None] = {}
+    for config, validated in fleet.validated.items():
+        request = preview.request(validated.plan)
+        if request not in requests:
+            folder = node.models(request)
+            requests[request] = model_source.plan(request, folder, token=settings.token, env=settings.env)
+        places = look_up(
+            validated, planning, download=requests[request], warn=lambda text: notes.update({text: None})
+        )
+        cached[config] = {step.name: step.place for step in places if step.place != "nowhere"}
+        notes.update(dict.fromkeys(validated.notes))
+    needs = list(dict.fromkeys(cell.resources for cell in fleet.cells))
+    able = {need: tuple(one.host for one in there if not one.lacks(need)) for need in needs}
+    cells = tuple(
+        PlannedCell(
+            cell,
+            listing.cell(cell.name).delivered,
+            tuple(step.name for step in fleet.validated[cell.config].plan.steps),
+            cached[cell.config],
+            able[cell.resources],
+        )
+        for cell in fleet.cells
+    )
+    return FleetPlan(fleet, cells, tuple(requests.values()), missing(there, needs), tuple(notes))
+
+
+def _on(nodes: Sequence[str]) -> str:
+    if not nodes:
+        return "no node has it"
+    more = f" and {len(nodes) - _SHOWN_NODES} more" if len(nodes) > _SHOWN_NODES else ""
+    return f"could run on {', '.join(nodes[:_SHOWN_NODES])}{more}"
