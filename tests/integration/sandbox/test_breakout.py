@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.attacks.cell import NOTES, TOKEN, Cell
+from tests.integration.sandbox.cell import NOTES, TOKEN, Cell
 from trt_llm_pipeline.process import UNCONFINED, Layers
 
 FILES = [

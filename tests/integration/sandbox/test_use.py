@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.attacks.cell import NOTES, TOKEN, Cell
 from tests.integration.conftest import TOOLCHAIN
+from tests.integration.sandbox.cell import NOTES, TOKEN, Cell
 from trt_llm_pipeline.errors import PipelineError
 from trt_llm_pipeline.inspection.tokenizer_trial import try_tokenizer
 from trt_llm_pipeline.preflight.parser_check import Checked, NotChecked, probe
