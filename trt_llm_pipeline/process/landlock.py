@@ -26,6 +26,8 @@ _MAKE_DEVICES = 1 << 6 | 1 << 11  # character and block
 READ = EXECUTE | READ_FILE | READ_DIR
 #: Everything but making device files.
 WRITE = ((1 << 16) - 1) & ~_MAKE_DEVICES & ~IOCTL_DEV
+#: To change files that are there.
+CHANGE = WRITE_FILE | TRUNCATE
 DEVICE = READ_FILE | WRITE_FILE | READ_DIR | TRUNCATE | IOCTL_DEV
 
 BIND_TCP, CONNECT_TCP = 1, 2

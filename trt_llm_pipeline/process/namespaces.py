@@ -23,6 +23,16 @@ _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _ATTR_RDONLY = 1
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _IFF_UP = 1
+#: What of /proc changes the kernel; the rest belongs to processes. As in containers.
+_KERNELS = (
+    b"/proc/sys",
+    b"/proc/sysrq-trigger",
+    b"/proc/irq",
+    b"/proc/bus",
+    b"/proc/fs",
+    b"/proc/acpi",
+    b"/proc/scsi",
+)
 
 
 class _MountAttributes(ctypes.Structure):
@@ -40,7 +50,8 @@ def enter(*, as_user: bool, network: bool, writable: Iterable[str]) -> None:
     Args:
         as_user: by way of a user namespace, in which this process keeps its user and group.
         network: whether the network stays as it is.
-        writable: the directories that stay writable; every other mount becomes read-only.
+        writable: the directories that stay writable; every other mount becomes read-only, but for what of
+            /proc belongs to processes.
 
     Raises:
         OSError: that is not permitted here.
@@ -72,6 +83,11 @@ def _make_read_only(writable: Iterable[str]) -> None:
     places = [os.fsencode(os.path.realpath(place)) for place in writable]
     _mount(b"none", b"/", _MS_REC | _MS_PRIVATE)
     _set_attributes(b"/", _AT_RECURSIVE, _MountAttributes(_ATTR_RDONLY, 0, 0, 0))
+    _set_attributes(b"/proc", 0, _MountAttributes(0, _ATTR_RDONLY, 0, 0))
+    for place in _KERNELS:
+        if Path(os.fsdecode(place)).exists():
+            _mount(place, place, _MS_BIND | _MS_REC)
+            _set_attributes(place, _AT_RECURSIVE, _MountAttributes(_ATTR_RDONLY, 0, 0, 0))
     for place in places:
         _mount(place, place, _MS_BIND | _MS_REC)
         _set_attributes(place, _AT_RECURSIVE, _MountAttributes(0, _ATTR_RDONLY, 0, 0))

@@ -57,6 +57,15 @@ GLOO = """
     workers = [run("0"), run("1")]
     sys.exit(sum(worker.wait() for worker in workers))
 """
+#: CUDA does this for each of its threads, and does not start where it cannot.
+NAME_A_THREAD = """
+    import subprocess, sys, threading
+    def name():
+        with open(f"/proc/self/task/{threading.get_native_id()}/comm", "w") as file:
+            file.write("worker")
+    thread = threading.Thread(target=name); thread.start(); thread.join()
+    print(subprocess.run(["cat", "/proc/self/comm"], capture_output=True, text=True).stdout, "named")
+"""
 COMPILE = """
     import torch
     double = torch.compile(lambda x: x * 2 + 1)
@@ -75,6 +84,10 @@ class TestInside:
         assert "127.0.0.1 b'hello'" in told, told
         assert "::1 b'hello'" in told
         assert "pool [1, 2]" in told
+
+    def test_threads_are_named_in_proc(self, cell: Cell, layers: Layers) -> None:
+        told = cell.do(layers, NAME_A_THREAD)
+        assert " named" in told, told
 
     @pytest.mark.slow
     def test_torchs_processes_add_up_a_tensor(self, cell: Cell, layers: Layers) -> None:
