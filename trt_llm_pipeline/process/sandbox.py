@@ -103,8 +103,8 @@ def _may_write_proc() -> bool:
     """Whether no user that this process may become can change the kernel there.
 
     CUDA names its threads in /proc/<pid>/task/<tid>/comm and does not start where it cannot. Landlock cannot
-    allow that without /proc/sys, which root may write without any capability. That is a read-only mount of its
-    own in our namespace (see `namespaces`) and by a container's default.
+    allow that without /proc/sys, which root may write without any capability. That is a read-only mount
+    of its own in our namespace (see `namespaces`) and by a container's default.
     """
     return os.geteuid() != 0 or bool(os.statvfs("/proc/sys").f_flag & os.ST_RDONLY)
 

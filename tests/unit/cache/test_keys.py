@@ -84,7 +84,8 @@ class Machine:
         workspace.prepare()
         planned, mistakes = make_plan(loads(self.config, "c.yaml"), tools, workspace)
         assert mistakes == []
-        keys = StepKeys(planned, self.source, self.revision, Ledger(workspace), self.gpus, FileHashes())
+        ledger, hashes = Ledger(workspace), FileHashes()
+        keys = StepKeys(planned, self.source, self.revision, ledger, self.gpus, hashes, confined=True)
         found: dict[str, Path] = {}
         values: dict[str, str] = {}
         for step in planned.steps:
