@@ -147,7 +147,7 @@ class TestBuildContext:
         assert {"predict.py", "pyproject.toml", "README.md", "script/openapi_schema.py"} <= sent
 
     def test_leaves_out_models_engines_and_git_data(self, tmp_path: Path) -> None:
-        kept = {"predict.py", "trt_llm_pipeline/cli.py"}
+        kept = {"predict.py", "trt_llm_pipeline/cli/commands.py"}
         left_out = {
             ".git/config",
             ".venv/bin/python",

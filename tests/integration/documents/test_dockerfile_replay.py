@@ -91,7 +91,7 @@ def test_health_check_tells_a_live_server_from_a_dead_one(server: CogServer, rep
 
 def test_command_line_is_installed(replayed: Replayed) -> None:
     if not replayed.replay.install:
-        assert (replayed.src / "trt_llm_pipeline" / "cli.py").is_file()
+        assert (replayed.src / "trt_llm_pipeline" / "cli" / "commands.py").is_file()
         return
     argv = ["trt-llm-pipeline", "validate", "examples/gpt/config.yaml"]
     env = {**os.environ, **replayed.embedded()}

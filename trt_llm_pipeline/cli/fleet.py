@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trt_llm_pipeline.cli_edge import JsonOption, WorkspaceOption, failures, print_json
+from trt_llm_pipeline.cli.edge import JsonOption, WorkspaceOption, failures, print_json
 
 if TYPE_CHECKING:
     from trt_llm_pipeline.fleet.cells import Fleet

@@ -14,8 +14,8 @@ from typing import Annotated
 
 import typer
 
-from trt_llm_pipeline.cli_edge import JsonOption, WorkspaceOption, failures, print_json
-from trt_llm_pipeline.cli_fleet import app as fleet_app
+from trt_llm_pipeline.cli.edge import JsonOption, WorkspaceOption, failures, print_json
+from trt_llm_pipeline.cli.fleet import app as fleet_app
 
 app = typer.Typer(
     name="trt-llm-pipeline",
@@ -292,7 +292,3 @@ def schema() -> None:
 def main() -> None:
     """The command's entry point."""
     app()
-
-
-if __name__ == "__main__":
-    main()
