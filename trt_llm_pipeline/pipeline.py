@@ -26,7 +26,7 @@ from trt_llm_pipeline.cache import (
 from trt_llm_pipeline.delivery import Attesting, Outbox, beside, parse_destination, signing_key
 from trt_llm_pipeline.engine.tokenizer_files import TokenizerFiles, tokenizer_files
 from trt_llm_pipeline.errors import ContentChanged, PipelineError, TrtLlmPipelineError
-from trt_llm_pipeline.files import appearing, write_json
+from trt_llm_pipeline.files import appearing
 from trt_llm_pipeline.fit import Assessment
 from trt_llm_pipeline.inspection import Check
 from trt_llm_pipeline.inspection.checks import log_lines
@@ -37,6 +37,7 @@ from trt_llm_pipeline.preflight import Validated, fitting, preview
 from trt_llm_pipeline.preflight.parser_check import NotChecked, OptionFacts, probe
 from trt_llm_pipeline.process import Layers, hidden_places, reduced
 from trt_llm_pipeline.process.gpus import GpuMonitor
+from trt_llm_pipeline.records import write_record
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.report import REPORT_NAME
 from trt_llm_pipeline.settings import Settings
@@ -115,8 +116,13 @@ class _Context:
 
     def warn(self, text: str) -> None:
         """Says something now, and once more in the build's record."""
-        self.notes.warnings.append(self.redactor(text))
-        self.voice.log(f"warning: {text}")
+        _warn(self.notes, self.redactor, self.voice, text)
+
+
+def _warn(notes: _Notes, redactor: Redactor, voice: RedactedObserver, text: str) -> None:
+    if (told := redactor(text)) not in notes.warnings:
+        notes.warnings.append(told)
+        voice.log(f"warning: {text}")
 
 
 def build(
@@ -157,6 +163,8 @@ def build(
     workspace.prepare()
     build_id = new_build_id()
     directory = workspace.builds / build_id
+    notes = _Notes()
+    warn = partial(_warn, notes, redactor, voice)
     holder = f"build {build_id} of {plan.config.model_id}"
     with disk.translated(workspace.root), workspace.lock(holder), GpuMonitor(settings.env) as gpus:
         context = _Context(
@@ -168,18 +176,19 @@ def build(
             redactor=redactor,
             gpus=gpus,
             directory=directory,
-            builds=Builds(workspace),
-            ledger=Ledger(workspace),
+            builds=Builds(workspace, warn),
+            ledger=Ledger(workspace, warn),
             cache=StepCache(
                 workspace,
                 disk.cache_limit(workspace.root, settings.cache_limit),
                 settings.cache_folder,
                 remote.from_env(settings.env, warn=lambda text: voice.log(f"warning: {text}")),
+                warn,
             ),
             outbox=Outbox(directory, target, workspace, partial(voice.progress, "package")),
             attesting=Attesting(directory, target, key),
             layers=validated.layers,
-            notes=_Notes(),
+            notes=notes,
         )
         _take_over(context)
         try:
@@ -444,7 +453,7 @@ def finish(context: _Context, record: Mapping[str, Any]) -> BuildResult:
     archive = record["archive"]
     voice.metric("archive_bytes", archive["size"])
     record_path = context.directory / RECORD_NAME
-    write_json(record_path, record)
+    write_record(record_path, record)
     path = Path(archive["path"]) if "path" in archive else None
     newest = context.builds.publish(path, beside(path)) if path else None
     if path is not None and newest is None:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote, quote_plus, unquote
+
+from trt_llm_pipeline.errors import PipelineError
 
 MIN_SECRET_CHARS = 4
+_BASE64_BYTES = 8  # at least: what is shorter has too few letters of its own
 #: Where the Hub's token is looked for, in this order.
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 
 _MASK = "[secret]"
-_SECRET_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|_KEY)$", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"(TOKEN|SECRET|PASSWORD|PASSWD|_KEY|_PASS|_PAT|DATABASE_URL|CONNECTION_STRING)$", re.IGNORECASE
+)
 _SECRET_CHARS = 16  # at least; what is shorter may be a word that logs need
+_LINE_CHARS = 16  # of a secret of several lines: a shorter line may be anything
+_WORD = re.compile(r"[A-Za-z]{1,15}|[0-9]{1,7}")
+_IN_ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*?:([^/?#\s]+)@")
 
 
 def is_secret(name: str, value: str) -> bool:
@@ -21,8 +32,58 @@ def is_secret(name: str, value: str) -> bool:
 
 
 def secrets_of(env: Mapping[str, str]) -> tuple[str, ...]:
-    """The values of an environment that nobody may see: tokens, keys and passwords, by their names."""
-    return tuple(value for name, value in env.items() if is_secret(name, value))
+    """The values of an environment that nobody may see.
+
+    Tokens, keys and passwords by their names, and the password in any address, a proxy's for instance.
+    """
+    named = [value for name, value in env.items() if is_secret(name, value)]
+    inside = [match[1] for value in env.values() if (match := _IN_ADDRESS.match(value))]
+    inside += [unquote(password) for password in inside]
+    # A password that is a word is hidden where it is one, and not wherever a log has that word.
+    passwords = [f":{text}@" if _WORD.fullmatch(text) else text for text in inside]
+    return tuple(dict.fromkeys([*named, *passwords]))
+
+
+def check_token(token: str) -> str:
+    """A token as it can be sent: without the space around it.
+
+    Raises:
+        PipelineError: it can be none. The text never shows it.
+    """
+    stripped = token.strip()
+    if not stripped or not all("!" <= letter <= "~" for letter in stripped):
+        raise PipelineError(
+            "the Hugging Face token holds a space, a line break or a character that is not ASCII, so it "
+            "cannot be one; copy it again from the account's settings"
+        )
+    if _WORD.fullmatch(stripped):
+        raise PipelineError(
+            "the Hugging Face token is a plain word or a short number, so it cannot be one; copy it again "
+            "from the account's settings"
+        )
+    return stripped
+
+
+def _spellings(secret: str) -> set[bytes]:
+    """A secret as programs may write it: as it is, URL-encoded, escaped as in JSON, in base64."""
+    raw = secret.encode("utf-8", "surrogatepass")
+    found = {raw, quote(raw, safe="").encode(), quote(raw).encode(), quote_plus(raw).encode()}
+    found |= {json.dumps(secret)[1:-1].encode(), repr(secret)[1:-1].encode("utf-8", "surrogatepass")}
+    found.add(json.dumps(secret, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass"))
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        found |= _in_base64(raw, encode)
+    return {spelling for spelling in found if len(spelling) >= MIN_SECRET_CHARS}
+
+
+def _in_base64(raw: bytes, encode: Callable[[bytes], bytes]) -> set[bytes]:
+    """The part of a base64 text that depends on nothing but `raw`, wherever in it `raw` begins."""
+    if len(raw) < _BASE64_BYTES:
+        return set()
+    found = set()
+    for before in range(3):
+        whole = (before + len(raw)) // 3 * 4
+        found.add(encode(b"\0" * before + raw)[-(-before * 8 // 6) : whole])
+    return found
 
 
 def token_of(env: Mapping[str, str]) -> str | None:
@@ -44,7 +105,16 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str | None] = ()) -> None:
         texts = {secret.strip() for secret in secrets if secret}
-        known = {text.encode("utf-8", "surrogateescape") for text in texts if len(text) >= MIN_SECRET_CHARS}
+        # Of a private key each line is one too: programs print it line by line.
+        lines = {line.strip() for text in texts for line in text.splitlines()[1:] or ()}
+        lines |= {text.splitlines()[0].strip() for text in texts if len(text.splitlines()) > 1}
+        parts = {line for line in lines if len(line) >= _LINE_CHARS and not line.startswith("-----")}
+        known = {
+            spelling
+            for text in (*texts, *parts)
+            if len(text) >= MIN_SECRET_CHARS
+            for spelling in _spellings(text)
+        }
         # The longest first: of two secrets that begin alike the longer one is replaced.
         self._secrets = sorted(known, key=lambda secret: (-len(secret), secret))
         self._pattern = re.compile(b"|".join(map(re.escape, self._secrets)))

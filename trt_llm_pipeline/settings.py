@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from trt_llm_pipeline.errors import PipelineError
 from trt_llm_pipeline.model_source import ServicePolicy
 from trt_llm_pipeline.process import Policy
-from trt_llm_pipeline.redaction import secrets_of, token_of, without_tokens
+from trt_llm_pipeline.redaction import check_token, secrets_of, token_of, without_tokens
 from trt_llm_pipeline.units import parse_size
 from trt_llm_pipeline.workspace import Workspace
 
@@ -83,8 +83,13 @@ class Settings:
         )
 
     def hub_token(self, given: str | None, in_config: SecretStr | None) -> str | None:
-        """The token to use: one given with the request, else the config's, else the environment's."""
-        return given or (in_config.get_secret_value() if in_config else None) or self.token
+        """The token to use: one given with the request, else the config's, else the environment's.
+
+        Raises:
+            PipelineError: it cannot be a token; see `redaction.check_token`.
+        """
+        token = given or (in_config.get_secret_value() if in_config else None) or self.token
+        return check_token(token) if token else None
 
 
 def _switch(env: Mapping[str, str], name: str) -> bool:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from trt_llm_pipeline.files import PIECE_BYTES, open_regular, read_json, write_json
+from pydantic import PlainValidator, TypeAdapter
+
+from trt_llm_pipeline.files import PIECE_BYTES, open_regular
+from trt_llm_pipeline.records import Text, Warn, read_record, silent, write_record
 from trt_llm_pipeline.units import in_words
 
 # A file that is changed twice within one tick of the file system's clock looks the same after both.
 _SETTLED_NS = 2_000_000_000
 _WORTH_SAYING_BYTES = 1_000_000_000
 _MOST_REMEMBERED = 200_000
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class FileHashes:
@@ -33,7 +38,7 @@ class FileHashes:
     def __init__(self, path: Path | None = None, log: Callable[[str], None] | None = None) -> None:
         self._path = path
         self._log = log
-        self._known = _load(path)
+        self._known = _load(path, log)
         self._changed = False
 
     def of(self, path: Path) -> str:
@@ -75,7 +80,7 @@ class FileHashes:
         if self._path is not None and self._changed:
             if len(self._known) > _MOST_REMEMBERED:
                 self._known = {name: mark for name, mark in self._known.items() if os.path.lexists(name)}
-            write_json(self._path, self._known)
+            write_record(self._path, self._known)
             self._changed = False
 
     def forget(self) -> None:
@@ -85,14 +90,22 @@ class FileHashes:
         self.save()
 
 
-def _load(path: Path | None) -> dict[str, Any]:
+def _entry(value: Any) -> list[Any]:
+    """Device, inode, size, mtime, ctime and SHA-256."""
+    if not isinstance(value, list) or len(value) != 6 or any(type(part) is not int for part in value[:-1]):
+        raise ValueError("not a file's hash")
+    if not isinstance(value[-1], str) or not _SHA256.fullmatch(value[-1]):
+        raise ValueError("not a SHA-256")
+    return value
+
+
+_KNOWN = TypeAdapter(dict[Text, Annotated[list[Any], PlainValidator(_entry)]])
+
+
+def _load(path: Path | None, log: Warn | None) -> dict[str, Any]:
     if path is None:
         return {}
-    try:
-        known = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
+    return read_record(path, _KNOWN, (lambda text: log(f"warning: {text}")) if log else silent) or {}
 
 
 def _identity(status: os.stat_result) -> list[int]:

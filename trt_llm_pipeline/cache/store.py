@@ -16,12 +16,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from trt_llm_pipeline.cache.hashes import FileHashes
 from trt_llm_pipeline.cache.remote import RemoteCache
-from trt_llm_pipeline.files import copy_verified, hash_file, read_json, write_json
+from trt_llm_pipeline.files import copy_verified, hash_file, write_json
+from trt_llm_pipeline.records import Count, Inside, Text, Warn, read_record, silent
 from trt_llm_pipeline.workspace import Workspace
 from trt_llm_pipeline.workspace.waiting import held_if_free, waited_for
 
@@ -31,6 +35,21 @@ _ENGINE_STEP = "build"
 _FIELDS = ("step", "model_id", "output_dir", "size", "files", "folders", "beside")
 
 Place = Literal["here", "shared"]
+
+
+class _Entry(TypedDict):
+    """`entry.json`: SHA-256 by path, the size of all files in bytes."""
+
+    step: Text
+    model_id: Text
+    output_dir: Inside
+    size: Count
+    files: dict[Inside, Text]
+    folders: list[Inside]
+    beside: dict[Inside, Text]
+
+
+_ENTRY = TypeAdapter(_Entry)
 
 
 @dataclass(frozen=True)
@@ -54,6 +73,7 @@ class StepCache:
         folder: where the entries lie, for workspaces that share them; None for the workspace's own.
         remote: the cache that a team shares: what is not here is looked for there, and what is made here is
             published there.
+        warn: is told of an entry whose record is none; it counts as absent.
     """
 
     def __init__(
@@ -62,7 +82,9 @@ class StepCache:
         limit_bytes: int,
         folder: Path | None = None,
         remote: RemoteCache | None = None,
+        warn: Warn = silent,
     ) -> None:
+        self._warn = warn
         self._workspace = workspace
         self._remote = remote
         self._unpublished: list[str] = []
@@ -327,21 +349,7 @@ class StepCache:
 
     def _record(self, entry: Path) -> Mapping[str, Any] | None:
         """The entry's record, or None where it is not what `store` writes."""
-        try:
-            record = read_json(entry / "entry.json")
-            names = [*record["files"], *record["beside"], *record["folders"], record["output_dir"]]
-            paths = [PurePosixPath(name) for name in names]
-            sane = not any(path.is_absolute() or ".." in path.parts for path in paths)
-            texts = [
-                *record["files"].values(),
-                *record["beside"].values(),
-                record["step"],
-                record["model_id"],
-            ]
-            sane = sane and all(isinstance(text, str) for text in texts)
-            return record if sane and isinstance(record["size"], int) else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
+        return read_record(entry / "entry.json", _ENTRY, self._warn)
 
 
 def _listed(directory: Path) -> tuple[list[str], list[str]]:

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline.files import PARTIAL_SUFFIX, read_json, write_json
+from trt_llm_pipeline.files import PARTIAL_SUFFIX
+from trt_llm_pipeline.records import Warn, read_record, silent, write_record
+from trt_llm_pipeline.workspace.shapes import BUILD, KEPT, PUBLISHED
 from trt_llm_pipeline.workspace.workspace import ARCHIVE_NAMES, Workspace
 
 RECORD_NAME = "build.json"
@@ -22,10 +24,16 @@ _BUILD_ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{4}")
 
 
 class Builds:
-    """The builds of one workspace, and nothing else in `builds/`. Used with the workspace locked."""
+    """The builds of one workspace, and nothing else in `builds/`. Used with the workspace locked.
 
-    def __init__(self, workspace: Workspace) -> None:
+    Args:
+        workspace: whose builds.
+        warn: is told of records that are none; their builds count as having written nothing.
+    """
+
+    def __init__(self, workspace: Workspace, warn: Warn = silent) -> None:
         self._workspace = workspace
+        self._warn = warn
 
     def directories(self) -> list[Path]:
         """Every build's directory, the newest first."""
@@ -37,17 +45,18 @@ class Builds:
     def find(self, key: str) -> tuple[Path, Mapping[str, Any]] | None:
         """The newest build with the key `key` whose archive is there: its archive and its record."""
         for directory in self.directories():
-            record = _read(directory)
+            record = self._read(directory)
             if record.get("key") != key:
                 continue
-            if (archive := _archive(directory, record)) is not None:
-                return archive, record
+            whole = read_record(directory / RECORD_NAME, BUILD, self._warn)
+            if whole is not None and (archive := _archive(directory, whole)) is not None:
+                return archive, dict(whole)
         return None
 
     def records(self) -> Iterator[Mapping[str, Any]]:
         """What each finished build has written of itself, the newest first."""
         for directory in self.directories():
-            if record := _read(directory):
+            if record := self._read(directory):
                 yield record
 
     def find_check(self, engine_key: str) -> tuple[str, Mapping[str, Any]] | None:
@@ -73,7 +82,7 @@ class Builds:
         newest = self._workspace.root / archive.name
         if os.path.lexists(newest) and not self._published(newest):
             return None
-        noted = {name for name in _read_json(self._note) if _at_the_top(name)}
+        noted = {name for name in self._noted() if _at_the_top(name)}
         earlier = {*noted, *ARCHIVE_NAMES.values()} - {archive.name}
         old = [path for name in sorted(earlier) if self._published(path := self._workspace.root / name)]
         for path in [path for path in old if path.name.startswith(f"{archive.name}.")]:
@@ -100,8 +109,8 @@ class Builds:
     def forget(self) -> None:
         """Makes every build's archive one that no later build is answered with; the archives stay."""
         for directory in self.directories():
-            if record := _read(directory):
-                write_json(directory / RECORD_NAME, {**record, "key": None, "engine_key": None})
+            if record := self._read(directory):
+                write_record(directory / RECORD_NAME, {**record, "key": None, "engine_key": None})
 
     def settle_failed(self, directory: Path) -> None:
         """Leaves of a failed build only its logs, for whoever wants to know why."""
@@ -147,7 +156,7 @@ class Builds:
 
     def _newest_archive(self, directories: list[Path]) -> Path | None:
         """The newest build whose archive is there. A build that was sent elsewhere has none here."""
-        return next((path for path in directories if _archive(path, _read(path)) is not None), None)
+        return next((path for path in directories if _archive(path, self._read(path)) is not None), None)
 
     def _published(self, path: Path) -> bool:
         """True where a build has put the archive at the workspace's top that is there now."""
@@ -157,18 +166,24 @@ class Builds:
             return False
         if not stat.S_ISREG(there.st_mode):
             return False
-        if _read_json(self._note).get(path.name) == [there.st_ino, there.st_size, there.st_mtime_ns]:
+        if self._noted().get(path.name) == [there.st_ino, there.st_size, there.st_mtime_ns]:
             return True
         kept = [directory / path.name for directory in self.directories()]
         return any(archive.is_file() and archive.stat().st_ino == there.st_ino for archive in kept)
 
     def _remember(self, paths: Iterable[Path]) -> None:
         """Notes what was put at the top: its build's directory may be gone when the next one comes."""
-        noted = {name: mark for name, mark in _read_json(self._note).items() if _at_the_top(name)}
+        noted = {name: mark for name, mark in self._noted().items() if _at_the_top(name)}
         for path in paths:
             there = path.lstat()
             noted[path.name] = [there.st_ino, there.st_size, there.st_mtime_ns]
-        write_json(self._note, noted)
+        write_record(self._note, noted)
+
+    def _noted(self) -> Mapping[str, list[int]]:
+        return read_record(self._note, PUBLISHED, self._warn) or {}
+
+    def _read(self, directory: Path) -> Mapping[str, Any]:
+        return dict(read_record(directory / RECORD_NAME, KEPT, self._warn) or {})
 
     @property
     def _note(self) -> Path:
@@ -200,15 +215,3 @@ def _archive(directory: Path, record: Mapping[str, Any]) -> Path | None:
 def _at_the_top(name: str) -> bool:
     """True for the name of an archive, or of something that lies beside one."""
     return "/" not in name and any(name.startswith(archive) for archive in ARCHIVE_NAMES.values())
-
-
-def _read(directory: Path) -> Mapping[str, Any]:
-    return _read_json(directory / RECORD_NAME)
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        record = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}

@@ -7,7 +7,6 @@ starts, so that a build that was killed leaves nothing of unknown origin.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,17 +14,24 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from trt_llm_pipeline.errors import StepOutputError, WorkspaceError
-from trt_llm_pipeline.files import write_json
+from trt_llm_pipeline.records import Warn, clear_place, read_record, silent, write_record
+from trt_llm_pipeline.workspace.shapes import MADE
 from trt_llm_pipeline.workspace.workspace import FileMark, Workspace
 
 _HEARTBEAT_SLACK_S = 5.0
 
 
 class Ledger:
-    """Which files of a workspace builds have made. Kept in the workspace's state directory."""
+    """Which files of a workspace builds have made. Kept in the workspace's state directory.
 
-    def __init__(self, workspace: Workspace) -> None:
+    Args:
+        workspace: whose files.
+        warn: is told where the record is not one; then every file counts as the user's.
+    """
+
+    def __init__(self, workspace: Workspace, warn: Warn = silent) -> None:
         self._workspace = workspace
+        self._warn = warn
         self._path = workspace.state / "made.json"
         self._heartbeat = workspace.state / "running"
 
@@ -42,14 +48,15 @@ class Ledger:
             "foreign": sorted(set(before) - set(self.ours(before))),
             "directories": sorted(self._workspace.directories()),
         }
-        write_json(self._path, record)
+        write_record(self._path, record)
+        clear_place(self._heartbeat)
         self._heartbeat.unlink(missing_ok=True)
         self.heartbeat()
 
     def heartbeat(self) -> None:
         """Says that the step is still running; to be called every second or so."""
         with suppress(OSError):  # without it less is taken for a killed build's, and nothing worse
-            descriptor = os.open(self._heartbeat, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            descriptor = os.open(self._heartbeat, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
             try:
                 os.utime(descriptor)
             finally:
@@ -67,7 +74,7 @@ class Ledger:
                 files[name] = [mark.size, mark.mtime_ns, step]
         if known:
             self._note_directories(record, set(self._workspace.directories()) - set(known["directories"]))
-        write_json(self._path, record)
+        write_record(self._path, record)
 
     def discard(self, names: Iterable[str]) -> None:
         """Removes files that a step has just made. Writes nothing, because the disk may be full."""
@@ -92,7 +99,7 @@ class Ledger:
             record.setdefault("files", {})[name] = [before[name].size, before[name].mtime_ns, running["step"]]
         appeared = set(self._workspace.directories()) - set(running.get("directories", ()))
         self._note_directories(record, self._left({}, appeared))
-        write_json(self._path, record)
+        write_record(self._path, record)
         return tuple(sorted(left))
 
     def _left(self, running: Mapping[str, Any], names: Iterable[str]) -> set[str]:
@@ -143,7 +150,7 @@ class Ledger:
             files.pop(name, None)
             above.update(map(str, PurePath(name).parents))
         self._remove_directories(record, above)
-        write_json(self._path, record)
+        write_record(self._path, record)
 
     def _remove_directories(self, record: dict[str, Any], names: Iterable[str]) -> None:
         made = set(record.get("directories", ()))
@@ -175,7 +182,7 @@ class Ledger:
         inside = str(directory.relative_to(self._workspace.root))
         made = record.get("directories", ())
         self._remove_directories(record, [n for n in made if PurePath(n).is_relative_to(inside)])
-        write_json(self._path, record)
+        write_record(self._path, record)
 
     def refuse_foreign(self, directory: Path, shown: str) -> None:
         """Checks that a step's output directory can be emptied; `directory` and `shown` as for `empty`.
@@ -200,7 +207,7 @@ class Ledger:
         """Notes where a step's results were, for the next build to clear."""
         record = self._read()
         record.setdefault("found", {})[step] = str(directory.relative_to(self._workspace.root))
-        write_json(self._path, record)
+        write_record(self._path, record)
 
     def empty_found(self, step: str, named: Iterable[Path], keep: Iterable[Path]) -> None:
         """Removes what the same step of an earlier build left, where this one is going to write again.
@@ -250,11 +257,7 @@ class Ledger:
         return files if isinstance(files, dict) else {}
 
     def _read(self) -> dict[str, Any]:
-        try:
-            record = json.loads(self._path.read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return record if isinstance(record, dict) else {}
+        return dict(read_record(self._path, MADE, self._warn) or {})
 
 
 def _is_mark(recorded: object, mark: FileMark) -> bool:

@@ -6,14 +6,16 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
 
 from trt_llm_pipeline.errors import WorkspaceError
-from trt_llm_pipeline.files import is_disk_full, read_json, write_json
+from trt_llm_pipeline.files import is_disk_full
+from trt_llm_pipeline.records import clear_place, read_record, write_record
+from trt_llm_pipeline.workspace.shapes import HOLDER
 
 STATE_DIR = ".trt-llm-pipeline"
 IMAGE_WORKSPACE = "/src"
@@ -208,10 +210,12 @@ class Workspace:
         try:
             with self.step_lock():
                 pass  # a build that was killed is over when its step's processes are
-            write_json(note, {"holder": holder, "pid": os.getpid(), "since": time.time()})
+            write_record(note, {"holder": holder, "pid": os.getpid(), "since": time.time()})
             yield
         finally:
-            note.unlink(missing_ok=True)
+            with suppress(OSError):
+                clear_place(note)
+                note.unlink(missing_ok=True)
             lock.release()
 
     @contextmanager
@@ -287,8 +291,10 @@ def _mark_of(path: Path, root: Path) -> dict[str, FileMark]:
 
 def _holder(note: Path) -> str:
     try:
-        known = read_json(note)
+        known = read_record(note, HOLDER)
+        if known is None:
+            return "another build; wait for it or end it"
         since = time.strftime("%H:%M:%S", time.localtime(known["since"]))
         return f"{known['holder']} (process {known['pid']}, since {since}); wait for it or end it"
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    except (OSError, ValueError, OverflowError):  # no time that there is
         return "another build; wait for it or end it"

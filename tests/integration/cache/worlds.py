@@ -23,6 +23,7 @@ from trt_llm_pipeline.config import loads
 from trt_llm_pipeline.errors import TrtLlmPipelineError
 from trt_llm_pipeline.plan import make_plan
 from trt_llm_pipeline.preflight import Validated
+from trt_llm_pipeline.process import Layers
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing.recorder import Recorder
 from trt_llm_pipeline.toolchain import Toolchain
@@ -135,7 +136,7 @@ class World:
             planned, mistakes = make_plan(config, self.tools, self.settings.workspace)
             if mistakes:
                 return f"refused: {[mistake.message for mistake in mistakes]}"
-            result = pipeline.build(Validated(planned, ()), self.settings, self.log)
+            result = pipeline.build(Validated(planned, (), Layers()), self.settings, self.log)
         except TrtLlmPipelineError as error:
             return f"{type(error).__name__}: {error}".replace(str(self.root), "")
         assert result.archive is not None
