@@ -1,4 +1,4 @@
-"""The service's own records: JSON files that a step, a crash or an earlier version may have left in any state.
+"""The service's own records: JSON files that a step, a crash or an earlier version may have spoilt.
 
 What is read is checked against a shape. What does not fit counts as absent, and is said, never guessed at.
 """

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_llm_pipeline.redaction import Redactor, secrets_of, token_of, without_tokens
+from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.redaction import Redactor, check_token, secrets_of, token_of, without_tokens
 
 TOKEN = "hf_AbCdEfGhIjKl"
 
@@ -92,3 +99,55 @@ class TestValues:
 
     def test_a_number_that_looks_like_a_secret_stays_a_number(self) -> None:
         assert Redactor(["1024"]).values({"size": 1024, "text": "1024"}) == {"size": 1024, "text": "[secret]"}
+
+
+class TestOddShapes:
+    @pytest.mark.parametrize("name", ["DATABASE_URL", "BLOB_CONNECTION_STRING", "DB_PASS", "GITHUB_PAT"])
+    def test_names_of_secrets(self, name: str) -> None:
+        value = "sixteen-letters-at-least"
+        assert value in secrets_of({name: value})
+
+    def test_the_password_of_a_proxy(self) -> None:
+        found = Redactor(secrets_of({"https_proxy": "http://me:pass%2Fw0rd@proxy.example:3128"}))
+        assert found("pass%2Fw0rd pass/w0rd") == "[secret] [secret]"
+
+    def test_a_password_that_is_a_word_is_hidden_only_in_its_address(self) -> None:
+        found = Redactor(secrets_of({"http_proxy": "http://me:engine@proxy.example"}))
+        assert (
+            found("engine via http://me:engine@proxy.example") == "engine via http://me[secret]proxy.example"
+        )
+
+    def test_each_line_of_a_private_key(self) -> None:
+        lines = ["MIIEvQIBADANBgkqhkiG9w0BAQEFAASC", "BKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj"]
+        key = "\n".join(["-----BEGIN PRIVATE KEY-----", *lines, "-----END PRIVATE KEY-----"])
+        assert Redactor([key])(f"{lines[1]} then {lines[0]}") == "[secret] then [secret]"
+        assert Redactor([key])("-----BEGIN PRIVATE KEY-----") == "-----BEGIN PRIVATE KEY-----"
+
+    @pytest.mark.parametrize("secret", ['pa"ss\\wörd/+=& more', TOKEN, "tab\there-and\nthere"])
+    def test_however_a_program_writes_it(self, secret: str) -> None:
+        redactor = Redactor([secret])
+        spelt = [quote(secret), quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]]
+        spelt += [json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]]
+        for text in spelt:
+            assert redactor(text) == "[secret]"
+
+    @pytest.mark.parametrize("before", ["", "a", "ab", "user:"])
+    @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+    def test_in_base64_wherever_it_begins(self, before: str, encode: Callable[[bytes], bytes]) -> None:
+        shown = Redactor([TOKEN])(encode(f"{before}{TOKEN}".encode()).decode())
+        assert "[secret]" in shown
+        # Of its ends no more than a letter and the bits of two can be left.
+        assert len(shown.replace("[secret]", "")) <= len(encode(before.encode())) + 4
+
+    @pytest.mark.parametrize(
+        "token",
+        ["hf_a\nb", "hf_a\tb", "hf_größe", "hf_\udcff", "build", "engine", "1024", " ", "hf a", "a\0b"],
+    )
+    def test_what_cannot_be_a_token_is_refused_and_not_shown(self, token: str) -> None:
+        with pytest.raises(PipelineError, match="Hugging Face token") as raised:
+            check_token(token)
+        assert raised.value.__cause__ is None
+        assert not token.strip() or repr(token)[1:-1] not in str(raised.value).replace("account's", "")
+
+    def test_space_around_a_token_does_not_count(self) -> None:
+        assert check_token(f" {TOKEN}\n") == TOKEN

@@ -183,7 +183,8 @@ class Builds:
         return read_record(self._note, PUBLISHED, self._warn) or {}
 
     def _read(self, directory: Path) -> Mapping[str, Any]:
-        return dict(read_record(directory / RECORD_NAME, KEPT, self._warn) or {})
+        record = read_record(directory / RECORD_NAME, KEPT, self._warn)
+        return {} if record is None else {**record}
 
     @property
     def _note(self) -> Path:

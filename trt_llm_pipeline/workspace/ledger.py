@@ -56,7 +56,9 @@ class Ledger:
     def heartbeat(self) -> None:
         """Says that the step is still running; to be called every second or so."""
         with suppress(OSError):  # without it less is taken for a killed build's, and nothing worse
-            descriptor = os.open(self._heartbeat, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+            descriptor = os.open(
+                self._heartbeat, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644
+            )
             try:
                 os.utime(descriptor)
             finally:
@@ -257,7 +259,8 @@ class Ledger:
         return files if isinstance(files, dict) else {}
 
     def _read(self) -> dict[str, Any]:
-        return dict(read_record(self._path, MADE, self._warn) or {})
+        record = read_record(self._path, MADE, self._warn)
+        return {} if record is None else {**record}
 
 
 def _is_mark(recorded: object, mark: FileMark) -> bool:
