@@ -59,7 +59,7 @@ class ArchiveRecord(TypedDict):
     name: Text
     size: Count
     sha256: Text
-    content_sha256: NotRequired[Text]
+    content_sha256: Text
 
 
 @with_config(ConfigDict(extra="allow"))

@@ -51,6 +51,16 @@ def _wrong(path: Path, before: bytes) -> None:
     path.write_text(json.dumps({**{name: [[]] for name in known}, **WRONG, **kept}))
 
 
+def _less(path: Path, before: bytes) -> None:
+    """Every object within it without its last key."""
+    try:
+        known: Any = json.loads(before)
+    except ValueError:
+        known = {}
+    less = {key: dict(list(v.items())[:-1]) if isinstance(v, dict) else v for key, v in known.items()}
+    path.write_text(json.dumps(less))
+
+
 def _huge(path: Path, before: bytes) -> None:
     path.write_bytes(before)
     os.truncate(path, HUGE_BYTES)
@@ -72,6 +82,7 @@ SPOILT: dict[str, Callable[[Path, bytes], None]] = {
     "garbage": _write(b"\xff\x00{[nonsense" * 9),
     "half": _half,
     "wrong-types": _wrong,
+    "less": _less,
     "list": _write(b"[[[]], null]"),
     "deep": _write(b"[" * 200_000),
     "leads-out": _write(json.dumps({"files": {"../../x": [1, 2, "build"]}, "output_dir": "/"}).encode()),

@@ -32,7 +32,10 @@ def make_build(workspace: Workspace, *, archive: str = "engine.tar.gz", key: str
     directory = workspace.builds / new_build_id()
     directory.mkdir()
     (directory / archive).write_bytes(b"archive")
-    (directory / "build.json").write_text(json.dumps({"key": key, "archive": {"name": archive}}))
+    told = {"name": archive, "size": 7, "sha256": "0", "content_sha256": "0"}
+    parts = {"seconds": {}, "steps": [], "warnings": [], "manifest": {}, "files": {}}
+    record = {"build_id": directory.name, "key": key, "archive": told, **parts}
+    (directory / "build.json").write_text(json.dumps(record))
     return directory / archive
 
 
@@ -156,6 +159,17 @@ def test_forgotten_builds_answer_nothing(workspace: Workspace) -> None:
     builds.forget()
     assert builds.find("same") is None
     assert archive.is_file()
+
+
+def test_a_record_of_which_something_is_missing_answers_nothing_and_is_named(workspace: Workspace) -> None:
+    told: list[str] = []
+    record = make_build(workspace, key="same").parent / "build.json"
+    known = json.loads(record.read_text())
+    del known["archive"]["content_sha256"]
+    record.write_text(json.dumps(known))
+    assert Builds(workspace, told.append).find("same") is None
+    assert "build.json" in told[0]
+    assert "archive.content_sha256" in told[0]
 
 
 class TestBeside:
