@@ -83,6 +83,9 @@ class Window(RangedSource):
         self._free: list[memoryview] = []
         self._pieces: dict[int, Piece] = {}
         self._stream: Claim | None = None
+        # Known before the first range is asked for, by whichever connection.
+        self.validator = self.validator_of(opened)
+        self.location = opened.url if opened.url != url else None
         # Without an ETag nobody can tell whether two answers are of the same file.
         self.single = opened.length is None or strong_etag(opened.headers) is None
 

@@ -20,7 +20,10 @@ from tests.conftest import PRINT_PEAK_KIB
 from trt_llm_pipeline.artifact.reader import read_archive
 from trt_llm_pipeline.errors import ArtifactError, ModelUnavailable
 from trt_llm_pipeline.model_source import ModelRequest, Snapshot, fetch
+from trt_llm_pipeline.net.client import Response
+from trt_llm_pipeline.net.ranges import Claim
 from trt_llm_pipeline.net.retrying import RetryLimits
+from trt_llm_pipeline.net.window import Window
 from trt_llm_pipeline.testing.hub import Fault, HubServer, Link
 
 QUICK = RetryLimits(attempts=5, first_wait=0.02, longest_wait=0.1, patience=20.0, silence=1.0)
@@ -171,3 +174,23 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
             check=True,
         )
     assert int(done.stdout.splitlines()[-1]) < 200_000
+
+
+def test_the_first_range_may_be_asked_for_before_the_first_answer_is_looked_at(
+    archive: Path, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of two connections begins is chance; here the one with the open answer comes late."""
+    take = Window.take_opened
+
+    def late(self: Window, claim: Claim) -> Response | None:
+        opened = take(self, claim)
+        if opened is not None:
+            deadline = time.monotonic() + 20
+            while len(caller.hub.requests) < 2 and time.monotonic() < deadline:
+                self._pool.ready.wait(0.05)  # lets go of the lock
+        return opened
+
+    monkeypatch.setattr(Window, "take_opened", late)
+    caller.fetch(caller.hub.add_file("m.tar", archive))
+    assert caller.weights() == WEIGHTS
+    assert len(caller.ranges()) > 2
