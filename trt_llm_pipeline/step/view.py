@@ -17,10 +17,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from trt_llm_pipeline.artifact.statement import STATEMENT_SUFFIX
 from trt_llm_pipeline.errors import WorkspaceError
 from trt_llm_pipeline.workspace import ARCHIVE_NAMES, SERVICE_FOLDERS, FileMark, Workspace
 
-_NEWEST_ARCHIVES = frozenset(ARCHIVE_NAMES.values())
+#: The newest archive, and the statement beside it.
+_NEWEST_ARCHIVES = frozenset(
+    name + suffix for name in ARCHIVE_NAMES.values() for suffix in ("", STATEMENT_SUFFIX)
+)
 _PERMISSIONS = 0o777  # without set-user-id and its kin
 
 

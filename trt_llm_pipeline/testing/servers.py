@@ -207,7 +207,8 @@ class CogServer(ServerProcess):
         deadline = time.monotonic() + timeout
         while not self.ready():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"the server is still not READY after {timeout} s")
+                said = f"{self.health()}:\n{self.output()[-3000:]}"
+                raise TimeoutError(f"the server is still not READY after {timeout} s, but {said}")
             time.sleep(0.05)
 
 

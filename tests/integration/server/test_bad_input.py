@@ -52,14 +52,14 @@ def test_mistake_in_a_config_is_named_before_the_hub_is_asked(service: Service, 
         assert words in prediction["error"]
     assert "Traceback" not in prediction["error"]
     assert len(service.hub.requests) == asked
-    service.cog.wait_until_ready(timeout=3)
+    service.cog.wait_until_ready()
 
 
 def test_config_address_that_answers_404_is_refused_by_cog(service: Service) -> None:
     prediction = service.cog.predict(config=f"{service.configs.url}/nothing.yaml")
     assert prediction["status"] == "failed"
     assert "404" in prediction["error"]
-    service.cog.wait_until_ready(timeout=3)
+    service.cog.wait_until_ready()
 
 
 def test_config_path_without_a_file(service: Service) -> None:
