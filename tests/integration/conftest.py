@@ -1,4 +1,4 @@
-"""Real servers for the integration tests, one of each a session: the Hub, a config server, Cog's server."""
+"""Real servers for the integration tests: one Hub a session, and servers of each module's own."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> Iterator[Service]:
     """Everything, running."""
     folder = tmp_path_factory.mktemp("configs")

@@ -93,6 +93,7 @@ COVERED_ELSEWHERE = {
     "process/sandbox": "integration/sandbox/test_breakout.py",
     "process/seccomp": "integration/sandbox/test_breakout.py",
     "provenance": "integration/command_line/test_report_page.py",
+    "records": "integration/faults/test_state_files.py",
     "report/charts": "unit/report/test_page.py",
     "report/markup": "unit/report/test_page.py",
     "report/style": "unit/report/test_page.py",
@@ -101,6 +102,7 @@ COVERED_ELSEWHERE = {
     "step/failure": "unit/step/test_run.py",
     "step/log": "unit/step/test_run.py",
     "workspace/disk": "integration/faults/test_disk.py",
+    "workspace/shapes": "integration/faults/test_state_files.py",
     "workspace/waiting": "integration/fleet/test_faults.py",
 }
 

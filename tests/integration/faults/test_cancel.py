@@ -24,7 +24,7 @@ from trt_llm_pipeline.testing.hub import Fault, HubServer
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT, CogServer
 
 DEAD_WITHIN_S = 2.0
-READY_WITHIN_S = 3.0
+READY_WITHIN_S = 30.0  # on a machine that is busy with other things
 STARTED = "everything is started"
 COMMAND = [sys.executable, "-c", "from trt_llm_pipeline.cli import main; main()"]
 

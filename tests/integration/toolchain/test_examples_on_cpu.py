@@ -94,7 +94,8 @@ def build(row: Row, settings: Settings) -> pipeline.BuildResult:
 
 def test_the_table_lists_every_config_with_its_own_facts() -> None:
     listed = {row.config: row for row in table()}
-    assert set(listed) == {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.glob("*/*.yaml")}
+    configs = {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.glob("*/*.yaml")}
+    assert set(listed) == {name for name in configs if not name.startswith("fleet/")}  # those are matrices
     for name, row in listed.items():
         text = (EXAMPLES / name).read_text()
         assert loads(text).model_id == row.model_id
