@@ -10,8 +10,8 @@ MOST_CONNECTIONS = 16
 VARIABLE = "TRT_LLM_DOWNLOAD_CONNECTIONS"
 _START = 8
 _STEP = 4
-_WINDOW_SECONDS = 0.15
-_GROWTH = 1.05
+_WINDOW_SECONDS = 0.2
+_SHARE = 0.4
 _SETTLE_SECONDS = 5.0
 _MOMENT_SECONDS = 0.5
 _HIGHEST = 64
@@ -34,9 +34,10 @@ def most_connections(env: Mapping[str, str]) -> int:
 class ConnectionLimit:
     """Watches the bytes that come and says how many connections may be busy. Not safe for several threads.
 
-    It begins with up to 8 and adds four at a time as long as each step brings at least 5 % more; a step that
-    brings nothing is taken back, and tried again after some seconds. A server that answers 429 or 503 halves
-    it, and it grows one by one from there.
+    It begins with up to 8 and adds four at a time, as long as each step brings at least 0.4 of what as many
+    connections brought before. Where the connection is the limit a step brings all of that, and where the
+    machine is, nothing; then it is taken back, and tried again after some seconds. A server that answers 429
+    or 503 halves it, and it grows one by one from there.
 
     Args:
         most: never more than this.
@@ -63,8 +64,8 @@ class ConnectionLimit:
         if self._before is not None:
             level, earlier = self._before
             self._before = None
-            if rate < earlier * _GROWTH:
-                self.level = max(1, level)
+            if rate < earlier * (1 + _SHARE * (self.level - level) / level):
+                self.level = level
                 self._hold_until = now + _SETTLE_SECONDS
                 return False
         if now < self._hold_until or self.level >= self.most:

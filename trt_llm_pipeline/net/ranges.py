@@ -80,6 +80,8 @@ class Ranges:
 
     def remove(self, start: int, end: int) -> None:
         """These bytes turned out to be wrong."""
+        if start >= end:
+            return
         kept = []
         for left, right in self.intervals():
             kept += [(left, min(right, start)), (max(left, end), right)]
