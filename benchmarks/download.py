@@ -181,7 +181,7 @@ def make_files(repository: Path, count: int, size: int, *, tar: bool) -> list[st
     if size < MEGABYTE:
         names = [f"part-{number:05d}.json" for number in range(count)]
         for name in names:
-            (repository / name).write_bytes(os.urandom(size))
+            (repository / name).write_text(f'"{os.urandom(size // 2).hex()}"')
         (repository / "model.safetensors").write_bytes(os.urandom(size))
         return [*names, "model.safetensors"]
     names = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]

@@ -13,7 +13,7 @@ from trt_llm_pipeline.model_source.partial import PartialFile, Piece
 from trt_llm_pipeline.net.pool import Pool
 from trt_llm_pipeline.net.stopping import Stopped, StopSwitch
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 19
 _MOST_THREADS = 4
 _WAIT_SECONDS = 0.2
 _JOIN_SECONDS = 2.0

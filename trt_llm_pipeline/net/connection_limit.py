@@ -8,9 +8,8 @@ from trt_llm_pipeline.errors import PipelineError
 
 MOST_CONNECTIONS = 16
 VARIABLE = "TRT_LLM_DOWNLOAD_CONNECTIONS"
-_START = 8
-_STEP = 4
-_WINDOW_SECONDS = 0.2
+_START = 4
+_WINDOW_SECONDS = 0.15
 _SHARE = 0.4
 _SETTLE_SECONDS = 5.0
 _MOMENT_SECONDS = 0.5
@@ -34,7 +33,7 @@ def most_connections(env: Mapping[str, str]) -> int:
 class ConnectionLimit:
     """Watches the bytes that come and says how many connections may be busy. Not safe for several threads.
 
-    It begins with up to 8 and adds four at a time, as long as each step brings at least 0.4 of what as many
+    It begins with up to 4 and doubles them, as long as each step brings at least 0.4 of what as many
     connections brought before. Where the connection is the limit a step brings all of that, and where the
     machine is, nothing; then it is taken back, and tried again after some seconds. A server that answers 429
     or 503 halves it, and it grows one by one from there.
@@ -71,7 +70,7 @@ class ConnectionLimit:
         if now < self._hold_until or self.level >= self.most:
             return False
         self._before = (self.level, rate)
-        self.level = min(self.most, self.level + (_STEP if self._refused_at is None else 1))
+        self.level = min(self.most, self.level * 2 if self._refused_at is None else self.level + 1)
         return True
 
     def refused(self, now: float) -> None:

@@ -76,11 +76,17 @@ class Pool:
         self._rate = 0.0
         self._latency = 0.0
         self._threads: list[threading.Thread] = []
+        self._most = 0
 
     def start(self, connections: int | None = None) -> None:
         """Starts the threads; at most so many where fewer are enough."""
-        count = self._limit.most if connections is None else min(self._limit.most, connections)
-        for _ in range(count):
+        with self.lock:
+            self._most = self._limit.most if connections is None else min(self._limit.most, connections)
+            self._start_more()
+
+    def _start_more(self) -> None:
+        """As many threads as connections are in use: those that only wait would be woken for nothing."""
+        while len(self._threads) < min(self._most, self._limit.level) and not self._stop.thrown:
             thread = threading.Thread(target=self._work, name="model-download", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -94,7 +100,7 @@ class Pool:
             self._idle.notify_all()
             self.ready.notify_all()
         deadline = time.monotonic() + _JOIN_SECONDS
-        for thread in self._threads:
+        for thread in list(self._threads):
             thread.join(max(0.0, deadline - time.monotonic()))
 
     @property
@@ -137,8 +143,7 @@ class Pool:
                                 self.reopen(task.source)
                         if not task.source.ranges.claims and task.source in self._active:
                             self._active.remove(task.source)
-                        self._idle.notify(2)
-                        self.ready.notify()
+                        self._idle.notify()
         except Stopped:
             return
         except BaseException as error:  # noqa: BLE001  raised in the caller's thread
@@ -162,7 +167,9 @@ class Pool:
         piece = self._piece()
         while self._sources and not self._sources[0].ranges.unclaimed:
             self._sources.popleft()
-        for source in islice(self._sources, 2 * self._limit.most):
+        # Connections that write to different files do not get in each other's way.
+        near = islice(self._sources, 2 * self._limit.most)
+        for source in sorted(near, key=lambda source: len(source.ranges.claims)):
             claim = source.claim(piece)
             if claim is not None:
                 self._unclaimed = max(0, self._unclaimed - claim.left)
@@ -243,8 +250,9 @@ class Pool:
             response = self._client.open(address, headers)
         with response:
             with self.lock:
+                before = source.confirmed
                 task.claim = claim = source.accept(claim, response)
-                if source.confirmed:
+                if source.confirmed and not before:
                     self._idle.notify_all()
             if claim is None:
                 return
@@ -276,6 +284,7 @@ class Pool:
                     source.ranges.advance(claim, count)
                     self.received += count
                     if self._limit.came(count, time.monotonic()):
+                        self._start_more()
                         self._idle.notify_all()
                     source.stored(claim)
                 patience.progressed()

@@ -19,7 +19,7 @@ def run(limit: ConnectionLimit, seconds: float, rate_of, now: float = 0.0) -> fl
 
 def test_it_grows_while_each_connection_brings_more() -> None:
     limit = ConnectionLimit(16, 0.0)
-    assert limit.level == 8
+    assert limit.level == 4
     run(limit, 1.0, lambda level: level * 60e6)
     assert limit.level == 16
 
