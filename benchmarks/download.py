@@ -21,6 +21,7 @@ Exits 1 where a limit is missed.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -181,7 +182,7 @@ def make_files(repository: Path, count: int, size: int, *, tar: bool) -> list[st
     if size < MEGABYTE:
         names = [f"part-{number:05d}.json" for number in range(count)]
         for name in names:
-            (repository / name).write_text(f'"{os.urandom(size // 2).hex()}"')
+            (repository / name).write_text(json.dumps([os.urandom(32).hex() for _ in range(size // 68)]))
         (repository / "model.safetensors").write_bytes(os.urandom(size))
         return [*names, "model.safetensors"]
     names = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
