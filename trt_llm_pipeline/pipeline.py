@@ -242,7 +242,7 @@ def download(context: _Context) -> Snapshot:
 
     with context.measure("download"):
         snapshot = model_source.fetch(
-            preview.request(context.plan),
+            context.plan.model_request,
             context.settings.workspace.models,
             token=context.token,
             log=context.voice.log,

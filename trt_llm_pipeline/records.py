@@ -6,7 +6,6 @@ What is read is checked against a shape. What does not fit counts as absent, and
 from __future__ import annotations
 
 import errno
-import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -92,4 +91,4 @@ def clear_place(path: Path) -> None:
         OSError: it cannot be moved.
     """
     if path.is_dir() and not path.is_symlink():
-        os.replace(path, path.with_name(f"{path.name}.aside-{secrets.token_hex(4)}"))  # noqa: PTH105
+        path.replace(path.with_name(f"{path.name}.aside-{secrets.token_hex(4)}"))

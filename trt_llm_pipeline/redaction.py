@@ -20,6 +20,10 @@ _MASK = "[secret]"
 _SECRET_NAME = re.compile(
     r"(TOKEN|SECRET|PASSWORD|PASSWD|_KEY|_PASS|_PAT|DATABASE_URL|CONNECTION_STRING)$", re.IGNORECASE
 )
+# Wider: what is only kept from programs may be too much, what is hidden in logs may not.
+_DOUBTFUL_NAME = re.compile(
+    r"TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|(API|ACCESS|SIGNING|PRIVATE)_?KEY|_KEY$", re.IGNORECASE
+)
 _SECRET_CHARS = 16  # at least; what is shorter may be a word that logs need
 _LINE_CHARS = 16  # of a secret of several lines: a shorter line may be anything
 _WORD = re.compile(r"[A-Za-z]{1,15}|[0-9]{1,7}")
@@ -29,6 +33,11 @@ _IN_ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*?:([^/?#\s]+)@")
 def is_secret(name: str, value: str) -> bool:
     """True for a variable that holds a secret itself; a path is where one can be found."""
     return bool(_SECRET_NAME.search(name)) and len(value) >= _SECRET_CHARS and not value.startswith("/")
+
+
+def may_hold_secret(name: str) -> bool:
+    """True for a variable that a program which is not trusted does not get, whatever its value is."""
+    return bool(_DOUBTFUL_NAME.search(name))
 
 
 def secrets_of(env: Mapping[str, str]) -> tuple[str, ...]:
@@ -106,8 +115,8 @@ class Redactor:
     def __init__(self, secrets: Iterable[str | None] = ()) -> None:
         texts = {secret.strip() for secret in secrets if secret}
         # Of a private key each line is one too: programs print it line by line.
-        lines = {line.strip() for text in texts for line in text.splitlines()[1:] or ()}
-        lines |= {text.splitlines()[0].strip() for text in texts if len(text.splitlines()) > 1}
+        split = [text.splitlines() for text in texts]
+        lines = {line.strip() for each in split if len(each) > 1 for line in each}
         parts = {line for line in lines if len(line) >= _LINE_CHARS and not line.startswith("-----")}
         known = {
             spelling

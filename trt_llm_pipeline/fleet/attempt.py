@@ -32,7 +32,7 @@ from trt_llm_pipeline.fleet.cells import Cell, Fleet
 from trt_llm_pipeline.fleet.node import Node
 from trt_llm_pipeline.fleet.records import Records, now
 from trt_llm_pipeline.fleet.watch import AttemptVoice, Watch
-from trt_llm_pipeline.preflight import preview, validate
+from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.settings import Settings
 
@@ -164,7 +164,7 @@ class _Attempt:
             validated = validate(job.fleet.configs[self._cell.config], self._cell.name, slot)
             slot.workspace.prepare()
             voice.enter("download")
-            request = preview.request(validated.plan)
+            request = validated.plan.model_request
             node.share_model(
                 request,
                 slot,

@@ -12,7 +12,6 @@ from trt_llm_pipeline.fleet.node import Node
 from trt_llm_pipeline.fleet.nodes import NodeInfo, missing, this_machine, wanted
 from trt_llm_pipeline.fleet.records import Records
 from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest
-from trt_llm_pipeline.preflight import preview
 from trt_llm_pipeline.preflight.lookup import look_up
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.units import in_words
@@ -150,7 +149,7 @@ def make(fleet: Fleet, settings: Settings, nodes: Sequence[NodeInfo] | None) -> 
     cached: dict[str, dict[str, str]] = {}
     notes: dict[str, None] = {}
     for config, validated in fleet.validated.items():
-        request = preview.request(validated.plan)
+        request = validated.plan.model_request
         if request not in requests:
             folder = node.models(request)
             requests[request] = model_source.plan(request, folder, token=settings.token, env=settings.env)

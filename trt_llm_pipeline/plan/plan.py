@@ -13,6 +13,7 @@ from pathlib import Path
 from trt_llm_pipeline.config import BuildConfig, StepConfig, references
 from trt_llm_pipeline.config.references import Resolver, UnresolvedReferenceError
 from trt_llm_pipeline.errors import Mistake, ToolchainError, WorkspaceError
+from trt_llm_pipeline.model_source import ModelRequest
 from trt_llm_pipeline.plan.command import RenderedArgs, render
 from trt_llm_pipeline.toolchain import Toolchain
 from trt_llm_pipeline.workspace import Ledger, Workspace
@@ -53,6 +54,12 @@ class Plan:
     def model_dir(self) -> Path:
         """Where the model will be."""
         return self.workspace.models / self.config.model_id
+
+    @property
+    def model_request(self) -> ModelRequest:
+        """What the config asks of the model's source."""
+        config = self.config
+        return ModelRequest(config.model_id, config.revision, config.weight_format, config.model_tar_url)
 
     def render(self, step: PlannedStep, found: Mapping[str, Path]) -> RenderedArgs:
         """The step's arguments.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from trt_llm_pipeline import fit
 from trt_llm_pipeline.config.references import UnresolvedReferenceError
 from trt_llm_pipeline.errors import ConfigError, ModelSourceError
 from trt_llm_pipeline.fit import Assessment, Device, EngineArguments, Host, ModelShape, UnknownShape
-from trt_llm_pipeline.model_source import ModelRequest, peek_config, read_config
+from trt_llm_pipeline.model_source import peek_config, read_config
 from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.process.gpus import Gpu, GpuMonitor
 from trt_llm_pipeline.process.resources import machine_memory_bytes
@@ -82,9 +82,7 @@ def fitting(
     config = plan.config
     if not config.fit or not settings.fit_check:
         return Fitting(None)
-    request = ModelRequest(
-        config.model_id, revision or config.revision, config.weight_format, config.model_tar_url
-    )
+    request = replace(plan.model_request, revision=revision or config.revision)
     used = settings.hub_token(token, config.hf_token)
     try:
         content = peek_config(request, plan.workspace.models, token=used, env=settings.env)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from trt_llm_pipeline import model_source
 from trt_llm_pipeline.cache import FileHashes, StepCache, StepKeys, remote
 from trt_llm_pipeline.model_source import DownloadPlan
-from trt_llm_pipeline.preflight.preview import request
 from trt_llm_pipeline.preflight.validation import Validated
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.settings import Settings
@@ -29,6 +29,27 @@ class CachedStep:
     name: str
     key: str | None
     place: Literal["here", "shared", "nowhere"]
+
+
+def foreseen(
+    validated: Validated, settings: Settings, download: DownloadPlan, cache: StepCache
+) -> tuple[dict[str, str], dict[str, Path]]:
+    """The keys and output directories of as many steps as can be told before anything has run.
+
+    Args:
+        validated: the config.
+        settings: where, and with what environment.
+        download: which model it would be.
+        cache: is asked where results would be put back.
+    """
+    hashes = FileHashes(settings.workspace.state / "hashes.json")
+    with GpuMonitor(settings.env) as gpus:
+        try:
+            ledger, confined = Ledger(settings.workspace), validated.layers.files
+            known = validated.plan, download.source, download.revision, ledger, gpus.gpus, hashes
+            return StepKeys(*known, confined=confined).foresee(cache)
+        except OSError:  # what cannot be read is not cached either
+            return {}, {}
 
 
 def look_up(
@@ -57,20 +78,12 @@ def look_up(
     if download is None:
         token = settings.hub_token(None, plan.config.hf_token)
         folder = plan.workspace.models
-        download = model_source.plan(request(plan), folder, token=token, env=settings.env)
+        download = model_source.plan(plan.model_request, folder, token=token, env=settings.env)
     if download.source == "tar":  # its revision is known once it is here
         return nothing
     shared = remote.from_env(settings.env, warn=warn)
     cache = StepCache(settings.workspace, 0, settings.cache_folder, shared)
-    hashes = FileHashes(settings.workspace.state / "hashes.json")
-    with GpuMonitor(settings.env) as gpus:
-        try:
-            ledger, confined = Ledger(settings.workspace), validated.layers.files
-            known = plan, download.source, download.revision, ledger, gpus.gpus, hashes
-            keys = StepKeys(*known, confined=confined)
-            by_step, _ = keys.foresee(cache)
-        except OSError:  # what cannot be read is not cached either
-            return nothing
+    by_step, _ = foreseen(validated, settings, download, cache)
     found = []
     for step in plan.steps:
         key = by_step.get(step.name)

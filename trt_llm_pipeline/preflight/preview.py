@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from trt_llm_pipeline import fit, model_source
-from trt_llm_pipeline.cache import FileHashes, StepCache, StepKeys
+from trt_llm_pipeline.cache import StepCache
 from trt_llm_pipeline.errors import ModelSourceError, RepositoryCodeRefused
 from trt_llm_pipeline.fit import Device
-from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest, Permission
+from trt_llm_pipeline.model_source import DownloadPlan, Permission
 from trt_llm_pipeline.net.retrying import RetryLimits
 from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.plan.command import shell_line
 from trt_llm_pipeline.preflight.fitting import Fitting, fitting
+from trt_llm_pipeline.preflight.lookup import foreseen
 from trt_llm_pipeline.preflight.validation import Validated
-from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.units import in_words
-from trt_llm_pipeline.workspace import Ledger, disk
+from trt_llm_pipeline.workspace import disk
 from trt_llm_pipeline.workspace.disk import DiskNeed
 
 
@@ -116,12 +116,6 @@ class Preview:
         return "\n".join(lines)
 
 
-def request(plan: Plan) -> ModelRequest:
-    """What the config asks of the model's source."""
-    config = plan.config
-    return ModelRequest(config.model_id, config.revision, config.weight_format, config.model_tar_url)
-
-
 def permission(plan: Plan, settings: Settings) -> Permission:
     """Who allows that code of the model's is run."""
     return Permission(settings.repository_code, plan.config.allow_repository_code)
@@ -137,7 +131,7 @@ def look_for_code(validated: Validated, settings: Settings, token: str | None = 
         RepositoryCodeRefused: it does.
     """
     plan = validated.plan
-    asked = request(plan)
+    asked = plan.model_request
     if asked.tar_url is not None:
         return ()
     try:
@@ -177,7 +171,7 @@ def preview(
     plan = validated.plan
     token = settings.hub_token(token, plan.config.hf_token)
     download = model_source.plan(
-        request(plan),
+        plan.model_request,
         plan.workspace.models,
         token=token,
         env=settings.env,
@@ -208,14 +202,6 @@ def _cached(validated: Validated, download: DownloadPlan, settings: Settings) ->
     place = settings.cache_folder or settings.workspace.state
     if not plan.config.cache or download.source == "tar" or not place.is_dir():
         return {}
-    hashes = FileHashes(settings.workspace.state / "hashes.json")
     cache = StepCache(settings.workspace, 0, settings.cache_folder)
-    with GpuMonitor(settings.env) as gpus:
-        try:
-            ledger, confined = Ledger(settings.workspace), validated.layers.files
-            known = plan, download.source, download.revision, ledger, gpus.gpus, hashes
-            keys = StepKeys(*known, confined=confined)
-            by_step, found = keys.foresee(cache)
-        except OSError:  # what cannot be read is not cached either
-            return {}
+    by_step, found = foreseen(validated, settings, download, cache)
     return {name: found[name] for name, key in by_step.items() if name in found and cache.has(key)}

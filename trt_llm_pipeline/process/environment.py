@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
-from trt_llm_pipeline.redaction import is_secret
+from trt_llm_pipeline.redaction import is_secret, may_hold_secret
 
 #: Names and patterns of the variables that a step gets, where the service has them.
 PASSED = (
@@ -27,9 +26,6 @@ PASSED_WITH_NETWORK = (
 )  # fmt: skip
 #: The service's own variables, whose prefix is a toolchain's too.
 _OWN = "TRT_LLM_*"
-_SECRET_NAME = re.compile(
-    r"TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|(API|ACCESS|SIGNING|PRIVATE)_?KEY|_KEY$", re.I
-)
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
@@ -51,7 +47,7 @@ def reduced(env: Mapping[str, str], *, network: bool = False, more: Iterable[str
         or (
             _matches(name, patterns)
             and not fnmatchcase(name, _OWN)
-            and not _SECRET_NAME.search(name)
+            and not may_hold_secret(name)
             and not is_secret(name, value)
         )
     }

@@ -16,7 +16,6 @@ import sys
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _VERSION_FLAG = 1
 _PATH_BENEATH = 1
-_NET_PORT = 2
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = (1 << bit for bit in range(4))
 _REFER, TRUNCATE, IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
@@ -43,10 +42,6 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
 
 
-class _NetPort(ctypes.Structure):
-    _fields_ = (("allowed", ctypes.c_uint64), ("port", ctypes.c_uint64))
-
-
 def _call(number: int, *arguments: object) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     result = int(libc.syscall(ctypes.c_long(number), *arguments))
@@ -71,7 +66,7 @@ class Ruleset:
 
     Args:
         version: of Landlock, from `abi`; what it cannot hold is left out.
-        ports: whether TCP is to be refused but for the ports that are allowed.
+        ports: whether all TCP is to be refused; no port is ever allowed.
     """
 
     def __init__(self, version: int, *, ports: bool) -> None:
@@ -108,16 +103,12 @@ class Ruleset:
             if not stat.S_ISDIR(mode):
                 allowed &= _FILE_RIGHTS
             if allowed and not stat.S_ISLNK(mode):
-                self._add(_PATH_BENEATH, _PathBeneath(allowed, place))
+                rule = ctypes.byref(_PathBeneath(allowed, place))
+                _call(
+                    _ADD_RULE, ctypes.c_int(self._fd), ctypes.c_int(_PATH_BENEATH), rule, ctypes.c_uint32(0)
+                )
         finally:
             os.close(place)
-
-    def allow_port(self, port: int, rights: int) -> None:
-        """Allows `rights` for a TCP port; binding to 0 means any port that the kernel picks."""
-        self._add(_NET_PORT, _NetPort(rights, port))
-
-    def _add(self, kind: int, rule: ctypes.Structure) -> None:
-        _call(_ADD_RULE, ctypes.c_int(self._fd), ctypes.c_int(kind), ctypes.byref(rule), ctypes.c_uint32(0))
 
     def restrict(self) -> None:
         """Puts the rules into force for this process. It must have given up new privileges before."""
