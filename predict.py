@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from typing import Optional
 
-from cog import BasePredictor, Input, Path, Secret
+from cog import BasePredictor, CancelationException, Input, Path, Secret
 
 from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.config.source import read
 from trt_llm_pipeline.observer import Stage
 from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.server.answer import check_variables, decide_delivery, server_argv
+from trt_llm_pipeline.server.cancellation import delivered
 from trt_llm_pipeline.server.guard import noted
 from trt_llm_pipeline.server.orphan import exit_when_orphaned
 from trt_llm_pipeline.server.progress import throttled
@@ -44,7 +45,7 @@ class Predictor(BasePredictor):
         settings = Settings.from_env()
         check_variables(settings.env)
         token = hf_token.get_secret_value() if hf_token else None
-        with noted(settings.env):
+        with noted(settings.env), delivered(CancelationException):
             validated = validate(*read(str(config)), settings)
             result = pipeline.build(validated, settings, log, token=token, destination=destination)
         if result.archive is None:

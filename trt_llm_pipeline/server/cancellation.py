@@ -1,0 +1,49 @@
+"""Sees to it that a cancellation reaches the thread it is meant for.
+
+Cog cancels a prediction by raising an exception in the thread that runs it, with
+`PyThreadState_SetAsyncExc`. Up to Python 3.11 a thread that is just being started bears the identifier of
+the thread that starts it until it runs (CPython `init_threadstate`), and is found first: the new thread dies
+of the exception at its first instruction, the starter waits for it for ever, and the server stays BUSY.
+An exception that is raised in a destructor is lost in the same way, in every version.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_LEAVE_THE_DESTRUCTOR_S = 0.01
+
+
+@contextmanager
+def delivered(cancellation: type[BaseException]) -> Iterator[None]:
+    """While it is open, a `cancellation` that is lost elsewhere is raised in the calling thread after all."""
+    meant_for = threading.get_ident()
+    before = sys.unraisablehook
+
+    def send_again(lost: Any) -> None:
+        if lost.exc_type is None or not issubclass(lost.exc_type, cancellation):
+            before(lost)
+        elif threading.get_ident() == meant_for:  # sent from here, it would be lost once more
+            later = threading.Timer(_LEAVE_THE_DESTRUCTOR_S, _raise_in, (meant_for, lost.exc_type))
+            later.daemon = True
+            later.start()
+        else:
+            _raise_in(meant_for, lost.exc_type)
+            thread = getattr(lost.object, "__self__", None)
+            if isinstance(thread, threading.Thread):
+                thread._started.set()  # type: ignore[attr-defined]  # its starter waits for this, without limit
+
+    sys.unraisablehook = send_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def _raise_in(thread: int, error: type[BaseException]) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
