@@ -16,12 +16,18 @@ _NEEDS = re.compile(r"\A# Needs ([^\n]+)\n")
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: its language, its text, the line it begins on, and what it needs beyond Python."""
+    """One fenced block: its language, text, first line and file, and what it needs beyond Python."""
 
     language: str
     text: str
     line: int
     needs: str | None
+    file: str = ""
+
+    @property
+    def where(self) -> str:
+        """The file's name and the line it begins on."""
+        return f"{self.file}:{self.line}"
 
     @property
     def first(self) -> str:
@@ -37,5 +43,5 @@ def blocks(path: Path) -> list[Block]:
         text = textwrap.dedent(match["body"])
         needs = _NEEDS.match(text)
         line = source.count("\n", 0, match.start()) + 1
-        found.append(Block(match["language"], text, line, needs[1] if needs else None))
+        found.append(Block(match["language"], text, line, needs[1] if needs else None, path.name))
     return found

@@ -101,4 +101,4 @@ def test_agrees_with_the_dockerfile(document: dict[str, Any]) -> None:
 
 def test_image_has_the_name_that_the_readme_and_the_smoke_test_use(document: dict[str, Any]) -> None:
     assert document["image"] == "cog-trt-llm"
-    assert Path(ROOT / "README.md").read_text().count("docker build -t cog-trt-llm .") >= 1
+    assert Path(ROOT / "docs" / "container.md").read_text().count("docker build -t cog-trt-llm .") >= 1

@@ -145,7 +145,7 @@ def anchor_of(heading: str) -> str:
 
 
 class TestReadme:
-    """The README carries every command of the original's, so that what people know still works."""
+    """It and the pages that continue it have every command of the original's, which people know."""
 
     @pytest.mark.parametrize(
         "command",
@@ -185,8 +185,14 @@ class TestReadme:
         ],
     )
     def test_has_the_command(self, command: str) -> None:
-        commands = "\n".join(block.text for block in blocks(ROOT / "README.md") if block.language == "bash")
+        pages = [ROOT / "README.md", DOCS / "server.md", DOCS / "container.md"]
+        commands = "\n".join(
+            block.text for page in pages for block in blocks(page) if block.language == "bash"
+        )
         assert command in re.sub(r" \\\n +", " ", commands)
+
+    def test_is_short(self) -> None:
+        assert len((ROOT / "README.md").read_text().split("\n")) < 320
 
     def test_explains_every_package_that_the_service_needs(self) -> None:
         needed = {}

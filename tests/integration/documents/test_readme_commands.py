@@ -1,4 +1,6 @@
-"""Every command of the README that needs neither Docker nor a GPU, run as it stands there.
+"""Every command of the README, and of the pages that continue it, run as it stands there.
+
+But for what needs Docker, a GPU, an account or a large download, and says so.
 
 Ports are replaced by free ones, and the Hub by one on loopback. What would run this suite again is run as
 far as collecting the tests.
@@ -18,6 +20,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +34,12 @@ from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import free_port
 from trt_llm_pipeline.testing.webhooks import WebhookReceiver
 
-README = ROOT / "README.md"
-SHELL = [block for block in blocks(README) if block.language == "bash"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "server.md", ROOT / "docs" / "container.md"]
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+SHELL = [block for block in BLOCKS if block.language == "bash"]
 RUNNABLE = [block for block in SHELL if block.needs is None]
+
+WHERE = attrgetter("where")
 
 SERVERS = ("http.server", "cog.server.http", "script/server", "testing.hub")
 SUITE = ("script/test", "script/lint")
@@ -54,6 +61,9 @@ def kind(block: Block) -> str:
 
 def of(wanted: str) -> list[Block]:
     return [block for block in RUNNABLE if kind(block) == wanted]
+
+
+FLEET = [block for block in of("command") if "fleet run" in block.text]
 
 
 def one(text: str) -> Block:
@@ -87,7 +97,7 @@ class Machine:
         done = subprocess.run(
             self.shell(block, more), cwd=self.clone, env=self.env, capture_output=True, text=True, timeout=240
         )
-        assert done.returncode == 0, f"README.md:{block.line}\n{block.text}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{block.where}\n{block.text}\n{done.stdout}{done.stderr}"
         return done.stdout
 
 
@@ -123,25 +133,25 @@ def both(machine: Machine) -> Iterator[Machine]:
 
 
 class TestBlocks:
-    """The README's own bookkeeping."""
+    """The pages' own bookkeeping."""
 
     def test_what_needs_docker_a_gpu_or_the_network_says_so(self) -> None:
         for block in RUNNABLE:
             for word in ("docker", "make -C", "apt-get", "git lfs", "cog build", "submodule", "REPLICATE"):
-                assert word not in block.text, f"README.md:{block.line} needs a '# Needs ...' line"
+                assert word not in block.text, f"{block.where} needs a '# Needs ...' line"
 
     def test_what_says_that_it_needs_something_does(self) -> None:
-        tells = r"docker|make -C|apt-get|git checkout|cog build|REPLICATE|script/bench"
+        tells = r"git clone|docker|make -C|apt-get|git checkout|cog build|REPLICATE|script/bench"
         tells += r"|TRTLLM_DIR=\$HOME|llama-2"
         for block in SHELL:
             if block.needs is not None:
-                assert re.search(tells, block.text), f"README.md:{block.line} could be run"
+                assert re.search(tells, block.text), f"{block.where} could be run"
 
     def test_every_kind_of_block_is_there(self) -> None:
         assert {kind(block) for block in RUNNABLE} == {"server", "suite", "slow", "request", "command"}
         assert len(RUNNABLE) > 12
 
-    @pytest.mark.parametrize("block", SHELL, ids=lambda block: f"line{block.line}")
+    @pytest.mark.parametrize("block", SHELL, ids=WHERE)
     def test_is_valid_shell(self, block: Block) -> None:
         # <image id> stands for what the reader puts there.
         text = re.sub(r"<[\w -]+>", "placeholder", block.text)
@@ -149,26 +159,31 @@ class TestBlocks:
         assert done.returncode == 0, done.stderr
 
     def test_python_blocks_compile(self) -> None:
-        found = [block for block in blocks(README) if block.language == "python"]
+        found = [block for block in BLOCKS if block.language == "python"]
         assert found
         for block in found:
-            compile(block.text, f"README.md:{block.line}", "exec")
+            compile(block.text, block.where, "exec")
 
 
 class TestCommands:
     """The command line, in the order of the README."""
 
     def test_quick_start_ends_with_text_from_the_engine(self, machine: Machine) -> None:
-        printed = [machine.run(block) for block in of("command")]
+        printed = [machine.run(block) for block in of("command") if block not in FLEET]
         assert "config.yaml: no mistakes" in "".join(printed)
         assert "Output [Text 0 Beam 0]" in "".join(printed)
         assert "wrote serving/config.yaml\nwrote serving/fill_template_values\n" in "".join(printed)
         assert (machine.clone / "workspace" / "engine.tar.gz").is_file()
 
-    @pytest.mark.parametrize("block", of("suite"), ids=lambda block: f"line{block.line}")
+    @pytest.mark.slow
+    def test_fleet_delivers_every_cell(self, machine: Machine) -> None:
+        (block,) = FLEET
+        assert machine.run(block).count("delivered") > 1
+
+    @pytest.mark.parametrize("block", of("suite"), ids=WHERE)
     def test_suite_accepts_its_arguments(self, machine: Machine, block: Block) -> None:
         for line in block.text.strip().split("\n"):
-            command = Block("bash", line, block.line, None)
+            command = replace(block, text=line)
             if line.startswith("script/lint"):
                 assert os.access(machine.clone / line, os.X_OK)
                 continue
@@ -177,7 +192,7 @@ class TestCommands:
             assert re.search(r"\d+ tests? collected|\d+/\d+ tests collected", printed), printed
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("block", of("slow"), ids=lambda block: f"line{block.line}")
+    @pytest.mark.parametrize("block", of("slow"), ids=WHERE)
     def test_demo_writes_its_sentence(self, machine: Machine, block: Block) -> None:
         assert "as it should" in machine.run(block)
 
@@ -185,7 +200,7 @@ class TestCommands:
 class TestServers:
     """The servers, each started as the README says, and the requests to them."""
 
-    @pytest.mark.parametrize("block", of("server"), ids=lambda block: f"line{block.line}")
+    @pytest.mark.parametrize("block", of("server"), ids=WHERE)
     def test_answers_on_its_port(self, machine: Machine, block: Block) -> None:
         with Started(machine, block) as server:
             assert fetch(f"http://127.0.0.1:{server.port}/")[0] in (200, 404)
@@ -194,13 +209,16 @@ class TestServers:
 class TestRequests:
     """Every curl, against both servers."""
 
-    @pytest.mark.parametrize("block", of("request"), ids=lambda block: f"line{block.line}")
+    @pytest.mark.parametrize("block", of("request"), ids=WHERE)
     def test_is_answered(self, both: Machine, block: Block) -> None:
         if "webhook" in block.text:
             self.webhooks_arrive(both, block)
             return
         if "cancel" in block.text:
             both.run(block)
+            return
+        if "received.tar.gz" in block.text:
+            assert "manifest.json" in both.run(block).splitlines()
             return
         answer: dict[str, Any] = json.loads(both.run(block))
         assert answer["status"] in ("READY", "succeeded"), answer.get("error")
@@ -222,7 +240,7 @@ class TestRequests:
 
 
 class Started:
-    """A server block of the README, running."""
+    """A block that is a server, running."""
 
     def __init__(self, machine: Machine, block: Block) -> None:
         self._machine = machine
