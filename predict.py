@@ -46,7 +46,7 @@ class Predictor(BasePredictor):
         check_variables(settings.env)
         token = hf_token.get_secret_value() if hf_token else None
         with noted(settings.env), delivered(CancelationException):
-            validated = validate(*read(str(config)), settings)
+            validated = validate(*read(str(config), settings.reach), settings)
             result = pipeline.build(validated, settings, log, token=token, destination=destination)
         if result.archive is None:
             return Path(result.record_path)

@@ -63,6 +63,7 @@ def build(scratch: Path) -> dict[str, Any]:
             "HF_ENDPOINT": hub.url,
             "TRTLLM_DIR": str(TOOLCHAIN),
             "TRT_LLM_WORKSPACE": str(scratch / "workspace"),
+            "TRT_LLM_ALLOW_PRIVATE_ADDRESSES": "1",  # its servers are on loopback
         }
         with CogServer(env) as server:
             config = f"{configs.url}/{CONFIG}"

@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 from hypothesis.database import DirectoryBasedExampleDatabase
 
+from trt_llm_pipeline.net.addresses import ALLOW_PRIVATE, Reach
 from trt_llm_pipeline.process import Layers, Policy, find_layers
 from trt_llm_pipeline.toolchain import Toolchain
 from trt_llm_pipeline.workspace import Workspace
@@ -35,6 +36,11 @@ hypothesis.settings.register_profile(
     print_blob=True,
 )
 hypothesis.settings.load_profile("suite")
+
+#: The tests' servers are on loopback, where strangers' addresses may not lead.
+ANYWHERE = Reach(inside=True)
+INSIDE = {ALLOW_PRIVATE: "1"}
+os.environ.update(INSIDE)
 
 _MINIATURE = {
     "examples/gpt": ("build.py", "hf_gpt_convert.py"),

@@ -154,7 +154,7 @@ def build(
     target = None
     if destination:
         name = ARCHIVE_NAMES[plan.config.compression]
-        target = parse_destination(destination, workspace.root, archive_name=name)
+        target = parse_destination(destination, workspace.root, archive_name=name, reach=settings.reach)
     key = signing_key(settings.signing_key, workspace.root)
     voice.log(plan.toolchain.describe())
     voice.log(validated.layers.in_words())

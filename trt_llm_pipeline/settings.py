@@ -12,12 +12,15 @@ from pydantic import SecretStr
 
 from trt_llm_pipeline.errors import PipelineError
 from trt_llm_pipeline.model_source import ServicePolicy
+from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.process import Policy
 from trt_llm_pipeline.redaction import check_token, secrets_of, token_of, without_tokens
 from trt_llm_pipeline.units import parse_size
 from trt_llm_pipeline.workspace import Workspace
 
 KEEP_BUILDS = 5
+# What a server for strangers refuses, and who has a machine for himself need not be kept from.
+_ONE_OWNER = {"TRT_LLM_ALLOW_PRIVATE_ADDRESSES": "1"}
 _SIGNING_KEY = "TRT_LLM_SIGNING_KEY"  # steps are not told where the key lies
 
 
@@ -38,6 +41,7 @@ class Settings:
         repository_code: whether code that comes with a model is run ($TRT_LLM_REPOSITORY_CODE).
         cache_limit: bytes that cached steps may take ($TRT_LLM_CACHE_LIMIT); None for a quarter of the disk.
         signing_key: the private key that signs statements ($TRT_LLM_SIGNING_KEY); None leaves them unsigned.
+        reach: which addresses may be connected to ($TRT_LLM_ALLOW_PRIVATE_ADDRESSES).
         sandbox: what steps run in ($TRT_LLM_SANDBOX, $TRT_LLM_STEP_USER, $TRT_LLM_STEP_ENV).
     """
 
@@ -54,6 +58,7 @@ class Settings:
     signing_key: Path | None = None
     sandbox: Policy = field(default_factory=Policy)
     repository_code: ServicePolicy = "ask"
+    reach: Reach = field(default_factory=Reach)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ, workspace: Path | None = None) -> Settings:
@@ -80,7 +85,16 @@ class Settings:
             signing_key=Path(env[_SIGNING_KEY]) if env.get(_SIGNING_KEY) else None,
             sandbox=Policy.from_env(env),
             repository_code=_policy(env, "TRT_LLM_REPOSITORY_CODE"),
+            reach=Reach.from_env(env),
         )
+
+    @classmethod
+    def of_one_owner(cls, env: Mapping[str, str] = os.environ, workspace: Path | None = None) -> Settings:
+        """The same on a machine of the user's own, as on the command line and on a fleet's nodes.
+
+        Args, raises: as `from_env`.
+        """
+        return cls.from_env(one_owner(env), workspace)
 
     def hub_token(self, given: str | None, in_config: SecretStr | None) -> str | None:
         """The token to use: one given with the request, else the config's, else the environment's.
@@ -90,6 +104,11 @@ class Settings:
         """
         token = given or (in_config.get_secret_value() if in_config else None) or self.token
         return check_token(token) if token else None
+
+
+def one_owner(env: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """An environment in which what is not set is as befits a machine with one owner, and not a server."""
+    return {**_ONE_OWNER, **env}
 
 
 def _switch(env: Mapping[str, str], name: str) -> bool:

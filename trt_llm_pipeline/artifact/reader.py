@@ -19,6 +19,7 @@ from isal import isal_zlib
 from trt_llm_pipeline.artifact.content import content_sha256
 from trt_llm_pipeline.artifact.writer import END_OF_ARCHIVE, MANIFEST_NAME, ArchivedFile, Compression
 from trt_llm_pipeline.errors import ArtifactError
+from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.net.failures import HttpStatusError
 from trt_llm_pipeline.net.read_ahead import AddressFile, ReadAhead
 from trt_llm_pipeline.net.retrying import RetryLimits
@@ -75,7 +76,10 @@ class ArchiveContents:
 
 
 def read_archive(
-    source: Path | str | BinaryIO, *, keep: Callable[[str, int], bool] = lambda _name, _size: False
+    source: Path | str | BinaryIO,
+    *,
+    keep: Callable[[str, int], bool] = lambda _name, _size: False,
+    reach: Reach = Reach(),  # noqa: B008  frozen
 ) -> ArchiveContents:
     """Read an archive from its first byte to its last, hashing all of it and writing nothing.
 
@@ -83,11 +87,12 @@ def read_archive(
         source: a path, an http(s) address, or a binary stream at its start. Only read forward.
         keep: asked with each file's name and size in bytes whether its content should be returned too; at
             most 64 MiB a file.
+        reach: which addresses may be connected to.
 
     Raises:
         ArtifactError: it cannot be read, is no tar or tar.gz, or ends early.
     """
-    with _opened(source) as (raw, label):
+    with _opened(source, reach) as (raw, label):
         stream = _Decompressed(raw)
         reading = _Reading(keep)
         try:
@@ -118,7 +123,7 @@ def read_archive(
 
 
 @contextmanager
-def _opened(source: Path | str | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
+def _opened(source: Path | str | BinaryIO, reach: Reach) -> Iterator[tuple[BinaryIO, str]]:
     """The stream and what to call it; an address loses its query, which may be a signature."""
     if not isinstance(source, Path | str):
         yield source, str(getattr(source, "name", "the stream"))
@@ -126,7 +131,7 @@ def _opened(source: Path | str | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
     if isinstance(source, str) and urlsplit(source).scheme in ("http", "https"):
         parts = urlsplit(source)
         label = f"{parts.scheme}://{parts.hostname}{parts.path}"
-        reader = _reader(source, label)
+        reader = _reader(source, label, reach)
         reader.open()
         with reader:
             yield cast(BinaryIO, AddressFile(reader)), label
@@ -152,14 +157,15 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def _reader(url: str, label: str) -> ReadAhead:
+def _reader(url: str, label: str, reach: Reach) -> ReadAhead:
     def refused(error: HttpStatusError) -> ArtifactError:
         return ArtifactError(f"cannot fetch {label}: HTTP {error.status}")
 
     def unavailable(sentence: str) -> ArtifactError:
         return ArtifactError(f"{sentence}; check the address, and try again later")
 
-    return ReadAhead(url, Wording(label, unavailable, refused), limits=_LIMITS, log=_ignore, hashed=False)
+    wording = Wording(label, unavailable, refused)
+    return ReadAhead(url, wording, limits=_LIMITS, log=_ignore, reach=reach, hashed=False)
 
 
 def _ignore(line: str) -> None:

@@ -50,8 +50,8 @@ def build(
         from trt_llm_pipeline.settings import Settings
         from trt_llm_pipeline.terminal import JsonLines, Terminal
 
-        settings = Settings.from_env(workspace=workspace)
-        text, name = read(config)
+        settings = Settings.of_one_owner(workspace=workspace)
+        text, name = read(config, settings.reach)
         validated = validation.validate(text, name, settings)
         with JsonLines(sys.stderr) if as_json else Terminal() as observer:
             result = pipeline.build(validated, settings, observer, destination=destination)
@@ -69,8 +69,8 @@ def validate(config: ConfigArgument, workspace: WorkspaceOption = None, as_json:
         from trt_llm_pipeline.preflight import fitting, preview, validation
         from trt_llm_pipeline.settings import Settings
 
-        settings = Settings.from_env(workspace=workspace)
-        text, name = read(config)
+        settings = Settings.of_one_owner(workspace=workspace)
+        text, name = read(config, settings.reach)
         validated = validation.validate(text, name, settings)
         fitted = fitting.fitting(validated.plan, settings)
         fitting.refuse(validated.plan, fitted)
@@ -104,8 +104,8 @@ def plan(
         from trt_llm_pipeline.process.gpus import GpuMonitor
         from trt_llm_pipeline.settings import Settings
 
-        settings = Settings.from_env(workspace=workspace)
-        text, name = read(config)
+        settings = Settings.of_one_owner(workspace=workspace)
+        text, name = read(config, settings.reach)
         try:
             device = None if gpu is None else fit.find_gpu(gpu)
         except ValueError as error:
@@ -140,7 +140,7 @@ def cache(
         from trt_llm_pipeline.units import in_words
         from trt_llm_pipeline.workspace import Builds
 
-        place = Settings.from_env(workspace=workspace).workspace
+        place = Settings.of_one_owner(workspace=workspace).workspace
         cached = StepCache(place, 0)
         if clear:
             place.prepare()
@@ -165,8 +165,8 @@ def lookup(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: J
         from trt_llm_pipeline.preflight import validation
         from trt_llm_pipeline.settings import Settings
 
-        settings = Settings.from_env(workspace=workspace)
-        text, name = read(config)
+        settings = Settings.of_one_owner(workspace=workspace)
+        text, name = read(config, settings.reach)
         validated = validation.validate(text, name, settings)
         found = lookups.look_up(
             validated, settings, warn=lambda line: typer.echo(f"warning: {line}", err=True)
@@ -211,6 +211,8 @@ def inspect(
     """Show what is in an archive and whether cog-triton can serve it: exit code 0 if so, else 1."""
     with failures(as_json):
         from trt_llm_pipeline import inspection
+        from trt_llm_pipeline.net.addresses import Reach
+        from trt_llm_pipeline.settings import one_owner
 
         if write_config is None and (templates or engine_dir):
             raise typer.BadParameter("--templates and --engine-dir say what --write-config writes; add it")
@@ -223,6 +225,7 @@ def inspect(
                 world_size=world_size,
                 python=python,
                 env=os.environ,
+                reach=Reach.from_env(one_owner()),
             )
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
@@ -265,10 +268,13 @@ def verify(
         from trt_llm_pipeline.artifact.dsse import load_verifying_key
         from trt_llm_pipeline.delivery import collect
         from trt_llm_pipeline.inspection.verify import verify as verify_archive
+        from trt_llm_pipeline.net.addresses import Reach
+        from trt_llm_pipeline.settings import one_owner
 
+        reach = Reach.from_env(one_owner())
         public = load_verifying_key(key) if key else None
-        envelope = collect.read_statement(archive, statement)
-        with collect.opened(archive) as stream:
+        envelope = collect.read_statement(archive, reach, statement)
+        with collect.opened(archive, reach) as stream:
             found = verify_archive(
                 stream,
                 envelope,

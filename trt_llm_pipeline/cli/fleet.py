@@ -56,7 +56,7 @@ def plan(
         from trt_llm_pipeline.fleet import cells, fleet_plan
         from trt_llm_pipeline.settings import Settings
 
-        settings = Settings.from_env(workspace=workspace)
+        settings = Settings.of_one_owner(workspace=workspace)
         found = cells.load(file, settings)
         nodes = None
         if address or os.environ.get("RAY_ADDRESS"):
@@ -85,7 +85,7 @@ def run(
         from trt_llm_pipeline.fleet import cells
         from trt_llm_pipeline.settings import Settings
 
-        settings = Settings.from_env(workspace=workspace)
+        settings = Settings.of_one_owner(workspace=workspace)
         found = cells.load(file, settings)
         _run(found, address, wait, detach, take_over, workspace, as_json)
 
@@ -191,7 +191,7 @@ def _run(
     from trt_llm_pipeline.fleet import drive, known
     from trt_llm_pipeline.settings import Settings
 
-    settings = Settings.from_env(workspace=workspace)
+    settings = Settings.of_one_owner(workspace=workspace)
     known.remember(settings.workspace, found)
     local = not (address or os.environ.get("RAY_ADDRESS"))
     if detach:
@@ -260,7 +260,7 @@ def _records(text: str, workspace: Path | None) -> Records:
     from trt_llm_pipeline.fleet.records import Records, open_records
     from trt_llm_pipeline.settings import Settings
 
-    settings = Settings.from_env(workspace=workspace)
+    settings = Settings.of_one_owner(workspace=workspace)
     if "://" in text and not text.startswith(("http://", "https://")):
         return open_records(text)
     if (address := known.address(settings.workspace, text)) is not None:

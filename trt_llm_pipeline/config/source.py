@@ -9,17 +9,19 @@ from urllib.parse import unquote, urlsplit
 
 from trt_llm_pipeline.config.yaml_reader import MAX_BYTES, decode, read_text
 from trt_llm_pipeline.errors import ConfigError, Mistake
+from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.net.client import fetch_bytes
 from trt_llm_pipeline.net.failures import BadAddress, EndedEarly, HttpStatusError
 
 _SILENCE_S = 30.0
 
 
-def read(source: str) -> tuple[str, str]:
+def read(source: str, reach: Reach) -> tuple[str, str]:
     """Reads a config.
 
     Args:
         source: a path, an http:// or https:// address, or a data: URI.
+        reach: which addresses may be connected to.
 
     Returns:
         Its text, and what to call it in messages.
@@ -29,14 +31,14 @@ def read(source: str) -> tuple[str, str]:
     """
     scheme = source.partition(":")[0].lower() if ":" in source else ""
     if scheme in ("http", "https"):
-        return _fetch(source)
+        return _fetch(source, reach)
     if scheme == "data":
         return decode(_open(source), "config"), "config"
     path = Path(source)
     return read_text(path), path.name or source
 
 
-def _fetch(address: str) -> tuple[str, str]:
+def _fetch(address: str, reach: Reach) -> tuple[str, str]:
     try:
         parts = urlsplit(address)
         port = f":{parts.port}" if parts.port else ""
@@ -44,13 +46,13 @@ def _fetch(address: str) -> tuple[str, str]:
         raise ConfigError([Mistake(f"is not a valid address: {error}; check it")], "the config") from None
     shown = f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
     name = unquote(PurePosixPath(parts.path).name) or shown
-    return decode(_download(address, shown), name), name
+    return decode(_download(address, shown, reach), name), name
 
 
-def _download(address: str, shown: str) -> bytes:
+def _download(address: str, shown: str, reach: Reach) -> bytes:
     try:
         # One byte more than a config may have, so that a longer one is seen as such.
-        return fetch_bytes(address, most_bytes=MAX_BYTES + 1, silence=_SILENCE_S)
+        return fetch_bytes(address, most_bytes=MAX_BYTES + 1, silence=_SILENCE_S, reach=reach)
     except HttpStatusError as error:
         phrase = http.client.responses.get(error.status, "")
         answer = f"{error.status} {phrase}".strip()

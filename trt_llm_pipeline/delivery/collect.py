@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import http.client
 import io
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
 from trt_llm_pipeline.artifact.statement import LARGEST_STATEMENT, STATEMENT_SUFFIX
 from trt_llm_pipeline.delivery.destination import Destination, parse_destination
 from trt_llm_pipeline.delivery.store_client import connect
 from trt_llm_pipeline.errors import ArtifactError
+from trt_llm_pipeline.net.addresses import Reach
+from trt_llm_pipeline.net.client import Client, Response
+from trt_llm_pipeline.net.failures import BadAddress, HttpStatusError
+from trt_llm_pipeline.net.stopping import StopSwitch
 
 if TYPE_CHECKING:
     from obstore import BytesStream
@@ -26,30 +28,35 @@ _PIECE_BYTES = 4 << 20
 
 
 @contextmanager
-def opened(place: str) -> Iterator[BinaryIO]:
+def opened(place: str, reach: Reach) -> Iterator[BinaryIO]:
     """What lies at a path, an http(s), s3, gs or az address, or a file:// one, as a stream to be read once.
+
+    Args:
+        place: the path or address.
+        reach: which addresses may be connected to.
 
     Raises:
         ArtifactError: it cannot be read. An address's query, which may be a signature, is not repeated.
     """
-    with _found(place) as stream:
+    with _found(place, reach) as stream:
         if stream is None:
             raise ArtifactError(f"cannot read {shown(place)}: there is nothing")
         yield stream
 
 
-def read_statement(archive: str, given: str | None = None) -> bytes | None:
+def read_statement(archive: str, reach: Reach, given: str | None = None) -> bytes | None:
     """The text of the statement about an archive; None where there is none beside it.
 
     Args:
         archive: where the archive lies.
+        reach: which addresses may be connected to.
         given: where the statement lies, if not beside it.
 
     Raises:
         ArtifactError: it cannot be read; or it is not known where it lies.
     """
     if given is not None:
-        with opened(given) as stream:
+        with opened(given, reach) as stream:
             return _limited(stream, given)
     place = statement_place(archive)
     if place is None:
@@ -57,26 +64,26 @@ def read_statement(archive: str, given: str | None = None) -> bytes | None:
             f"the address of {shown(archive)} is signed for that file alone; name the statement about it "
             "with --statement"
         )
-    with _found(place) as found:
+    with _found(place, reach) as found:
         return None if found is None else _limited(found, place)
 
 
 @contextmanager
-def _found(place: str) -> Iterator[BinaryIO | None]:
+def _found(place: str, reach: Reach) -> Iterator[BinaryIO | None]:
     """The stream; None where there is nothing."""
     with ExitStack() as stack:
         try:
-            stream = stack.enter_context(_open(place))
+            stream = stack.enter_context(_open(place, reach))
         except FileNotFoundError:
             stream = None
         yield stream
 
 
 @contextmanager
-def _open(place: str) -> Iterator[BinaryIO]:
+def _open(place: str, reach: Reach) -> Iterator[BinaryIO]:
     scheme = urlsplit(place).scheme
     if scheme in ("http", "https"):
-        with _fetched(place) as response:
+        with _fetched(place, reach) as response:
             yield response
     elif scheme in _STORES:
         yield _stored(parse_destination(place, Path("/")))
@@ -121,19 +128,41 @@ def shown(place: str) -> str:
 
 
 @contextmanager
-def _fetched(address: str) -> Iterator[BinaryIO]:
-    try:
-        response = urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS)  # noqa: S310  http(s) by now
-    except urllib.error.HTTPError as answer:
-        answer.close()
-        if answer.code in (404, 410):
-            raise FileNotFoundError(shown(address)) from None
-        raise ArtifactError(f"cannot fetch {shown(address)}: HTTP {answer.code}") from None
-    except (OSError, ValueError) as problem:
-        reason = getattr(problem, "reason", None) or type(problem).__name__
-        raise ArtifactError(f"cannot fetch {shown(address)}: {reason}") from None
-    with response:
-        yield cast(BinaryIO, response)
+def _fetched(address: str, reach: Reach) -> Iterator[BinaryIO]:
+    with Client(StopSwitch(), silence=_TIMEOUT_SECONDS, reach=reach) as client:
+        try:
+            response = client.open(address, {"Accept-Encoding": "identity"})
+        except HttpStatusError as answer:
+            if answer.status in (404, 410):
+                raise FileNotFoundError(shown(address)) from None
+            raise ArtifactError(f"cannot fetch {shown(address)}: HTTP {answer.status}") from None
+        except (BadAddress, OSError, ValueError, http.client.HTTPException) as problem:
+            reason = str(problem) or type(problem).__name__
+            raise ArtifactError(f"cannot fetch {shown(address)}: {reason}") from None
+        with response:
+            yield cast(BinaryIO, _Body(response))
+
+
+class _Body(io.RawIOBase):
+    """An answer's body, as a stream."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__()
+        self._response = response
+        self._received = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """The next bytes. Raises `http.client.IncompleteRead` where fewer come than were announced."""
+        memory = memoryview(buffer)
+        count = self._response.receive(memory)
+        self._received += count
+        announced = self._response.length
+        if memory and not count and announced is not None and self._received < announced:
+            raise http.client.IncompleteRead(b"", announced - self._received)
+        return count
 
 
 def _stored(place: Destination) -> BinaryIO:

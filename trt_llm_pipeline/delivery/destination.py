@@ -10,6 +10,8 @@ from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from trt_llm_pipeline.errors import DeliveryError
+from trt_llm_pipeline.net.addresses import Reach
+from trt_llm_pipeline.net.failures import BadAddress
 from trt_llm_pipeline.workspace import IMAGE_WORKSPACE, SERVICE_FOLDERS
 
 Kind = Literal["object store", "http", "file"]
@@ -35,6 +37,7 @@ class Destination:
         key: the object's name, for an object store.
         url: the full address to PUT to, for http; a secret, as it may be signed.
         path: the file, for `file://`.
+        reach: which addresses may be connected to, for http.
     """
 
     kind: Kind
@@ -43,6 +46,7 @@ class Destination:
     key: str = ""
     url: str = field(default="", repr=False)
     path: Path | None = None
+    reach: Reach = field(default_factory=Reach)
 
     def beside(self, suffix: str) -> Destination | None:
         """Where a file goes that belongs to this one and is named like it, with `suffix` at the end.
@@ -60,13 +64,20 @@ class Destination:
         )
 
 
-def parse_destination(text: str, workspace: Path, *, archive_name: str = "engine.tar.gz") -> Destination:
+def parse_destination(
+    text: str,
+    workspace: Path,
+    *,
+    archive_name: str = "engine.tar.gz",
+    reach: Reach = Reach(),  # noqa: B008  frozen
+) -> Destination:
     """Check a destination, without reaching for it.
 
     Args:
         text: as the user gave it; one that ends in `/` names a folder, and the archive gets `archive_name`
             in it.
         workspace: where a `file://` path must lie; `/src` stands for it, as in configs.
+        reach: which addresses may be connected to.
 
     Raises:
         DeliveryError: it is no address that an archive can be sent to; says which are. Never repeats a query.
@@ -79,7 +90,7 @@ def parse_destination(text: str, workspace: Path, *, archive_name: str = "engine
     if parts.scheme in _STORES:
         return _in_store(parts, archive_name)
     if parts.scheme in ("http", "https"):
-        return _by_http(parts, port)
+        return _by_http(parts, port, reach)
     if parts.scheme == "file":
         return _in_workspace(parts, workspace, archive_name)
     scheme = f"{parts.scheme}:// is not supported" if parts.scheme else "the destination has no scheme"
@@ -116,7 +127,7 @@ def _in_store(parts: SplitResult, archive_name: str) -> Destination:
     return Destination("object store", f"{scheme}://{parts.netloc}/{key}", f"{scheme}://{parts.netloc}", key)
 
 
-def _by_http(parts: SplitResult, port: int | None) -> Destination:
+def _by_http(parts: SplitResult, port: int | None, reach: Reach) -> Destination:
     host = parts.hostname or ""
     where = f"[{host}]" if ":" in host else host
     shown = f"{parts.scheme}://{where}{f':{port}' if port else ''}{parts.path}"
@@ -131,10 +142,14 @@ def _by_http(parts: SplitResult, port: int | None) -> Destination:
         raise DeliveryError(
             f"the destination {shown} is not encrypted; use https:// (http:// is for this machine only)"
         )
+    try:
+        reach.check_spelling(host)
+    except BadAddress as refused:
+        raise DeliveryError(f"the destination {shown} is refused: {refused}") from None
     url = parts._replace(fragment="").geturl()
     if not url.isascii() or not url.isprintable() or " " in url:
         raise DeliveryError(f"the destination {shown!a} has characters that an address must escape with %")
-    return Destination("http", shown, url=url)
+    return Destination("http", shown, url=url, reach=reach)
 
 
 def _in_workspace(parts: SplitResult, workspace: Path, archive_name: str) -> Destination:

@@ -10,9 +10,12 @@ from __future__ import annotations
 import http.client
 import socket
 from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 from trt_llm_pipeline.delivery.destination import Destination, is_loopback
+from trt_llm_pipeline.net.connection import dial
+from trt_llm_pipeline.net.failures import BadAddress
 
 _TIMEOUT_SECONDS = 60.0
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
@@ -35,6 +38,7 @@ class HttpPut:
 
     def __init__(self, destination: Destination, size: int) -> None:
         self._parts = urlsplit(destination.url)
+        self._reach = destination.reach
         self._size = size
         self._connection: http.client.HTTPConnection | None = None
 
@@ -42,11 +46,12 @@ class HttpPut:
         """Connect and send the head.
 
         Raises:
-            PutFailed: no connection.
+            PutFailed: no connection, or none is allowed.
         """
         host = self._parts.hostname or ""
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(host, self._parts.port, timeout=_TIMEOUT_SECONDS)
+        connection: Any = kind(host, self._parts.port, timeout=_TIMEOUT_SECONDS)
+        connection._create_connection = self._dial
         target = (self._parts.path or "/") + (f"?{self._parts.query}" if self._parts.query else "")
         try:
             connection.putrequest("PUT", target, skip_accept_encoding=True)
@@ -54,6 +59,9 @@ class HttpPut:
             if host.endswith(".blob.core.windows.net"):
                 connection.putheader("x-ms-blob-type", "BlockBlob")  # Azure refuses a PUT without it
             connection.endheaders()
+        except BadAddress as refused:
+            connection.close()
+            raise PutFailed(str(refused), passing=False) from None
         except (OSError, http.client.HTTPException) as problem:
             connection.close()
             raise PutFailed(_reason(problem), passing=not is_loopback(host)) from None
@@ -89,6 +97,9 @@ class HttpPut:
         """Let go of the connection."""
         if self._connection is not None:
             self._connection.close()
+
+    def _dial(self, address: tuple[str, int], timeout: float, _source: object = None) -> socket.socket:
+        return dial(*address, timeout, lambda _socket: None, self._reach)
 
     def _open(self) -> http.client.HTTPConnection:
         if self._connection is None:

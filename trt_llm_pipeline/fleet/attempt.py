@@ -157,7 +157,7 @@ class _Attempt:
         env = self._env
         if not self._cell.resources.gpus:  # Ray hides those of others only from tasks that ask for some
             env = {**env, "CUDA_VISIBLE_DEVICES": ""}
-        settings = Settings.from_env(env, Path(job.workspace) if job.workspace else None)
+        settings = Settings.of_one_owner(env, Path(job.workspace) if job.workspace else None)
         node = Node(settings)
         with node.slot() as slot:
             voice.enter("validate")
@@ -213,7 +213,7 @@ class _Attempt:
         return self._ended("cancelled")
 
     def _failed(self, error: TrtLlmPipelineError, voice: AttemptVoice) -> Outcome:
-        settings = Settings.from_env(self._env)
+        settings = Settings.of_one_owner(self._env)
         message = Redactor([settings.token, *settings.secrets])(str(error))
         voice.log(f"error: {message}")
         kind, retry = type(error).__name__, is_retried(error)

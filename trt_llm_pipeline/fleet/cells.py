@@ -106,7 +106,7 @@ def load(source: str, settings: Settings) -> Fleet:
         ConfigError: with every mistake, each once, in the order of the file.
         ToolchainError: there is no usable toolchain to check against.
     """
-    text, name = read_source(source)
+    text, name = read_source(source, settings.reach)
     matrix = matrices.read(text, name)
     folder = Path(source).parent if "://" not in source else Path()
     return _Expansion(matrix, folder, settings).fleet()
@@ -218,7 +218,7 @@ class _Expansion:
         if named not in self._sources:
             try:
                 place = named if "://" in named or named.startswith("data:") else str(self._folder / named)
-                text, name = read_source(place)
+                text, name = read_source(place, self._settings.reach)
                 self._sources[named] = parse(text, name), name
             except ConfigError as error:
                 self._sources[named] = None

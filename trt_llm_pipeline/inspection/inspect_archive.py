@@ -17,6 +17,7 @@ from trt_llm_pipeline.inspection import readiness
 from trt_llm_pipeline.inspection.checks import Check, is_ready, settings, table, verdict
 from trt_llm_pipeline.inspection.readiness import ArchiveFacts
 from trt_llm_pipeline.inspection.tokenizer_trial import try_tokenizer
+from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.units import in_words
 
 _LARGEST_READ = 64 << 20
@@ -88,6 +89,7 @@ def inspect(
     world_size: int | None = None,
     python: str | None = None,
     env: Mapping[str, str] | None = None,
+    reach: Reach = Reach(),  # noqa: B008  frozen
 ) -> Inspection:
     """Read an archive from its first byte to its last and judge it.
 
@@ -96,12 +98,13 @@ def inspect(
         serve_on, trt_llm, world_size: what will serve it; see `readiness.readiness`.
         python: an interpreter to load the tokenizer with, if it has transformers; None leaves that out.
         env: that interpreter's environment.
+        reach: which addresses may be connected to.
 
     Raises:
         ArtifactError: it cannot be read, or is no tar or tar.gz.
         ValueError: `serve_on` or `trt_llm` is not readable.
     """
-    contents = read_archive(source, keep=lambda name, _size: readiness.matters(name))
+    contents = read_archive(source, keep=lambda name, _size: readiness.matters(name), reach=reach)
     label = _label(source)
     facts = ArchiveFacts(
         name=label,

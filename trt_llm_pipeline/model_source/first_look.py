@@ -124,4 +124,5 @@ def _fetch(
         log=hub.log,
         progress=None,
         finished=fetched.append,
+        reach=hub.reach,
     ).run([Wanted(hub.url_of(model_id, commit, file.path), file) for file in missing])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
 from trt_llm_pipeline.errors import (
     ModelAccessDenied,
@@ -16,15 +19,28 @@ from trt_llm_pipeline.errors import (
     TrtLlmPipelineError,
 )
 from trt_llm_pipeline.model_source.record import RecordedFile, check_path
-from trt_llm_pipeline.net.failures import HttpStatusError, Transient, transient_status
+from trt_llm_pipeline.net.addresses import Reach
+from trt_llm_pipeline.net.client import fetch_bytes
+from trt_llm_pipeline.net.failures import (
+    BadAddress,
+    HttpStatusError,
+    Transient,
+    transient_failure,
+    transient_status,
+)
 from trt_llm_pipeline.net.retrying import Patience, RetryLimits, nap, retry
 from trt_llm_pipeline.net.stopping import run_interruptibly
+from trt_llm_pipeline.redaction import token_of
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
 
 T = TypeVar("T")
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 # Values that huggingface_hub takes as true.
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
+_LARGEST_LISTING = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -34,13 +50,23 @@ class Hub:
     Attributes:
         endpoint: its address without a slash at the end.
         token: None lets huggingface_hub use a saved login, if there is one.
+        reach: which addresses may be connected to, its own among them.
     """
 
     endpoint: str
     token: str | None
     limits: RetryLimits
     log: Callable[[str], None]
+    reach: Reach
     clock: Callable[[], float] = time.monotonic
+
+    @classmethod
+    def from_env(
+        cls, env: Mapping[str, str], token: str | None, limits: RetryLimits, log: Callable[[str], None]
+    ) -> Hub:
+        """The Hub of an environment, wherever the operator has it; a token given here wins over HF_TOKEN."""
+        endpoint = endpoint_of(env)
+        return cls(endpoint, token or token_of(env), limits, log, Reach.from_env(env).trusting(endpoint))
 
     def list_files(self, model_id: str, revision: str | None) -> Listing:
         """Resolves the revision and lists every file of that commit.
@@ -49,18 +75,8 @@ class Hub:
             ModelNotFound, ModelAccessDenied: as the Hub answers.
             ModelUnavailable: it did not answer in spite of retries.
         """
-        from huggingface_hub import HfApi
-
-        api = HfApi(endpoint=self.endpoint, token=self.token)
         about = f"{model_id} at {self.endpoint}"
-        info = self._ask(
-            lambda: api.model_info(
-                model_id, revision=revision, files_metadata=True, timeout=self.limits.silence
-            ),
-            model_id,
-            revision,
-            about,
-        )
+        info = self._ask(lambda: self._info(model_id, revision), model_id, revision, about)
         commit = str(info.sha)
         files = []
         for sibling in info.siblings or []:
@@ -93,13 +109,31 @@ class Hub:
         """The error for an answer to a file's download that no retry can heal."""
         return self._refused(failure.status, failure.error_code, model_id, None, f"{path} of {model_id}")
 
+    def _info(self, model_id: str, revision: str | None) -> ModelInfo:
+        """As `HfApi.model_info`, whose own client follows redirects to wherever they lead."""
+        from huggingface_hub.hf_api import ModelInfo
+
+        make: Callable[..., ModelInfo] = ModelInfo
+        commit = "" if revision is None else f"/revision/{quote(revision, safe='')}"
+        answer = fetch_bytes(
+            f"{self.endpoint}/api/models/{model_id}{commit}?blobs=True",
+            most_bytes=_LARGEST_LISTING,
+            silence=self.limits.silence,
+            reach=self.reach,
+            headers=self.headers(),
+        )
+        return make(**json.loads(answer))
+
     def _ask_about_file(self, model_id: str, commit: str, path: str) -> RecordedFile:
         from huggingface_hub import get_hf_file_metadata
 
         url = self.url_of(model_id, commit, path)
+        # It follows no redirect to another host.
         found = self._ask(
-            lambda: get_hf_file_metadata(
-                url, token=self.token, timeout=self.limits.silence, endpoint=self.endpoint
+            lambda: run_interruptibly(
+                lambda: get_hf_file_metadata(
+                    url, token=self.token, timeout=self.limits.silence, endpoint=self.endpoint
+                )
             ),
             model_id,
             commit,
@@ -122,7 +156,7 @@ class Hub:
             return problem
 
         return retry(
-            lambda: run_interruptibly(question),
+            question,
             Patience(self.limits, self.clock),
             judge=judge,
             given_up=lambda reason: ModelUnavailable(
@@ -137,12 +171,20 @@ class Hub:
     def _sort_out(
         self, error: Exception, model_id: str, revision: str | None, about: str
     ) -> Transient | TrtLlmPipelineError:
-        """The one table for what huggingface_hub and the HTTP client below it raise."""
+        """The one table for what the HTTP client, huggingface_hub and the client below that raise."""
         import httpx2
         from huggingface_hub import errors
 
         if isinstance(error, TrtLlmPipelineError):
             return error
+        if isinstance(error, BadAddress):
+            return ModelUnavailable(f"{about} could not be obtained: {error}")
+        if (failure := transient_failure(error)) is not None:
+            return failure
+        if isinstance(error, HttpStatusError):
+            return self._refused(error.status, error.error_code, model_id, revision, about)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return self._untrusted()
         if isinstance(error, errors.OfflineModeIsEnabled):
             return offline_error(model_id)
         if isinstance(error, errors.HFValidationError):
@@ -156,10 +198,7 @@ class Hub:
             return Transient("no answer in time", unreachable=isinstance(error, httpx2.ConnectTimeout))
         if isinstance(error, httpx2.TransportError):
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                return ModelUnavailable(
-                    f"{self.endpoint} shows a certificate that this machine does not trust; set "
-                    "SSL_CERT_FILE to the authority's certificate, or correct HF_ENDPOINT"
-                )
+                return self._untrusted()
             return Transient(_reason_of(error), unreachable=isinstance(error, httpx2.ConnectError))
         if isinstance(error, OSError) and error.errno in (errno.ECONNREFUSED, errno.ECONNRESET):
             return Transient("connection failed", unreachable=error.errno == errno.ECONNREFUSED)
@@ -169,6 +208,12 @@ class Hub:
                 f"({type(error).__name__}); check HF_ENDPOINT"
             )
         return ModelUnavailable(f"{about} could not be obtained: {type(error).__name__}")
+
+    def _untrusted(self) -> ModelUnavailable:
+        return ModelUnavailable(
+            f"{self.endpoint} shows a certificate that this machine does not trust; set "
+            "SSL_CERT_FILE to the authority's certificate, or correct HF_ENDPOINT"
+        )
 
     def _refused(
         self, status: int, code: str, model_id: str, revision: str | None, about: str

@@ -12,14 +12,13 @@ from typing import Any
 
 from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable
 from trt_llm_pipeline.files import read_regular
-from trt_llm_pipeline.model_source.hub import Hub, endpoint_of, is_offline
+from trt_llm_pipeline.model_source.hub import Hub, is_offline
 from trt_llm_pipeline.model_source.model_types import ModelRequest
 from trt_llm_pipeline.model_source.record import read_record
 from trt_llm_pipeline.net.client import Client
 from trt_llm_pipeline.net.failures import BadAddress, HttpStatusError, transient_failure
 from trt_llm_pipeline.net.retrying import BRIEFLY
 from trt_llm_pipeline.net.stopping import StopSwitch
-from trt_llm_pipeline.redaction import token_of
 
 CONFIG_NAME = "config.json"
 _LARGEST = 4 << 20
@@ -65,7 +64,7 @@ def peek_config(
         raise ModelUnavailable(f"{request.model_id} comes in a tar, which is not downloaded yet")
     if is_offline(env):
         raise ModelUnavailable(f"HF_HUB_OFFLINE is set and {request.model_id} is not on this machine")
-    hub = Hub(endpoint_of(env), token or token_of(env), BRIEFLY, lambda _line: None)
+    hub = Hub.from_env(env, token, BRIEFLY, lambda _line: None)
     stop = StopSwitch()
     try:
         return _object(_within(_PATIENCE_S, stop, lambda: _get(hub, request, stop)))
@@ -95,7 +94,7 @@ def _get(hub: Hub, request: ModelRequest, stop: StopSwitch) -> bytes:
     url = hub.url_of(request.model_id, request.revision or "main", CONFIG_NAME)
     content = bytearray()
     with (
-        Client(stop, silence=_SILENCE_S) as client,
+        Client(stop, silence=_SILENCE_S, reach=hub.reach) as client,
         client.open(url, {**hub.headers(), "Accept-Encoding": "identity"}) as answer,
     ):
         while piece := answer.read(_PIECE):

@@ -20,7 +20,7 @@ from trt_llm_pipeline.files import free_bytes
 from trt_llm_pipeline.model_source.choice import CACHE_FOLDER, choose_files
 from trt_llm_pipeline.model_source.file_source import no_room, write_error
 from trt_llm_pipeline.model_source.first_look import Looked, forget, look_first
-from trt_llm_pipeline.model_source.hub import Hub, Listing, endpoint_of, is_offline, offline_error
+from trt_llm_pipeline.model_source.hub import Hub, Listing, is_offline, offline_error
 from trt_llm_pipeline.model_source.model_types import (
     CodeFile,
     DownloadPlan,
@@ -55,7 +55,6 @@ from trt_llm_pipeline.model_source.repository_code import (
 from trt_llm_pipeline.model_source.transfer import Transfer, Wanted
 from trt_llm_pipeline.net.connection_limit import most_connections
 from trt_llm_pipeline.net.retrying import BRIEFLY, RetryLimits
-from trt_llm_pipeline.redaction import token_of
 from trt_llm_pipeline.units import in_words
 
 _RECORD_SECONDS = 1.0
@@ -100,7 +99,7 @@ def plan(
     if is_offline(env):
         raise offline_error(request.model_id)
     usable = _complete(folder, record, request)
-    hub = _hub(env, token, BRIEFLY if usable is not None else limits, log)
+    hub = Hub.from_env(env, token, BRIEFLY if usable is not None else limits, log)
     try:
         files, listing = _choose(hub, request)
     except ModelUnavailable as error:
@@ -220,7 +219,7 @@ def _fetch(
     if is_offline(env):
         raise offline_error(request.model_id)
     usable = _complete(folder, record, request)
-    hub = _hub(env, token, BRIEFLY if usable is not None else limits, log)
+    hub = Hub.from_env(env, token, BRIEFLY if usable is not None else limits, log)
     try:
         files, listing = _choose(hub, request)
     except ModelUnavailable as error:
@@ -323,6 +322,7 @@ def _download(
             log=hub.log,
             progress=looked.counted(progress),
             finished=finished,
+            reach=hub.reach,
             connections=connections,
         ).run(
             [
@@ -459,10 +459,6 @@ def _known(record: Record | None, file: RecordedFile) -> RecordedFile:
 
 def _snapshot(request: ModelRequest, folder: Path, record: Record, received: int) -> Snapshot:
     return Snapshot(request.model_id, record.revision, folder, "hub", received, ())
-
-
-def _hub(env: Mapping[str, str], token: str | None, limits: RetryLimits, log: Callable[[str], None]) -> Hub:
-    return Hub(endpoint_of(env), token or token_of(env), limits, log)
 
 
 def _bytes(files: Sequence[RecordedFile]) -> int:

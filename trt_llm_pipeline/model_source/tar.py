@@ -43,6 +43,7 @@ from trt_llm_pipeline.model_source.record import (
 from trt_llm_pipeline.model_source.repository_code import Permission, code_by_name, code_in, refuse
 from trt_llm_pipeline.model_source.tar_extract import Unpacked, unpack
 from trt_llm_pipeline.model_source.tar_reader import uncompressed
+from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.net.connection_limit import most_connections
 from trt_llm_pipeline.net.failures import HttpStatusError
 from trt_llm_pipeline.net.read_ahead import ReadAhead
@@ -102,6 +103,7 @@ def _reader(
         # With a complete model at hand, a server that is down is not waited for.
         opening=limits if known is None else BRIEFLY,
         log=log,
+        reach=Reach.from_env(env),
         connections=most_connections(env),
     )
 

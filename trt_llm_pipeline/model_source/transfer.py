@@ -14,6 +14,7 @@ from trt_llm_pipeline.model_source.model_types import Progress
 from trt_llm_pipeline.model_source.partial import PartialFile
 from trt_llm_pipeline.model_source.record import RecordedFile, check_no_links, check_path, partial_name
 from trt_llm_pipeline.model_source.verifier import Verifier
+from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.net.client import Client
 from trt_llm_pipeline.net.connection_limit import MOST_CONNECTIONS
 from trt_llm_pipeline.net.failures import HttpStatusError
@@ -44,6 +45,7 @@ class Transfer:
         refused: turns an answer that no retry can heal into this library's error.
         limits, log, progress: see `model_source.fetch`.
         finished: called in the caller's thread for each file that is in its place.
+        reach: which addresses may be connected to.
         connections: at most so many at once.
     """
 
@@ -55,6 +57,7 @@ class Transfer:
     log: Callable[[str], None]
     progress: Progress | None
     finished: Callable[[RecordedFile], None]
+    reach: Reach
     connections: int = MOST_CONNECTIONS
     clock: Callable[[], float] = time.monotonic
 
@@ -71,7 +74,7 @@ class Transfer:
         events: queue.SimpleQueue[str | RecordedFile | BaseException] = queue.SimpleQueue()
         self.partial.mkdir(parents=True, exist_ok=True)
         stop = StopSwitch()
-        client = Client(stop, silence=self.limits.silence)
+        client = Client(stop, silence=self.limits.silence, reach=self.reach)
         pool = Pool(
             client, stop, self.limits, connections=self.connections, failed=events.put, clock=self.clock
         )

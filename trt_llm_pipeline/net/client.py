@@ -28,6 +28,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from urllib.parse import quote, urljoin, urlsplit
 
+from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.net.connection import Connection, Dial, Origin, dial, origin_of, tls_context
 from trt_llm_pipeline.net.failures import BadAddress, EndedEarly, HttpStatusError
 from trt_llm_pipeline.net.stopping import StopSwitch, run_interruptibly
@@ -127,11 +128,13 @@ class Client:
     Args:
         stop: shuts every connection down when thrown.
         silence: seconds without a byte after which a request fails, connecting included.
+        reach: which addresses may be connected to, at each redirect anew.
         opener: opens sockets; see `connection.dial`.
     """
 
-    def __init__(self, stop: StopSwitch, *, silence: float, opener: Dial = dial) -> None:
+    def __init__(self, stop: StopSwitch, *, silence: float, reach: Reach, opener: Dial = dial) -> None:
         self._stop = stop
+        self._reach = reach
         self.silence = silence
         self._opener = opener
         self._lock = threading.Lock()
@@ -161,7 +164,7 @@ class Client:
             HttpStatusError: the status is 400 or more.
             Stopped: the switch was thrown.
             OSError, http.client.HTTPException: the network failed.
-            BadAddress: the URL, or one that it redirects to, is not an http(s) address.
+            BadAddress: the URL, or one that it redirects to, is not an http(s) address, or leads inside.
         """
         sent = dict(headers)
         for _ in range(_MOST_REDIRECTS + 1):
@@ -217,7 +220,7 @@ class Client:
         with self._lock:
             if self._idle[origin]:
                 return self._idle[origin].pop()
-        return Connection(origin, self._tls, self._opener, self.silence)
+        return Connection(origin, self._tls, self._opener, self.silence, self._reach)
 
     def _tls(self) -> ssl.SSLContext:
         with self._lock:
@@ -247,13 +250,16 @@ def _gather(sock: socket.socket, into: memoryview) -> int:
     return count
 
 
-def fetch_bytes(url: str, *, most_bytes: int, silence: float) -> bytes:
+def fetch_bytes(
+    url: str, *, most_bytes: int, silence: float, reach: Reach, headers: Mapping[str, str] | None = None
+) -> bytes:
     """Fetches something small.
 
     Args:
         url: http or https.
         most_bytes: what is longer is cut off there.
-        silence: as for Client.
+        silence, reach: as for Client.
+        headers: sent besides; as for `Client.open`.
 
     Raises:
         HttpStatusError, BadAddress, OSError, http.client.HTTPException: as `Client.open`.
@@ -261,7 +267,7 @@ def fetch_bytes(url: str, *, most_bytes: int, silence: float) -> bytes:
     """
 
     def fetch() -> bytes:
-        with client.open(url, {"Accept-Encoding": "identity"}) as response:
+        with client.open(url, {"Accept-Encoding": "identity", **(headers or {})}) as response:
             data = bytearray()
             while len(data) < most_bytes and (piece := response.read(most_bytes - len(data))):
                 data += piece
@@ -270,7 +276,7 @@ def fetch_bytes(url: str, *, most_bytes: int, silence: float) -> bytes:
             return bytes(data)
 
     stop = StopSwitch()
-    with Client(stop, silence=silence) as client:
+    with Client(stop, silence=silence, reach=reach) as client:
         try:
             return run_interruptibly(fetch)
         finally:

@@ -12,34 +12,51 @@ from collections.abc import Callable
 from typing import Any, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from trt_llm_pipeline.net.addresses import Reach
+
 Origin = tuple[str, str, int]
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Dial(Protocol):
-    """Opens a TCP connection to a host; `hold` is given each socket before it connects."""
+    """Opens a TCP connection to a host; see `dial`."""
 
     def __call__(
-        self, host: str, port: int, timeout: float, hold: Callable[[socket.socket], None]
+        self, host: str, port: int, timeout: float, hold: Callable[[socket.socket], None], reach: Reach
     ) -> socket.socket: ...
 
 
-def dial(host: str, port: int, timeout: float, hold: Callable[[socket.socket], None]) -> socket.socket:
-    """Looks the name up and connects to the first of its addresses that answers.
+def dial(
+    host: str,
+    port: int,
+    timeout: float,
+    hold: Callable[[socket.socket], None],
+    reach: Reach,
+    *,
+    resolve: Callable[..., list[Any]] = socket.getaddrinfo,
+) -> socket.socket:
+    """Looks the name up, once, and connects to the first of its addresses that answers.
 
-    Every connection of the service that fetches something is opened here.
+    Every connection of the service that fetches or sends something by HTTP is opened here. All the name's
+    addresses must be allowed: one that has public and inner ones is refused as a whole.
 
     Args:
         host: a name or an address.
         port: TCP.
         timeout: seconds for each address; stays the socket's.
         hold: is given each socket before it connects, so that another thread can shut it down.
+        reach: which addresses are allowed.
+        resolve: looks names up.
 
     Raises:
+        BadAddress: the name leads to an address that is not allowed.
         OSError: the name cannot be looked up, or none of the addresses can be connected to.
     """
     problem: OSError = OSError(f"{host} has no address")
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    found = resolve(host, port, type=socket.SOCK_STREAM)
+    for *_, address in found:
+        reach.check(host, str(address[0]))
+    for family, kind, protocol, _, address in found:
         connection = socket.socket(family, kind, protocol)
         try:
             connection.settimeout(timeout)
@@ -103,10 +120,20 @@ class Connection:
         context: gives the TLS settings when they are needed.
         opener: see `dial`.
         silence: seconds without a byte after which reading fails, and the limit for connecting.
+        reach: which addresses are allowed. A proxy is the operator's, wherever it is; it looks names up
+            itself, so only what a name's spelling shows is refused then.
+
+    Raises:
+        BadAddress: the origin leads inside by its spelling, and a proxy would be asked to go there.
     """
 
     def __init__(
-        self, origin: Origin, context: Callable[[], ssl.SSLContext], opener: Dial, silence: float
+        self,
+        origin: Origin,
+        context: Callable[[], ssl.SSLContext],
+        opener: Dial,
+        silence: float,
+        reach: Reach,
     ) -> None:
         scheme, host, port = origin
         self.origin = origin
@@ -115,6 +142,10 @@ class Connection:
         self._hold: Callable[[socket.socket], None] = lambda _: None
         self._opener = opener
         proxy = proxy_for(origin)
+        if proxy is not None:
+            reach.check_spelling(host)
+            reach = Reach(inside=True)
+        self._reach = reach
         # A proxy for http is given the whole address; through one for https a tunnel is laid.
         self.absolute = proxy is not None and scheme == "http"
         self.extra_headers = proxy_authorization(proxy) if proxy is not None and self.absolute else {}
@@ -157,5 +188,5 @@ class Connection:
             self.http.close()
 
     def _open(self, address: tuple[str, int], timeout: float, _source: object = None) -> socket.socket:
-        self.sock = self._opener(address[0], address[1], timeout, self._hold)
+        self.sock = self._opener(address[0], address[1], timeout, self._hold, self._reach)
         return self.sock

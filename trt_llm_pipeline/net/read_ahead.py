@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.net.client import Client, Response
 from trt_llm_pipeline.net.connection_limit import MOST_CONNECTIONS
 from trt_llm_pipeline.net.failures import BrokenAnswer
@@ -35,6 +36,7 @@ class ReadAhead:
         limits: for every range by itself.
         opening: for the first answer.
         log: is told each failed attempt, in the calling thread.
+        reach: which addresses may be connected to.
         connections: at most so many at once.
         hashed: whether `sha256` is wanted.
     """
@@ -47,6 +49,7 @@ class ReadAhead:
         limits: RetryLimits,
         opening: RetryLimits | None = None,
         log: Callable[[str], None],
+        reach: Reach,
         connections: int = MOST_CONNECTIONS,
         hashed: bool = True,
         clock: Callable[[], float] = time.monotonic,
@@ -56,7 +59,7 @@ class ReadAhead:
         self._hashed = hashed
         self._stop = StopSwitch()
         self._events: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
-        self._client = Client(self._stop, silence=self._opening.silence)
+        self._client = Client(self._stop, silence=self._opening.silence, reach=reach)
         self._response: Response | None = None
         self._pool: Pool | None = None
         self._source: Window | None = None

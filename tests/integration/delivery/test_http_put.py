@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ANYWHERE
 from trt_llm_pipeline.artifact import pack_engine
 from trt_llm_pipeline.delivery import parse_destination
 from trt_llm_pipeline.delivery.send import deliver, deliver_file
@@ -95,7 +96,7 @@ def test_the_body_is_the_archive_and_its_length_is_announced(
     progress: list[tuple[int, int]] = []
     delivered = deliver(
         engine,
-        parse_destination(f"http://127.0.0.1:{receiver.port}{SIGNED}", tmp_path),
+        parse_destination(f"http://127.0.0.1:{receiver.port}{SIGNED}", tmp_path, reach=ANYWHERE),
         extra={"a": b"1"},
         manifest={"m": 1},
         progress=lambda done, total: progress.append((done, total)),
@@ -119,7 +120,7 @@ def test_a_passing_failure_is_tried_again_from_the_first_byte(
     receiver.answers = [answer]
     delivered = deliver(
         engine,
-        parse_destination(f"http://127.0.0.1:{receiver.port}{SIGNED}", tmp_path),
+        parse_destination(f"http://127.0.0.1:{receiver.port}{SIGNED}", tmp_path, reach=ANYWHERE),
         extra={},
         manifest={},
     )
@@ -140,7 +141,7 @@ def test_a_refusal_is_told_without_the_signature(
     receiver: Receiver, engine: Path, tmp_path: Path, answers: list[int | str], message: str, attempts: int
 ) -> None:
     receiver.answers = answers
-    destination = parse_destination(f"http://127.0.0.1:{receiver.port}{SIGNED}", tmp_path)
+    destination = parse_destination(f"http://127.0.0.1:{receiver.port}{SIGNED}", tmp_path, reach=ANYWHERE)
     with pytest.raises(DeliveryError, match=message) as caught:
         deliver(engine, destination, extra={}, manifest={})
     assert "s3cret" not in str(caught.value)
@@ -152,7 +153,12 @@ def test_nobody_listening_is_told(engine: Path, tmp_path: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with pytest.raises(DeliveryError, match="Connection refused"):
-        deliver(engine, parse_destination(f"http://127.0.0.1:{port}/x", tmp_path), extra={}, manifest={})
+        deliver(
+            engine,
+            parse_destination(f"http://127.0.0.1:{port}/x", tmp_path, reach=ANYWHERE),
+            extra={},
+            manifest={},
+        )
 
 
 def test_a_receiver_that_stalls_does_not_hold_up_calling_off(
@@ -169,7 +175,7 @@ def test_a_receiver_that_stalls_does_not_hold_up_calling_off(
     with pytest.raises(KeyboardInterrupt):
         deliver(
             engine,
-            parse_destination(f"http://127.0.0.1:{receiver.port}{SIGNED}", tmp_path),
+            parse_destination(f"http://127.0.0.1:{receiver.port}{SIGNED}", tmp_path, reach=ANYWHERE),
             extra={},
             manifest={},
             compression="none",
@@ -183,7 +189,7 @@ def test_an_archive_that_is_there_already_is_sent_in_one_pass(
     receiver: Receiver, engine: Path, tmp_path: Path
 ) -> None:
     packed = pack_engine(engine, tmp_path / "engine.tar.gz", extra={}, manifest={})
-    destination = parse_destination(f"http://127.0.0.1:{receiver.port}{SIGNED}", tmp_path)
+    destination = parse_destination(f"http://127.0.0.1:{receiver.port}{SIGNED}", tmp_path, reach=ANYWHERE)
     progress: list[int] = []
     delivered = deliver_file(packed.path, destination, progress=lambda done, total: progress.append(total))
     assert (delivered.size, delivered.sha256) == (packed.size, packed.sha256)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import ANYWHERE
 from tests.integration.delivery.test_object_store import BUCKET, KEY_ID, SECRET, client
 from tests.integration.delivery.test_object_store import store as store  # a fixture
 from trt_llm_pipeline.artifact.dsse import Envelope
@@ -60,8 +61,8 @@ def send(folder: Path, destination: Destination) -> tuple[dict[str, Any], list[s
 
 def check(place: str, statement: str | None = None) -> Verification:
     """What the command line's `verify` finds."""
-    envelope = collect.read_statement(place, statement)
-    with collect.opened(place) as stream:
+    envelope = collect.read_statement(place, ANYWHERE, statement)
+    with collect.opened(place, ANYWHERE) as stream:
         return verify(stream, envelope, label=collect.shown(place))
 
 
@@ -79,24 +80,29 @@ class TestStore:
 
     def test_both_are_verified_where_they_are(self, s3: int, tmp_path: Path) -> None:
         place = f"s3://{BUCKET}/some/engine.tar.gz"
-        told, warnings = send(tmp_path, parse_destination(place, tmp_path))
+        told, warnings = send(tmp_path, parse_destination(place, tmp_path, reach=ANYWHERE))
         assert told["address"] == f"{place}.intoto.jsonl"
         assert warnings == []
         assert check(place).holds
 
     def test_an_altered_archive_there_is_refused(self, s3: int, tmp_path: Path) -> None:
         place = f"s3://{BUCKET}/altered/engine.tar.gz"
-        send(tmp_path, parse_destination(place, tmp_path))
+        send(tmp_path, parse_destination(place, tmp_path, reach=ANYWHERE))
         engine = tmp_path / "engine"
         (engine / "rank0.engine").write_bytes(b"Engine" * 999)
-        deliver(engine, parse_destination(place, tmp_path), extra={CONFIG_NAME: CONFIG}, manifest=MANIFEST)
+        deliver(
+            engine,
+            parse_destination(place, tmp_path, reach=ANYWHERE),
+            extra={CONFIG_NAME: CONFIG},
+            manifest=MANIFEST,
+        )
         found = check(place)
         assert not found.holds
         assert [entry.name for entry in found.checks if entry.status == "problem"] == ["content"]
 
     def test_without_a_statement_there_is_none(self, s3: int, tmp_path: Path) -> None:
         place = f"s3://{BUCKET}/bare/engine.tar.gz"
-        send(tmp_path, parse_destination(place, tmp_path))
+        send(tmp_path, parse_destination(place, tmp_path, reach=ANYWHERE))
         client(s3).delete_object(Bucket=BUCKET, Key="bare/engine.tar.gz.intoto.jsonl")
         assert not check(place).holds
         assert check(place, str(tmp_path / "build" / "engine.tar.gz.intoto.jsonl")).holds
@@ -156,14 +162,14 @@ class TestAddress:
     """Beside the archive at an address, where that takes a second file."""
 
     def test_both_are_verified_where_they_are(self, web: Web, tmp_path: Path) -> None:
-        told, warnings = send(tmp_path, parse_destination(f"{web.at}/a.tar.gz", tmp_path))
+        told, warnings = send(tmp_path, parse_destination(f"{web.at}/a.tar.gz", tmp_path, reach=ANYWHERE))
         assert told["address"] == f"{web.at}/a.tar.gz.intoto.jsonl"
         assert (set(web.stored), warnings) == ({"/a.tar.gz", "/a.tar.gz.intoto.jsonl"}, [])
         assert check(f"{web.at}/a.tar.gz").holds
 
     def test_a_signed_address_takes_the_archive_alone(self, web: Web, tmp_path: Path) -> None:
         place = f"{web.at}/a.tar.gz?signature=s3cret"
-        told, warnings = send(tmp_path, parse_destination(place, tmp_path))
+        told, warnings = send(tmp_path, parse_destination(place, tmp_path, reach=ANYWHERE))
         assert "address" not in told
         assert set(web.stored) == {"/a.tar.gz"}
         assert len(warnings) == 1
@@ -178,7 +184,7 @@ class TestAddress:
 
     def test_a_refused_statement_does_not_cost_the_archive(self, web: Web, tmp_path: Path) -> None:
         web.refused = (".jsonl",)
-        told, warnings = send(tmp_path, parse_destination(f"{web.at}/a.tar.gz", tmp_path))
+        told, warnings = send(tmp_path, parse_destination(f"{web.at}/a.tar.gz", tmp_path, reach=ANYWHERE))
         assert "address" not in told
         assert set(web.stored) == {"/a.tar.gz"}
         assert "HTTP 403" in warnings[0]

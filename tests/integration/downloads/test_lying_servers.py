@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import ANYWHERE
 from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable
 from trt_llm_pipeline.model_source import partial
 from trt_llm_pipeline.model_source.record import RecordedFile
@@ -173,6 +174,7 @@ def transfer(folder: Path, url: str, content: bytes) -> None:
         log=[].append,
         progress=None,
         finished=lambda _: None,
+        reach=ANYWHERE,
     ).run([Wanted(url, RecordedFile("file", SIZE, f"sha256:{sha256(content).hexdigest()}"))])
 
 
@@ -200,7 +202,7 @@ def test_a_file_with_a_digest_is_right_or_not_there(
 def test_what_has_no_digest_is_one_version_or_an_error(lies: list[str]) -> None:
     with liar(lies) as url:
         wording = Wording("the file", ModelUnavailable, lambda error: ModelUnavailable(str(error)))
-        reader = ReadAhead(url, wording, limits=LIMITS, log=[].append)
+        reader = ReadAhead(url, wording, limits=LIMITS, log=[].append, reach=ANYWHERE)
         try:
             reader.open()
             with reader:
@@ -219,7 +221,7 @@ def test_what_has_no_digest_is_one_version_or_an_error(lies: list[str]) -> None:
 def test_a_tar_that_changes_half_way_is_refused(lie: str) -> None:
     with liar(["body is cut", lie]) as url:
         wording = Wording("the file", ModelUnavailable, lambda error: ModelUnavailable(str(error)))
-        reader = ReadAhead(url, wording, limits=LIMITS, log=[].append)
+        reader = ReadAhead(url, wording, limits=LIMITS, log=[].append, reach=ANYWHERE)
         reader.open()
         with reader, pytest.raises(ModelUnavailable, match="changed on the server"):
             for _ in reader.chunks():

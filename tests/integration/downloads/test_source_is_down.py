@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import INSIDE
 from tests.integration.downloads.test_tar_models import model_tar
 from trt_llm_pipeline.errors import ModelUnavailable
 from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest, Snapshot, fetch, plan
@@ -35,7 +36,7 @@ class Downed:
         with HubServer() as hub:
             hub.add_repository("owner/model", FILES)
             url = hub.add_file("m.tar", model_tar())
-            self.env = {"HF_ENDPOINT": hub.url}
+            self.env = {"HF_ENDPOINT": hub.url, **INSIDE}
             self.request = HUB if kind == "hub" else ModelRequest("owner/model", tar_url=url)
             if complete:
                 self.fetch()

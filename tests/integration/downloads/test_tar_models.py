@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import INSIDE
 from trt_llm_pipeline.errors import ModelAccessDenied, ModelNotFound, ModelSourceError, ModelUnavailable
 from trt_llm_pipeline.model_source import ModelRequest, Snapshot, fetch, model_files, plan, tar_extract
 from trt_llm_pipeline.net.retrying import RetryLimits
@@ -57,7 +58,7 @@ class Caller:
     def fetch(self, url: str, **options: object) -> Snapshot:
         request = ModelRequest("owner/model", tar_url=url)
         options.setdefault("limits", QUICK)
-        return fetch(request, self.models, token=None, log=self.lines.append, env={}, **options)
+        return fetch(request, self.models, token=None, log=self.lines.append, env=INSIDE, **options)
 
     @property
     def folder(self) -> Path:
@@ -104,7 +105,7 @@ def test_the_same_address_with_the_same_etag_is_not_downloaded_again(hub: HubSer
     assert again.revision == first.revision
     assert again.downloaded_bytes == 0
     request = ModelRequest("owner/model", tar_url=url)
-    assert plan(request, caller.models, token=None, env={}, limits=QUICK).files == ()
+    assert plan(request, caller.models, token=None, env=INSIDE, limits=QUICK).files == ()
 
 
 def test_another_archive_at_the_same_address_replaces_the_model(hub: HubServer, caller: Caller) -> None:
@@ -112,7 +113,7 @@ def test_another_archive_at_the_same_address_replaces_the_model(hub: HubServer, 
     caller.fetch(url)
     hub.add_file("m.tar", tar_of(entry("config.json", b'{"new": 1}'), entry("new.safetensors", b"w")))
     request = ModelRequest("owner/model", tar_url=url)
-    assert plan(request, caller.models, token=None, env={}, limits=QUICK).missing_bytes > 0
+    assert plan(request, caller.models, token=None, env=INSIDE, limits=QUICK).missing_bytes > 0
     assert contents(caller.fetch(url).path) == {"config.json": b'{"new": 1}', "new.safetensors": b"w"}
 
 

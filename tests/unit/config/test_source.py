@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conftest import ANYWHERE
 from trt_llm_pipeline.config.source import read
 from trt_llm_pipeline.errors import ConfigError
 
@@ -37,21 +38,21 @@ def answering() -> Iterator[list[bytes]]:
 )
 def test_address_that_is_none_is_said_so(address: str) -> None:
     with pytest.raises(ConfigError, match="check"):
-        read(address)
+        read(address, ANYWHERE)
 
 
 def test_garbage_instead_of_http(answering: list[bytes]) -> None:
     answering[0] = b"garbage\r\n\r\n"
     with pytest.raises(ConfigError, match="cannot be fetched"):
-        read(answering[1].decode())
+        read(answering[1].decode(), ANYWHERE)
 
 
 def test_config_that_is_cut_off_is_not_taken_for_a_whole_one(answering: list[bytes]) -> None:
     answering[0] = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\na: 1"
     with pytest.raises(ConfigError, match="only 4 of 100 bytes came"):
-        read(answering[1].decode())
+        read(answering[1].decode(), ANYWHERE)
 
 
 def test_whole_config_is_read(answering: list[bytes]) -> None:
     answering[0] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\na: 1"
-    assert read(answering[1].decode()) == ("a: 1", "c.yaml")
+    assert read(answering[1].decode(), ANYWHERE) == ("a: 1", "c.yaml")

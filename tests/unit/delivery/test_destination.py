@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import ANYWHERE
 from trt_llm_pipeline.delivery import parse_destination
 from trt_llm_pipeline.errors import DeliveryError
 
@@ -39,7 +40,7 @@ def test_the_query_of_an_address_is_used_but_never_shown(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8003", "localhost", "[::1]:99", "127.9.9.9"])
 def test_plain_http_is_taken_on_this_machine(tmp_path: Path, host: str) -> None:
-    assert parse_destination(f"http://{host}/x", tmp_path).address == f"http://{host}/x"
+    assert parse_destination(f"http://{host}/x", tmp_path, reach=ANYWHERE).address == f"http://{host}/x"
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,11 @@ def test_files_in_the_workspace(tmp_path: Path, text: str, name: str) -> None:
         ("https://host/\u00e9?s3cret", "characters that an address must escape"),
         ("https://host:port/x?s3cret", "not a valid address"),
         ("https://[::1/x?s3cret", "not a valid address"),
+        ("http://127.0.0.1:8003/x?s3cret", "leads to a loopback address"),
+        ("https://localhost/x?s3cret", "leads to a loopback address"),
+        ("https://169.254.169.254/x?s3cret", "leads to a link-local address"),
+        ("https://0x0a.1/x?s3cret", "leads to a private address"),
+        ("https://[fd00:ec2::254]/x?s3cret", "leads to a private address"),
         ("file:///etc/x.tar.gz", "outside the workspace"),
         ("file:///src/../x.tar.gz", "outside the workspace"),
         ("file:///src/a/../../x.tar.gz", "outside the workspace"),

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.conftest import ANYWHERE
 from trt_llm_pipeline.net.client import Client, fetch_bytes, headers_for
 from trt_llm_pipeline.net.connection import dial
 from trt_llm_pipeline.net.failures import BadAddress, EndedEarly, HttpStatusError
@@ -63,7 +64,7 @@ def says(text: str, *, keep: bool = True) -> Answer:
 
 @pytest.fixture
 def client() -> Iterator[Client]:
-    with Client(StopSwitch(), silence=5) as one:
+    with Client(StopSwitch(), silence=5, reach=ANYWHERE) as one:
         yield one
 
 
@@ -99,7 +100,7 @@ def test_a_connection_is_used_again_when_its_answer_was_read(client: Client) -> 
 
     with (
         server(says("HTTP/1.1 200 OK\nContent-Length: 5\n\nhello")) as (url, heads),
-        Client(StopSwitch(), silence=5, opener=counting) as own,
+        Client(StopSwitch(), silence=5, reach=ANYWHERE, opener=counting) as own,
     ):
         for _ in range(3):
             with own.open(url, {}) as response:
@@ -163,7 +164,7 @@ def test_the_switch_wakes_a_reader_that_waits(client: Client) -> None:
     stop = StopSwitch()
     with (
         server(says("HTTP/1.1 200 OK\nContent-Length: 5\n\n")) as (url, _),
-        Client(stop, silence=60) as own,
+        Client(stop, silence=60, reach=ANYWHERE) as own,
         own.open(url, {}) as response,
     ):
         threading.Timer(0.3, stop.throw).start()
@@ -177,7 +178,7 @@ def test_the_switch_wakes_a_reader_that_waits(client: Client) -> None:
 def test_silence_is_an_error() -> None:
     with (
         server(says("HTTP/1.1 200 OK\nContent-Length: 5\n\n")) as (url, _),
-        Client(StopSwitch(), silence=0.2) as own,
+        Client(StopSwitch(), silence=0.2, reach=ANYWHERE) as own,
         own.open(url, {}) as response,
         pytest.raises(TimeoutError),
     ):
@@ -187,10 +188,10 @@ def test_silence_is_an_error() -> None:
 def test_something_small_is_fetched_whole() -> None:
     with HubServer() as hub:
         url = hub.add_file("x", b"0123456789")
-        assert fetch_bytes(url, most_bytes=100, silence=5) == b"0123456789"
-        assert fetch_bytes(url, most_bytes=4, silence=5) == b"0123"
+        assert fetch_bytes(url, most_bytes=100, silence=5, reach=ANYWHERE) == b"0123456789"
+        assert fetch_bytes(url, most_bytes=4, silence=5, reach=ANYWHERE) == b"0123"
         with pytest.raises(HttpStatusError, match="404"):
-            fetch_bytes(url + "y", most_bytes=4, silence=5)
+            fetch_bytes(url + "y", most_bytes=4, silence=5, reach=ANYWHERE)
 
 
 def test_something_small_that_is_cut_off_is_an_error() -> None:
@@ -198,17 +199,17 @@ def test_something_small_that_is_cut_off_is_an_error() -> None:
         server(says("HTTP/1.1 200 OK\nContent-Length: 50\n\nshort", keep=False)) as (url, _),
         pytest.raises(EndedEarly, match="only 5 of 50"),
     ):
-        fetch_bytes(url, most_bytes=100, silence=5)
+        fetch_bytes(url, most_bytes=100, silence=5, reach=ANYWHERE)
 
 
 def test_a_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with server(says("HTTP/1.1 200 OK\nContent-Length: 2\n\nok")) as (proxy, heads):
         monkeypatch.setenv("http_proxy", proxy.replace("http://", "http://user:p%40ss@"))
         monkeypatch.setenv("no_proxy", "")
-        assert fetch_bytes("http://hub.example/model", most_bytes=10, silence=5) == b"ok"
+        assert fetch_bytes("http://hub.example/model", most_bytes=10, silence=5, reach=ANYWHERE) == b"ok"
         assert heads[0].startswith(b"GET http://hub.example/model HTTP/1.1\r\n")
         assert b"Host: hub.example\r\n" in heads[0]
         assert b"Proxy-Authorization: Basic dXNlcjpwQHNz\r\n" in heads[0]
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        assert fetch_bytes(proxy, most_bytes=10, silence=5) == b"ok"
+        assert fetch_bytes(proxy, most_bytes=10, silence=5, reach=ANYWHERE) == b"ok"
         assert heads[1].startswith(b"GET / HTTP/1.1\r\n")
