@@ -10,8 +10,16 @@ from trt_llm_pipeline.cache.inputs import Disks
 from trt_llm_pipeline.config import BuildConfig, Loaded, examine
 from trt_llm_pipeline.errors import ConfigError, Mistake
 from trt_llm_pipeline.plan import Plan, PlannedStep, make_plan
+from trt_llm_pipeline.preflight.argument_places import misplaced
 from trt_llm_pipeline.preflight.parser_check import NotChecked, OptionMistake, probe
-from trt_llm_pipeline.process import Layers, find_layers, hidden_places, reduced
+from trt_llm_pipeline.process import (
+    Layers,
+    find_layers,
+    hidden_places,
+    program_places,
+    reduced,
+    toolchain_places,
+)
 from trt_llm_pipeline.settings import Settings
 
 
@@ -56,6 +64,7 @@ def validate_loaded(loaded: Loaded, name: str, settings: Settings) -> Validated:
         tools = toolchain.find(settings.env)
         planned, wrong = make_plan(loaded.config, tools, settings.workspace)
         found.extend(wrong)
+        found.extend(_misplaced(planned, settings, layers))
         known = _Accepted(planned, settings)
         for step in planned.steps:
             if known.accepts(step):
@@ -67,6 +76,16 @@ def validate_loaded(loaded: Loaded, name: str, settings: Settings) -> Validated:
         found.sort(key=lambda mistake: mistake.line or 0)
         raise ConfigError(found, name)
     return Validated(planned, tuple(notes), layers)
+
+
+def _misplaced(planned: Plan, settings: Settings, layers: Layers) -> list[Mistake]:
+    hidden = hidden_places(settings.workspace.root, settings.env)
+    tools = planned.toolchain
+    places = [
+        *toolchain_places(tools.root, hidden),
+        *program_places(tools.python, settings.env, hidden),
+    ]
+    return misplaced(planned, places, confined=layers.files)
 
 
 class _Accepted:

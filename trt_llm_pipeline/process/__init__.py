@@ -2,7 +2,14 @@
 
 from trt_llm_pipeline.process.environment import reduced
 from trt_llm_pipeline.process.layers import UNCONFINED, Layers, Policy, find_layers
-from trt_llm_pipeline.process.places import Sandbox, hidden_places, program_places, readable, toolchain_places
+from trt_llm_pipeline.process.places import (
+    Sandbox,
+    hidden_places,
+    program_places,
+    readable,
+    system_places,
+    toolchain_places,
+)
 from trt_llm_pipeline.process.tree import Captured, ProcessResult, Usage, capture, run
 
 __all__ = [
@@ -20,5 +27,6 @@ __all__ = [
     "readable",
     "reduced",
     "run",
+    "system_places",
     "toolchain_places",
 ]

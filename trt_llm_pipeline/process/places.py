@@ -50,6 +50,7 @@ _CREDENTIALS = (
     ".cache/huggingface", ".aws", ".azure", ".config", ".docker", ".git-credentials", ".gnupg", ".kube",
     ".local/share/keyrings", ".netrc", ".ssh",
 )  # fmt: skip
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 _SEARCHED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH")
 
 
@@ -80,11 +81,11 @@ class Sandbox:
         layers = self.layers
         if layers.policy.mode == "off":
             return None
-        write = [*self.write, Path("/dev/shm")]  # noqa: S108
+        write = [*self.write, _SHARED_MEMORY]
         return {
-            "read": [os.path.realpath(path) for path in _SYSTEM] + list(_etc()) + [str(p) for p in self.read],
+            "read": [*_system(), *(str(path) for path in self.read)],
             "write": [os.path.realpath(path) for path in write if path.is_dir()],
-            "devices": [str(path) for name in _DEVICES for path in sorted(Path("/dev").glob(name))],
+            "devices": [str(path) for path in _devices()],
             "landlock": layers.landlock,
             "namespaces": layers.namespaces,
             "seccomp": layers.seccomp,
@@ -92,6 +93,11 @@ class Sandbox:
             "user": list(layers.policy.user) if layers.policy.user else None,
             "cwd": str(cwd),
         }
+
+
+def system_places() -> tuple[Path, ...]:
+    """What every program may read, whatever it is: the system's libraries and settings, and devices."""
+    return (*map(Path, _system()), *_devices(), _SHARED_MEMORY)
 
 
 def program_places(python: str, env: Mapping[str, str], hidden: Iterable[Path]) -> tuple[Path, ...]:
@@ -175,6 +181,9 @@ def _editable(prefix: Path) -> Iterator[Path]:
                     yield Path(line.strip())
 
 
-def _etc() -> Iterator[str]:
-    for name in _ETC:
-        yield os.path.realpath(f"/etc/{name}")
+def _system() -> list[str]:
+    return [os.path.realpath(path) for path in (*_SYSTEM, *(f"/etc/{name}" for name in _ETC))]
+
+
+def _devices() -> list[Path]:
+    return [path for name in _DEVICES for path in sorted(Path("/dev").glob(name))]

@@ -255,7 +255,7 @@ class TestArguments:
         assert json.loads(line.partition(" ")[2]) == ["--output_dir", "./engine", "--note", *values]
         assert not made.exists()
 
-    @pytest.mark.parametrize("value", ["-c", "-m", "--help", "-", "--output_dir=/tmp"])
+    @pytest.mark.parametrize("value", ["-c", "-m", "--help", "-", "--output_dir=./x"])
     def test_value_that_looks_like_an_option_stays_a_value(
         self, house: House, server: CogServer, value: str
     ) -> None:
@@ -270,6 +270,33 @@ class TestArguments:
     ) -> None:
         config = house.config(args=f"{json.dumps(key)}: x")
         assert "is not a valid option name" in refusal(server, hub, config)
+
+
+class TestPathsInArguments:
+    """What a script would be told to read and write."""
+
+    @pytest.mark.parametrize(
+        ("key", "value", "words"),
+        [
+            ("output_dir", "/etc/ckpt", "is outside the workspace"),
+            ("output_dir", "./models/victim/model", "is in models/, and is not this build's own model"),
+            ("note", "${model_dir}/../../victim/model", "is in models/, and is not this build's own model"),
+            ("note", "builds", "is in builds/, where the service keeps finished builds"),
+            ("note", "/src/.trt-llm-pipeline/made.json", "where the service keeps its records"),
+            ("note", "/proc/1/root/etc/shadow", "leads to wherever a process is"),
+        ],
+    )
+    def test_path_that_leads_to_others_is_refused(
+        self, house: House, server: CogServer, hub: HubServer, key: str, value: str, words: str
+    ) -> None:
+        path = Path(house.config(args="" if key == "output_dir" else f"{key}: {json.dumps(value)}"))
+        if key == "output_dir":
+            path.write_text(path.read_text().replace("    output_dir: ./engine", f"    output_dir: {value}"))
+        error = refusal(server, hub, str(path))
+        assert words in error
+        assert f"build.args.{key}" in error
+        line = next(at for at, text in enumerate(path.read_text().splitlines(), 1) if value in text)
+        assert f"{path.name}:{line}:" in error
 
 
 class TestRemoteCode:

@@ -167,7 +167,11 @@ def test_plan_says_which_steps_are_cached(build: Build, settings: Settings) -> N
 
 
 class TestInputsElsewhere:
-    """Files that a step reads and that are not in the workspace."""
+    """Files that a step reads and that are not in the workspace, which takes the sandbox away from it."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return Settings.from_env({**settings.env, "TRT_LLM_SANDBOX": "off"})
 
     def config(self, folder: Path) -> str:
         return QUICK_START.replace("    remove_input_padding:", f"    timing_cache: {folder}")

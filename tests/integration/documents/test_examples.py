@@ -15,7 +15,10 @@ from packaging.specifiers import SpecifierSet
 from tests.conftest import ROOT
 from trt_llm_pipeline.config import BuildConfig, load
 from trt_llm_pipeline.config.references import Resolver
+from trt_llm_pipeline.plan import Plan, PlannedStep
 from trt_llm_pipeline.plan.command import RenderedArgs, render
+from trt_llm_pipeline.preflight.argument_places import misplaced
+from trt_llm_pipeline.toolchain import Toolchain
 from trt_llm_pipeline.workspace import Workspace
 
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*/*.yaml") if path.parent.name != "fleet")
@@ -121,6 +124,14 @@ def test_each_step_reads_what_the_step_before_it_wrote(path: Path, tmp_path: Pat
         written = (workspace.root / resolver.text(earlier.output_dir or "")).resolve()
         read = [(workspace.root / text).resolve() for text in arguments[name].argv]
         assert written in read
+
+
+@each_example
+def test_no_argument_leads_where_no_step_may_reach(path: Path, miniature: Toolchain, tmp_path: Path) -> None:
+    config = load(path)
+    steps = tuple(PlannedStep(name, step, (), miniature.root, None) for name, step in config.steps())
+    plan = Plan(config, miniature, Workspace.at(tmp_path / "workspace"), steps)
+    assert misplaced(plan, [miniature.root], confined=True) == []
 
 
 @each_example
