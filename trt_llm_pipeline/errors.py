@@ -2,6 +2,7 @@
 
 TrtLlmPipelineError             base; its text is meant for the user as it stands
 ├── ConfigError                 the config's: names every mistake with its line
+│   └── DoesNotFit              the machine's: this engine can be loaded or made on a larger one only
 ├── ModelSourceError            the model source's: the Hub, a tar URL, a folder
 │   ├── ModelNotFound           no such repository, revision or address
 │   ├── ModelAccessDenied       gated or private, and the token is missing or refused
@@ -9,10 +10,13 @@ TrtLlmPipelineError             base; its text is meant for the user as it stand
 │   └── ModelUnavailable        the source failed, or went on failing when asked again
 ├── StepFailed                  the step's script: exit code, last lines, what it left behind
 │   ├── StepTimeout             it ran longer than it was allowed to
-│   └── StepOutputError         it exited 0 without what it promised
+│   ├── StepOutputError         it exited 0 without what it promised
+│   ├── StepOutOfMemory         it was killed for memory, or says itself that there was too little
+│   └── StepDiskFull            it failed on a full disk
 ├── CheckFailed                 the engine's: it was built, and what it writes is garbage
 └── PipelineError               ours, or the machine's
-    ├── WorkspaceError          a directory that must not be touched, or is in use
+    ├── WorkspaceError          a directory that must not be touched
+    │   └── WorkspaceBusy       another build uses the workspace
     ├── ToolchainError          no usable toolchain, or not the required release
     ├── DiskFull                not enough room
     ├── ArtifactError           an archive that cannot be written or read
@@ -24,20 +28,68 @@ TrtLlmPipelineError             base; its text is meant for the user as it stand
         ├── FleetBusy           somebody else runs the same fleet
         ├── CellsFailed         some cells have failed; the others are delivered
         └── FleetCancelled      it was asked to stop
+
+Each class has a `kind`: whose fault it is, in one word. The command line exits with the kind's code
+(`EXIT_CODES`); `--json`, `build.json` and a fleet's records name the kind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+Kind = Literal[
+    "config",
+    "model_source",
+    "step",
+    "check",
+    "resources",
+    "delivery",
+    "cells",
+    "busy",
+    "interrupted",
+    "internal",
+]
+
+#: The command line's exit code for each kind. 75 is `EX_TEMPFAIL` of sysexits.h, 130 a shell's for SIGINT.
+EXIT_CODES: Mapping[Kind, int] = MappingProxyType(
+    {
+        "internal": 1,
+        "config": 2,
+        "model_source": 3,
+        "step": 4,
+        "check": 5,
+        "resources": 6,
+        "delivery": 7,
+        "cells": 8,
+        "busy": 75,
+        "interrupted": 130,
+    }
+)
 
 _MAX_SHOWN = 50
 _MAX_MESSAGE_CHARS = 2000
 
 
 class TrtLlmPipelineError(Exception):
-    """Base of every error that this library raises on purpose."""
+    """Base of every error that this library raises on purpose.
+
+    Attributes:
+        kind: whose fault it is.
+        passing: another machine or another hour may do better.
+    """
+
+    kind: ClassVar[Kind] = "internal"
+    passing: ClassVar[bool] = False
+
+
+def kind_of(error: BaseException) -> Kind:
+    """Whose fault an error is, be it one of this library's or not."""
+    if isinstance(error, TrtLlmPipelineError):
+        return error.kind
+    return "internal" if isinstance(error, Exception) else "interrupted"
 
 
 def add_note(error: BaseException, note: str) -> None:
@@ -77,6 +129,8 @@ def _shortened(text: str) -> str:
 class ConfigError(TrtLlmPipelineError):
     """The config is wrong. Carries every mistake that was found, in the order of the file."""
 
+    kind: ClassVar[Kind] = "config"
+
     def __init__(self, mistakes: Sequence[Mistake], source: str = "config") -> None:
         self.mistakes = tuple(mistakes)
         self.source = source
@@ -87,8 +141,16 @@ class ConfigError(TrtLlmPipelineError):
         super().__init__(head + "\n".join(lines))
 
 
+class DoesNotFit(ConfigError):
+    """The engine cannot be loaded or made on this machine: each mistake says what would be enough."""
+
+    kind: ClassVar[Kind] = "resources"
+
+
 class ModelSourceError(TrtLlmPipelineError):
     """The model could not be obtained from where the config says it is."""
+
+    kind: ClassVar[Kind] = "model_source"
 
 
 class ModelNotFound(ModelSourceError):
@@ -114,6 +176,8 @@ class RepositoryCodeRefused(ModelSourceError):
 class ModelUnavailable(ModelSourceError):
     """The source failed, or went on failing when asked again."""
 
+    passing: ClassVar[bool] = True
+
 
 class StepFailed(TrtLlmPipelineError):
     """A step's script failed.
@@ -123,6 +187,8 @@ class StepFailed(TrtLlmPipelineError):
         exit_code: the script's exit code; negative for a signal; None where it did not exit by itself.
         tail: the last lines that it printed.
     """
+
+    kind: ClassVar[Kind] = "step"
 
     def __init__(
         self, step: str, message: str, *, exit_code: int | None = None, tail: Sequence[str] = ()
@@ -142,12 +208,27 @@ class StepOutputError(StepFailed):
     """The step exited 0 without what it promised."""
 
 
+class StepOutOfMemory(StepFailed):
+    """The step was killed for memory, or says itself that there was too little, on the host or a GPU."""
+
+    kind: ClassVar[Kind] = "resources"
+
+
+class StepDiskFull(StepFailed):
+    """The step failed on a full disk."""
+
+    kind: ClassVar[Kind] = "resources"
+    passing: ClassVar[bool] = True
+
+
 class CheckFailed(TrtLlmPipelineError):
     """The engine was built, but does not talk as it should, or could not be asked though it had to be.
 
     Attributes:
         verdict: what `build.json` would say of it: prompts, tokens, texts and the reason, as JSON values.
     """
+
+    kind: ClassVar[Kind] = "check"
 
     def __init__(self, message: str, *, verdict: Mapping[str, Any]) -> None:
         self.verdict = verdict
@@ -157,9 +238,17 @@ class CheckFailed(TrtLlmPipelineError):
 class PipelineError(TrtLlmPipelineError):
     """Ours, or the machine's: nothing in the config or the model is to blame."""
 
+    passing: ClassVar[bool] = True
+
 
 class WorkspaceError(PipelineError):
-    """A directory that must not be touched, or a workspace that is in use."""
+    """A directory that must not be touched, or cannot be used."""
+
+
+class WorkspaceBusy(WorkspaceError):
+    """Another build uses the workspace."""
+
+    kind: ClassVar[Kind] = "busy"
 
 
 class ToolchainError(PipelineError):
@@ -168,6 +257,8 @@ class ToolchainError(PipelineError):
 
 class DiskFull(PipelineError):
     """Not enough room on the disk."""
+
+    kind: ClassVar[Kind] = "resources"
 
 
 class ArtifactError(PipelineError):
@@ -181,6 +272,8 @@ class ContentChanged(ArtifactError):
 class DeliveryError(PipelineError):
     """An archive that could not be sent to its destination."""
 
+    kind: ClassVar[Kind] = "delivery"
+
 
 class SigningError(PipelineError):
     """A key, for signing or for checking a signature, that cannot be read or used."""
@@ -189,28 +282,26 @@ class SigningError(PipelineError):
 class FleetError(PipelineError):
     """A fleet that could not be begun or finished."""
 
-    exit_code = 1
-
 
 class FleetInfeasible(FleetError):
     """Cells that no node can run."""
 
-    exit_code = 3
+    kind: ClassVar[Kind] = "resources"
 
 
 class CellsFailed(FleetError):
     """Some cells have failed; the others are delivered."""
 
-    exit_code = 4
+    kind: ClassVar[Kind] = "cells"
 
 
 class FleetCancelled(FleetError):
     """It was asked to stop; what was delivered stays."""
 
-    exit_code = 5
+    kind: ClassVar[Kind] = "interrupted"
 
 
 class FleetBusy(FleetError):
     """Somebody else runs the same fleet."""
 
-    exit_code = 6
+    kind: ClassVar[Kind] = "busy"

@@ -25,7 +25,7 @@ from trt_llm_pipeline.cache import (
 )
 from trt_llm_pipeline.delivery import Attesting, Outbox, beside, parse_destination, signing_key
 from trt_llm_pipeline.engine.tokenizer_files import TokenizerFiles, tokenizer_files
-from trt_llm_pipeline.errors import ContentChanged, PipelineError, TrtLlmPipelineError
+from trt_llm_pipeline.errors import ContentChanged, PipelineError, kind_of
 from trt_llm_pipeline.files import appearing
 from trt_llm_pipeline.fit import Assessment
 from trt_llm_pipeline.inspection import Check
@@ -195,8 +195,7 @@ def build(
             return _stages(context)
         except BaseException as error:
             context.builds.settle_failed(directory)
-            if isinstance(error, TrtLlmPipelineError):
-                _report_failure(context, error)
+            _report_failure(context, error)
             raise
         finally:
             context.builds.keep_newest(settings.keep_builds)
@@ -562,14 +561,23 @@ def _write_report(context: _Context, record: Mapping[str, Any]) -> None:
         context.voice.log(f"warning: {error}")
 
 
-def _report_failure(context: _Context, error: TrtLlmPipelineError) -> None:
-    """Leaves a page beside the logs of a build whose step has failed."""
+def _report_failure(context: _Context, error: BaseException) -> None:
+    """Leaves a record and a page beside the logs of a build whose step has failed, or was interrupted."""
     snapshot, logs = context.notes.snapshot, context.directory / "logs"
     still_ours = os.path.realpath(logs) == str(logs)  # a step may have put a link in its place
     if snapshot is None or not still_ours:
         return
-    record = _record(context, snapshot, _manifest(context, snapshot))
-    _write_report(context, {**record, "error": context.redactor(str(error))})
+    record = {
+        **_record(context, snapshot, _manifest(context, snapshot)),
+        "error": context.redactor(str(error) or type(error).__name__),
+        "kind": kind_of(error),
+        "type": type(error).__name__,
+    }
+    try:
+        write_record(context.directory / RECORD_NAME, record)
+    except (OSError, PipelineError) as second:  # the first error is what counts
+        context.voice.log(f"warning: {second}")
+    _write_report(context, record)
 
 
 def _size(snapshot: Snapshot) -> int:

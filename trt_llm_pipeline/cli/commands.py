@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from trt_llm_pipeline.cli.edge import JsonOption, WorkspaceOption, failures, print_json
+from trt_llm_pipeline.cli.edge import JsonOption, WorkspaceOption, failures, leave, print_json
 from trt_llm_pipeline.cli.fleet import app as fleet_app
 
 app = typer.Typer(
@@ -63,7 +63,7 @@ def build(
 
 @app.command()
 def validate(config: ConfigArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Name every mistake of a config: exit code 0 without any, else 1. Writes nothing."""
+    """Name every mistake of a config: exit code 0 without any, else 2. Writes nothing."""
     with failures(as_json):
         from trt_llm_pipeline.config.source import read
         from trt_llm_pipeline.preflight import fitting, preview, validation
@@ -95,7 +95,7 @@ def plan(
 ) -> None:
     """Show what a build would do: commands, directories, downloads, disk space, and whether the engine fits.
 
-    Runs nothing. The exit code is 1 where the engine cannot be loaded, or the config is wrong.
+    Runs nothing. The exit code is 6 where the engine cannot be loaded, 2 where the config is wrong.
     """
     with failures(as_json):
         from trt_llm_pipeline import check, fit
@@ -119,7 +119,7 @@ def plan(
         else:
             typer.echo(f"{shown.as_text()}\ncheck: {intended.reason}")
         if not shown.fitting.possible:
-            raise typer.Exit(1)
+            leave("resources")
 
 
 @cache_app.callback(invoke_without_command=True)
@@ -208,7 +208,7 @@ def inspect(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is in an archive and whether cog-triton can serve it: exit code 0 if so, else 1."""
+    """Show what is in an archive and whether cog-triton can serve it: exit code 0 if so, else 5."""
     with failures(as_json):
         from trt_llm_pipeline import inspection
         from trt_llm_pipeline.net.addresses import Reach
@@ -243,7 +243,7 @@ def inspect(
         for note in written.notes if written and not as_json else ():
             typer.echo(f"note: {note}", err=True)
         if not found.ready:
-            raise typer.Exit(1)
+            leave("check")
 
 
 @app.command()
@@ -263,7 +263,7 @@ def verify(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check an archive against the statement of how it was built: exit code 0 if all holds, else 1."""
+    """Check an archive against the statement of how it was built: exit code 0 if all holds, else 5."""
     with failures(as_json):
         from trt_llm_pipeline.artifact.dsse import load_verifying_key
         from trt_llm_pipeline.delivery import collect
@@ -284,7 +284,7 @@ def verify(
             )
         print_json(found.as_json()) if as_json else typer.echo(found.as_text())
         if not found.holds:
-            raise typer.Exit(1)
+            leave("check")
 
 
 @app.command()

@@ -13,9 +13,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from trt_llm_pipeline.errors import (
+    EXIT_CODES,
     CheckFailed,
     ConfigError,
-    FleetError,
+    Kind,
     RepositoryCodeRefused,
     StepFailed,
     TrtLlmPipelineError,
@@ -28,7 +29,6 @@ WorkspaceOption = Annotated[
     typer.Option("--workspace", help="Where to build. [default: $TRT_LLM_WORKSPACE or ./workspace]"),
 ]
 
-_INTERRUPTED = 130
 _TERMINATED = 143
 
 
@@ -49,15 +49,20 @@ def failures(as_json: bool, kept: str | None = None) -> Iterator[None]:
         else:
             lines = [f"error: {error}", *(f"also: {note}" for note in notes_of(error))]
             typer.echo("\n".join(lines), err=True)
-        raise typer.Exit(error.exit_code if isinstance(error, FleetError) else 1) from None
+        raise typer.Exit(EXIT_CODES[error.kind]) from None
     except KeyboardInterrupt:
         if as_json:
-            print_json({"error": "interrupted", "kind": "Interrupted", "kept": kept})
+            print_json({"error": "interrupted", "kind": "interrupted", "kept": kept})
         else:
             typer.echo(f"interrupted; {kept}" if kept else "interrupted", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(EXIT_CODES["interrupted"]) from None
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def leave(kind: Kind) -> NoReturn:
+    """Ends the command after its answer, with the exit code of `kind`."""
+    raise typer.Exit(EXIT_CODES[kind])
 
 
 def _terminate(*_: object) -> NoReturn:
@@ -65,7 +70,7 @@ def _terminate(*_: object) -> NoReturn:
 
 
 def _error_fields(error: TrtLlmPipelineError) -> dict[str, Any]:
-    fields: dict[str, Any] = {"error": str(error), "kind": type(error).__name__}
+    fields: dict[str, Any] = {"error": str(error), "kind": error.kind, "type": type(error).__name__}
     if notes := notes_of(error):
         fields["also"] = list(notes)
     if isinstance(error, ConfigError):

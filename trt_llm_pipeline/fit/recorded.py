@@ -53,7 +53,9 @@ def recorded_peaks(
     found: list[Peaks] = []
     for record in records:
         manifest = record.get("manifest")
-        if len(found) == _MOST or not isinstance(manifest, dict) or manifest.get("model_id") != model_id:
+        if len(found) == _MOST or "error" in record or not isinstance(manifest, dict):
+            continue
+        if manifest.get("model_id") != model_id:
             continue
         fit = manifest.get("fit")
         same = ("weight_bytes", "rank_weight_bytes", "kv_bytes_per_token")

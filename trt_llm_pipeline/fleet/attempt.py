@@ -7,7 +7,6 @@ to do so has delivered, and only its archive is moved to the destination.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,15 +17,7 @@ from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.artifact.statement import LARGEST_STATEMENT
 from trt_llm_pipeline.delivery import beside
 from trt_llm_pipeline.delivery.send import deliver_file
-from trt_llm_pipeline.errors import (
-    ConfigError,
-    DeliveryError,
-    DiskFull,
-    ModelUnavailable,
-    PipelineError,
-    StepFailed,
-    TrtLlmPipelineError,
-)
+from trt_llm_pipeline.errors import DeliveryError, TrtLlmPipelineError
 from trt_llm_pipeline.files import read_regular
 from trt_llm_pipeline.fleet.cells import Cell, Fleet
 from trt_llm_pipeline.fleet.node import Node
@@ -37,11 +28,7 @@ from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.settings import Settings
 
 State = Literal["delivered", "failed", "cancelled", "superseded", "taken"]
-OUT_OF_MEMORY = "OutOfMemory"
-NODE_LOST = "NodeLost"
-# What a failed step's message says where the machine, and not the script, is to blame; see `step`.
-_MEMORY = "probably out of memory"
-_DISK = re.compile(r"the disk of .* is full")
+NODE_LOST = "node_lost"
 
 
 @dataclass(frozen=True)
@@ -78,7 +65,7 @@ class Outcome:
 
     Attributes:
         state: `superseded` where another try has delivered, `taken` where another has this one's number.
-        kind: the class of the error of a failed one, or `OutOfMemory`.
+        kind: of the error of a failed one, see `errors`; or `node_lost`.
         message: what the error says.
         retry: whether another node may do better.
         seconds: how long it took.
@@ -147,7 +134,7 @@ class _Attempt:
             outcome = self._failed(error, voice)
         except Exception as error:  # noqa: BLE001  whatever it is, the record says it
             voice.log(f"error: {error!r}")
-            outcome = self._ended("failed", kind=type(error).__name__, message=repr(error))
+            outcome = self._ended("failed", kind="internal", message=repr(error))
         self._note(outcome, voice)
         return outcome
 
@@ -216,12 +203,7 @@ class _Attempt:
         settings = Settings.of_one_owner(self._env)
         message = Redactor([settings.token, *settings.secrets])(str(error))
         voice.log(f"error: {message}")
-        kind, retry = type(error).__name__, is_retried(error)
-        if isinstance(error, StepFailed) and _MEMORY in message:
-            kind = OUT_OF_MEMORY
-        elif isinstance(error, StepFailed) and _DISK.search(message):
-            kind, retry = DiskFull.__name__, True
-        return self._ended("failed", kind=kind, message=message, retry=retry)
+        return self._ended("failed", kind=error.kind, message=message, retry=error.passing)
 
     def _ended(self, state: State, **more: Any) -> Outcome:
         seconds = round(time.monotonic() - self._started, 3)
@@ -235,11 +217,3 @@ class _Attempt:
             self._records.note(self._cell, self._job.attempt, self._fields)
         except DeliveryError:
             return
-
-
-def is_retried(error: TrtLlmPipelineError) -> bool:
-    """Whether another node or another hour may do better: the machine, the network or the store is to blame.
-
-    Not a wrong config, a script that failed, an engine that fails its check, or a model that is not there.
-    """
-    return isinstance(error, (PipelineError, ModelUnavailable)) and not isinstance(error, ConfigError)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import filelock
 
-from trt_llm_pipeline.errors import WorkspaceError
+from trt_llm_pipeline.errors import WorkspaceBusy, WorkspaceError
 from trt_llm_pipeline.model_source import ModelRequest, fetch
 from trt_llm_pipeline.model_source import record as model_record
 from trt_llm_pipeline.model_source.model_types import Progress
@@ -70,7 +70,7 @@ class Node:
             finally:
                 lock.release()
             return
-        raise WorkspaceError(f"{self.home} has no free slot: {_MOST_SLOTS} cells are being built there")
+        raise WorkspaceBusy(f"{self.home} has no free slot: {_MOST_SLOTS} cells are being built there")
 
     def share_model(
         self,

@@ -224,15 +224,15 @@ def _ended(handle: ray.ObjectRef[Any]) -> Ended:
     except ray.exceptions.TaskCancelledError:
         return Ended(handle, cancelled=True)
     except ray.exceptions.OutOfMemoryError as error:
-        return Ended(handle, kind=attempt.OUT_OF_MEMORY, message=_first_line(error))
+        return Ended(handle, kind="resources", message=_first_line(error))
     except _LOST as error:
         return Ended(handle, lost=f"its node or its worker is gone: {_first_line(error)}")
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, KeyboardInterrupt | ray.exceptions.TaskCancelledError):
             return Ended(handle, cancelled=True)
-        return Ended(handle, kind=type(error.cause).__name__, message=str(error.cause))
+        return Ended(handle, kind="internal", message=repr(error.cause))
     except ray.exceptions.RayError as error:
-        return Ended(handle, kind=type(error).__name__, message=_first_line(error))
+        return Ended(handle, kind="internal", message=f"{type(error).__name__}: {_first_line(error)}")
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from trt_llm_pipeline import fit
 from trt_llm_pipeline.config.references import UnresolvedReferenceError
-from trt_llm_pipeline.errors import ConfigError, ModelSourceError
+from trt_llm_pipeline.errors import DoesNotFit, ModelSourceError
 from trt_llm_pipeline.fit import Assessment, Device, EngineArguments, Host, ModelShape, UnknownShape
 from trt_llm_pipeline.model_source import peek_config, read_config
 from trt_llm_pipeline.plan import Plan
@@ -110,13 +110,13 @@ def refuse(plan: Plan, found: Fitting) -> None:
     """Refuses a build whose engine cannot possibly be loaded or made on this machine.
 
     Raises:
-        ConfigError: it cannot; with what would be enough.
+        DoesNotFit: it cannot; with what would be enough.
     """
     if found.assessment is None or not found.assessment.errors:
         return
     advice = " (fit: off in the config, or TRT_LLM_FIT_CHECK=off, builds it all the same)"
     mistakes = [plan.config.mistake(text + advice, *_blamed(plan)) for text in found.assessment.errors]
-    raise ConfigError(mistakes, plan.config.source.name)
+    raise DoesNotFit(mistakes, plan.config.source.name)
 
 
 def facts_of(plan: Plan, model_dir: Path) -> dict[str, Any] | None:

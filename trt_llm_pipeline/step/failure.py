@@ -4,19 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trt_llm_pipeline.process import resources
 from trt_llm_pipeline.units import in_words
 from trt_llm_pipeline.workspace import FileMark
 
+_MOST_OF_IT = 0.8
+# How scripts say it: Python, torch (https://docs.pytorch.org/docs/stable/notes/faq.html), CUDA's runtime,
+# TensorRT's builder ("OutOfMemory (Requested size was ...)"), C++, mmap and malloc.
+_OUT_OF_MEMORY = re.compile(
+    r"^MemoryError\b|\bCUDA out of memory|\bOutOfMemory(Error)?\b|\bcudaErrorMemoryAllocation\b"
+    r"|\bstd::bad_alloc\b|\bCannot allocate memory\b"
+)
 
-def exit_in_words(exit_code: int, peak_bytes: int, *, oom_killed: bool) -> str:
-    """An exit code in words."""
+
+def was_memory(exit_code: int, peak_bytes: int, tail: Sequence[str], *, oom_killed: bool) -> bool:
+    """Whether a script failed for want of memory, on the host or on a GPU.
+
+    Args:
+        exit_code: negative for a signal.
+        peak_bytes: the most memory that its process tree used.
+        tail: its last lines.
+        oom_killed: whether the kernel killed something for memory meanwhile.
+    """
+    if exit_code == -signal.SIGKILL:
+        return oom_killed or peak_bytes > _MOST_OF_IT * resources.machine_memory_bytes()
+    return any(map(_OUT_OF_MEMORY.search, tail))
+
+
+def exit_in_words(exit_code: int, peak_bytes: int, *, memory: bool) -> str:
+    """An exit code in words; `memory` as `was_memory` says."""
     if exit_code >= 0:
-        return f"exited with code {exit_code}"
+        return f"exited with code {exit_code}" + (", out of memory" if memory else "")
     name = f"signal {-exit_code}"
     with contextlib.suppress(ValueError):
         name = signal.Signals(-exit_code).name
@@ -25,7 +48,7 @@ def exit_in_words(exit_code: int, peak_bytes: int, *, oom_killed: bool) -> str:
         return text
     total = resources.machine_memory_bytes()
     text += f"; its process tree used {in_words(peak_bytes)} of the machine's {in_words(total)} of memory"
-    if oom_killed or peak_bytes > 0.8 * total:
+    if memory:
         text += ": probably out of memory; use a machine with more, or fewer workers"
     return text
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from trt_llm_pipeline.cache import FileHashes, StepCache
 from trt_llm_pipeline.errors import (
     DiskFull,
+    StepDiskFull,
     StepFailed,
+    StepOutOfMemory,
     StepTimeout,
     TrtLlmPipelineError,
     WorkspaceError,
@@ -111,6 +113,7 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
 
     Raises:
         StepFailed: the script failed; with its exit code, its last lines and what it left behind.
+        StepOutOfMemory, StepDiskFull: likewise, and the machine was too small for it.
         StepTimeout: it took longer than it was allowed to.
         StepOutputError: it exited 0 without what it promised.
         WorkspaceError: its directory holds files that no build made.
@@ -242,8 +245,11 @@ def _refuse_failure(
         )
     script = Path(step.program[-1]).name
     if result.exit_code != 0:
-        reason = failure.exit_in_words(result.exit_code, result.peak_rss_bytes, oom_killed=oom_killed)
-        raise StepFailed(step.name, f"{script} {reason}{left}", exit_code=result.exit_code, tail=result.tail)
+        code, peak = result.exit_code, result.peak_rss_bytes
+        memory = failure.was_memory(code, peak, result.tail, oom_killed=oom_killed)
+        kind = StepDiskFull if full else StepOutOfMemory if memory else StepFailed
+        reason = failure.exit_in_words(code, peak, memory=memory)
+        raise kind(step.name, f"{script} {reason}{left}", exit_code=code, tail=result.tail)
     if full:
         raise DiskFull(f"step {step.name}: {script} exited 0{left}")
 

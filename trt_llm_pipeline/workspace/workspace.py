@@ -12,7 +12,7 @@ from pathlib import Path
 
 import filelock
 
-from trt_llm_pipeline.errors import WorkspaceError
+from trt_llm_pipeline.errors import WorkspaceBusy, WorkspaceError
 from trt_llm_pipeline.files import is_disk_full
 from trt_llm_pipeline.records import clear_place, read_record, write_record
 from trt_llm_pipeline.workspace.shapes import HOLDER
@@ -196,14 +196,14 @@ class Workspace:
             holder: what holds it, in words, for whoever is refused.
 
         Raises:
-            WorkspaceError: another build holds it; says which.
+            WorkspaceBusy: another build holds it; says which.
         """
         lock = filelock.FileLock(str(self.state / "lock"), timeout=0)
         note = self.state / "lock-holder.json"
         try:
             lock.acquire()
         except filelock.Timeout:
-            raise WorkspaceError(f"the workspace {self.root} is in use by {_holder(note)}") from None
+            raise WorkspaceBusy(f"the workspace {self.root} is in use by {_holder(note)}") from None
         except OSError as error:
             message = f"the workspace {self.root} cannot be locked: {error.strerror or error}"
             raise WorkspaceError(f"{message}; choose another TRT_LLM_WORKSPACE") from None
@@ -227,7 +227,7 @@ class Workspace:
             any more, so that a build is not begun while the processes of a killed one still write.
 
         Raises:
-            WorkspaceError: a step of a build that was killed is still ending.
+            WorkspaceBusy: a step of a build that was killed is still ending.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         path = self.state / "step.lock"
@@ -242,7 +242,7 @@ class Workspace:
             while not _locked(descriptor):
                 if time.monotonic() > deadline:
                     message = f"a step of a build that was killed is still running in {self.root}"
-                    raise WorkspaceError(f"{message}; end its processes, then build again")
+                    raise WorkspaceBusy(f"{message}; end its processes, then build again")
                 time.sleep(0.05)
             yield descriptor
         finally:

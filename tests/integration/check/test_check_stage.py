@@ -152,9 +152,9 @@ class TestGarbage:
         ran = subprocess.run(
             [*command, config, "--workspace", str(tmp_path / "ws")], env=env, capture_output=True, text=True
         )
-        assert ran.returncode != 0
+        assert ran.returncode == 5
         told = json.loads(ran.stdout)
-        assert told["kind"] == "CheckFailed"
+        assert (told["kind"], told["type"]) == ("check", "CheckFailed")
         assert told["check"]["status"] == "failed"
 
 

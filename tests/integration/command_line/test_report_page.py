@@ -109,7 +109,10 @@ def test_a_failed_build_leaves_a_page_with_the_reason(settings: Settings) -> Non
     assert " ".join(str(failure.value).split()) in words(page)
     assert "hf_goodtoken" not in page
     assert (newest / "logs" / "build.log").is_file()
-    assert not (newest / "build.json").exists()
+    record = json.loads((newest / "build.json").read_text())
+    assert record["error"] == str(failure.value)
+    assert (record["kind"], record["key"], "archive" in record) == ("step", None, False)
+    assert "hf_goodtoken" not in json.dumps(record)
 
 
 def test_without_it_identical_builds_give_identical_bytes(settings: Settings) -> None:

@@ -58,9 +58,9 @@ def run(
 def test_code_is_refused_with_files_and_key(hub: HubServer, tmp_path: Path, command: str) -> None:
     hub.clear_requests()
     done = run(command, tmp_path, hub.url)
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 3, done.stderr
     told = json.loads(done.stdout)
-    assert told["kind"] == "RepositoryCodeRefused"
+    assert (told["kind"], told["type"]) == ("model_source", "RepositoryCodeRefused")
     assert told["files"] == ["conf.py", "config.json"]
     assert "`allow_repository_code: true`" in told["error"]
     assert not [request for request in hub.requests if request.path.endswith("model.safetensors")]

@@ -16,7 +16,7 @@ from tests.integration.conftest import TOOLCHAIN
 from tests.unit.fit.known import known
 from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.cli import app
-from trt_llm_pipeline.errors import ConfigError
+from trt_llm_pipeline.errors import DoesNotFit
 from trt_llm_pipeline.fit import find_gpu
 from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.preflight.fitting import fitting
@@ -78,7 +78,7 @@ class TestPlan:
     """`plan --gpu NAME` answers with its sums."""
 
     @pytest.mark.parametrize(
-        ("gpu", "answer", "code"), [("A100-80GB", "yes", 0), ("L40S", "yes", 0), ("L4", "no", 1)]
+        ("gpu", "answer", "code"), [("A100-80GB", "yes", 0), ("L40S", "yes", 0), ("L4", "no", 6)]
     )
     def test_of_70b_on_four_gpus(
         self, hub: HubServer, tmp_path: Path, gpu: str, answer: str, code: int
@@ -91,7 +91,7 @@ class TestPlan:
         assert "2 x 80 layers x 2 heads x 128 x 2 (float16)" in done.stdout
         assert not (tmp_path / "ws").exists()
 
-    @pytest.mark.parametrize(("gpu", "answer", "code"), [("A100-80GB", "yes", 0), ("L40S", "no", 1)])
+    @pytest.mark.parametrize(("gpu", "answer", "code"), [("A100-80GB", "yes", 0), ("L40S", "no", 6)])
     def test_of_70b_on_two_gpus(
         self, hub: HubServer, tmp_path: Path, gpu: str, answer: str, code: int
     ) -> None:
@@ -132,7 +132,7 @@ class TestValidate:
     def test_names_the_line_and_what_would_be_enough(self, hub: HubServer, tmp_path: Path) -> None:
         text = text_of(HUGE)
         done = run(environment(hub, tmp_path / "ws"), "validate", config(tmp_path, text))
-        assert done.exit_code == 1
+        assert done.exit_code == 6
         line = 1 + text[: text.index("tp_size: 4")].count("\n")
         expected = "the weights of the largest of 4 ranks alone take 34.2 TB as float16, and this machine has"
         assert f"config.yaml:{line}: build.args.tp_size: {expected}" in done.stderr
@@ -194,7 +194,7 @@ class TestBuild:
     ) -> None:
         settings = self.settings(hub, tmp_path / "ws")
         validated, before = validate(text_of(HUGE), "config.yaml", settings), len(hub.requests)
-        with pytest.raises(ConfigError, match=r"build\.args\.tp_size: the weights .* take 34\.2 TB"):
+        with pytest.raises(DoesNotFit, match=r"build\.args\.tp_size: the weights .* take 34\.2 TB"):
             pipeline.build(validated, settings, Recorder())
         fetched = [r.path for r in hub.requests[before:] if "/resolve/" in r.path]
         assert [path.rpartition("/")[2] for path in fetched] == ["config.json"]

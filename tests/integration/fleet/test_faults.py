@@ -17,6 +17,7 @@ import pytest
 
 from tests.integration.fleet.cluster import BUCKET, ClusterHouse, Store, faulty, s3_server
 from tests.integration.house import wait_for
+from trt_llm_pipeline.errors import EXIT_CODES
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import free_port
 
@@ -85,11 +86,11 @@ def test_a_node_that_is_killed_is_replaced(house: ClusterHouse, store: Store) ->
     assert list(found["delivered"]) == ["a"]
     assert "failed, trying again" in states(events, "a")
     (lost,) = [event for event in events if event.get("kind")]
-    assert lost["kind"] == "NodeLost"
+    assert lost["kind"] == "node_lost"
     assert sorted(house.started("a")) == ["one", "two"]
     assert delivered(house, store)["a"]["attempt"] == 2
     first = json.loads(store.read(key_of(house, store, "a/attempt-1.json")))
-    assert (first["state"], first["kind"]) == ("failed", "NodeLost")
+    assert (first["state"], first["kind"]) == ("failed", "node_lost")
 
 
 def key_of(house: ClusterHouse, store: Store, ending: str) -> str:
@@ -179,7 +180,7 @@ def test_a_full_disk_on_one_node_moves_the_cell_to_another(house: ClusterHouse, 
         subprocess.run(["umount", str(disk)], check=True)
     assert list(found["delivered"]) == ["a"]
     (full,) = [event for event in events if event.get("kind")]
-    assert full["kind"] == "DiskFull"
+    assert full["kind"] == "resources"
     assert sorted(house.started("a")) == ["empty", "full"]
 
 
@@ -207,7 +208,7 @@ def test_two_fleets_with_the_same_id_deliver_each_cell_once(house: ClusterHouse,
         )
         (refused,) = ended
         out, _ = refused.communicate()
-        assert refused.returncode == 6
+        assert refused.returncode == EXIT_CODES["busy"]
         assert "is being built already" in json.loads(out)["error"]
         hold.unlink()
         (other,) = [each for each in both if each is not refused]
@@ -225,13 +226,13 @@ def test_of_forty_cells_one_is_wrong_and_the_others_are_delivered(house: Cluster
         house.add("one", num_cpus=4)
         process = run(house)
         out, err = process.communicate(timeout=500)
-        assert process.returncode == 4, err
+        assert process.returncode == EXIT_CODES["cells"], err
         house.wait_until_no_step_runs()
     found, error = [json.loads(part) for part in out.replace("}\n{", "}\0{").split("\0")]
     assert sorted(found["delivered"]) == sorted(set(names) - {"c17"})
     assert sorted(delivered(house, store)) == sorted(set(names) - {"c17"})
-    assert error["kind"] == "CellsFailed"
-    assert found["failed"]["c17"]["kind"] == "StepFailed"
+    assert (error["kind"], error["type"]) == ("cells", "CellsFailed")
+    assert found["failed"]["c17"]["kind"] == "step"
     assert "the cell c17 is one that breaks" in found["failed"]["c17"]["message"]
     assert len(house.started("c17")) == 1  # its script is to blame, so it is not tried again
     assert "one that breaks" in house.run("logs", "fleet.yaml", "c17")[0]
@@ -249,8 +250,8 @@ def test_cancelling_ends_every_process_on_every_node_in_five_seconds(house: Clus
         wait_for(lambda: not house.steps(), "every step has ended", 30)
         took = time.monotonic() - asked
         out, _ = process.communicate(timeout=60)
-        assert process.returncode == 5
-        assert json.loads(out)["kind"] == "FleetCancelled"
+        assert process.returncode == EXIT_CODES["interrupted"]
+        assert json.loads(out)["type"] == "FleetCancelled"
         assert house.json("status", "fleet.yaml")["counts"] == {"cancelled": 2}
         assert took < 5
         for cell in "ab":
@@ -282,12 +283,12 @@ def test_what_no_node_can_run_is_refused_at_once(house: ClusterHouse) -> None:
     house.write("a", "resources: {gpus: 1, gpu_type: H100}\n")
     with house.running():
         house.add("one", num_gpus=1, labels={"ray.io/accelerator-type": "A100"})
-        out, _ = house.run("run", "fleet.yaml", "--address", house.address, code=3)
+        out, _ = house.run("run", "fleet.yaml", "--address", house.address, code=EXIT_CODES["resources"])
         assert out == ""
         process = run(house)
         out, _ = process.communicate(timeout=120)
         error = json.loads(out)
-        assert error["kind"] == "FleetInfeasible"
+        assert (error["kind"], error["type"]) == ("resources", "FleetInfeasible")
         assert "no node can run a: it needs 1 H100, 1 CPU" in error["error"]
         assert "its GPU type is A100" in error["error"]
         # With --wait it waits for a node that has it.

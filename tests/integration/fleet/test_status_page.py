@@ -55,7 +55,7 @@ def records(tmp_path: Path) -> Records:
         {
             "state": "failed",
             "host": "gpu-3",
-            "kind": "StepFailed",
+            "kind": "step",
             "seconds": 61.0,
             "message": f"step build: {EVIL} exited with code 3 " + "a" * 200,
         },

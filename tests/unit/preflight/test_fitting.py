@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.fit.known import known
 from trt_llm_pipeline.config import loads
-from trt_llm_pipeline.errors import ConfigError
+from trt_llm_pipeline.errors import DoesNotFit
 from trt_llm_pipeline.fit import find_gpu
 from trt_llm_pipeline.plan import Plan, make_plan
 from trt_llm_pipeline.preflight.fitting import Fitting, facts_of, fitting, refuse
@@ -99,7 +99,7 @@ class TestRefusing:
 
     def test_is_at_that_key_s_line(self, tmp_path: Path, miniature: Toolchain) -> None:
         planned = Planned(tmp_path, miniature, "Llama 2 70B")
-        with pytest.raises(ConfigError) as refused:
+        with pytest.raises(DoesNotFit) as refused:
             refuse(planned.plan, planned.fitting(A10))
         mistakes = {(mistake.line, mistake.key) for mistake in refused.value.mistakes}
         assert mistakes == {(8, "convert_to_ft.args.tp_size")}
@@ -110,7 +110,7 @@ class TestRefusing:
             "    workers: ${convert_to_ft.args.tp_size}\n", ""
         )
         planned = Planned(tmp_path, miniature, "Llama 2 70B", text)
-        with pytest.raises(ConfigError, match=r"my\.yaml:2: model_id: the weights alone take"):
+        with pytest.raises(DoesNotFit, match=r"my\.yaml:2: model_id: the weights alone take"):
             refuse(planned.plan, planned.fitting(A10))
 
     def test_is_not_done_to_what_might_fit(self, tmp_path: Path, miniature: Toolchain) -> None:

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from trt_llm_pipeline.config import loads
-from trt_llm_pipeline.errors import StepFailed, StepOutputError, StepTimeout, WorkspaceError, notes_of
+from trt_llm_pipeline.errors import (
+    StepFailed,
+    StepOutOfMemory,
+    StepOutputError,
+    StepTimeout,
+    WorkspaceError,
+    notes_of,
+)
 from trt_llm_pipeline.plan import Plan, make_plan
 from trt_llm_pipeline.process import Layers
 from trt_llm_pipeline.process.gpus import GpuMonitor
@@ -285,11 +292,34 @@ class TestFailures:
 
     def test_memory_is_blamed_only_where_the_figures_say_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(failure.resources, "machine_memory_bytes", lambda: 1000)
-        assert "probably out of memory" not in failure.exit_in_words(-9, 700, oom_killed=False)
-        assert "probably out of memory" in failure.exit_in_words(-9, 900, oom_killed=False)
-        assert "probably out of memory" in failure.exit_in_words(-9, 0, oom_killed=True)
-        assert failure.exit_in_words(-15, 999, oom_killed=True) == "was killed by SIGTERM"
-        assert failure.exit_in_words(-64, 0, oom_killed=False).startswith("was killed by ")
+        assert not failure.was_memory(-9, 700, (), oom_killed=False)
+        assert failure.was_memory(-9, 900, (), oom_killed=False)
+        assert failure.was_memory(-9, 0, (), oom_killed=True)
+        assert not failure.was_memory(-15, 999, (), oom_killed=True)
+        assert "probably out of memory" not in failure.exit_in_words(-9, 700, memory=False)
+        assert "probably out of memory" in failure.exit_in_words(-9, 900, memory=True)
+        assert failure.exit_in_words(-15, 999, memory=False) == "was killed by SIGTERM"
+        assert failure.exit_in_words(-64, 0, memory=False).startswith("was killed by ")
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "MemoryError",
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+            "[TRT] [E] 2: [virtualMemoryBuffer.cpp::resizePhysical::127] Error Code 2: OutOfMemory (no more)",
+            "terminate called after throwing an instance of 'std::bad_alloc'",
+            "OSError: [Errno 12] Cannot allocate memory",
+        ],
+    )
+    def test_a_script_that_says_itself_that_memory_is_short(self, bench: Bench, line: str) -> None:
+        with pytest.raises(StepOutOfMemory, match="exited with code 1, out of memory") as caught:
+            bench.run(f"print({line!r}); sys.exit(1)")
+        assert (caught.value.kind, caught.value.exit_code) == ("resources", 1)
+
+    def test_a_script_that_only_mentions_memory_is_to_blame_itself(self, bench: Bench) -> None:
+        with pytest.raises(StepFailed) as caught:
+            bench.run("print('peak memory 3 GB; no MemoryError'); sys.exit(1)")
+        assert caught.value.kind == "step"
 
     @pytest.mark.parametrize(("timeout", "default"), [("0.6", 30), (None, 0.6)])
     def test_a_step_that_takes_too_long(self, bench: Bench, timeout: str | None, default: float) -> None:
