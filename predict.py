@@ -45,9 +45,10 @@ class Predictor(BasePredictor):
         settings = Settings.from_env()
         check_variables(settings.env)
         token = hf_token.get_secret_value() if hf_token else None
-        with noted(settings.env), delivered(CancelationException):
+        with noted(settings.env) as note, delivered(CancelationException):
             validated = validate(*read(str(config), settings.reach), settings)
             result = pipeline.build(validated, settings, log, token=token, destination=destination)
+            note.size = result.size if result.archive else 0
         if result.archive is None:
             return Path(result.record_path)
         decision = decide_delivery(result.size, server_argv(), settings.env)

@@ -45,33 +45,54 @@ class Limits:
     Attributes:
         unhealthy: UNHEALTHY or DEFUNCT, or its worker is stopped.
         not_begun: BUSY while predict() has not begun: an id or an input that Cog does not get past.
-        not_ended: BUSY after predict() has returned, where the answer is inlined.
-        sending: the same, where the answer is uploaded.
+        not_ended: BUSY after predict() has returned; and for an answer with a file, as long as that takes
+            at `inlined` bytes a second, or at `uploaded` where the server uploads its answers.
         silent: no answer to /health-check at all.
     """
 
     unhealthy: float = 3.0
     not_begun: float = 25.0
-    not_ended: float = 120.0
-    sending: float = 6 * 3600.0
+    not_ended: float = 25.0
     silent: float = 60.0
+    inlined: float = 10e6
+    uploaded: float = 1e6
+
+
+@dataclass
+class Note:
+    """What the guard is told of a prediction.
+
+    Attributes:
+        event: `began` or `ended`.
+        at: when that was, in seconds of the clock that all processes share.
+        size: bytes of the file that is returned.
+    """
+
+    event: str
+    at: float
+    size: int = 0
 
 
 @contextmanager
-def noted(env: Mapping[str, str]) -> Iterator[None]:
-    """Tells the guard, where there is one, that predict() runs."""
-    note = env.get(NOTE_VARIABLE)
-    _note(note, "began")
+def noted(env: Mapping[str, str]) -> Iterator[Note]:
+    """Tells the guard, where there is one, that predict() runs; `size` of what it yields is set by then."""
+    path = env.get(NOTE_VARIABLE)
+    note = Note("began", time.monotonic())
+    _write(path, note)
     try:
-        yield
+        yield note
+    except BaseException:
+        note.size = 0
+        raise
     finally:
-        _note(note, "ended")
+        note.event, note.at = "ended", time.monotonic()
+        _write(path, note)
 
 
-def _note(path: str | None, event: str) -> None:
+def _write(path: str | None, note: Note) -> None:
     if path:
         with contextlib.suppress(OSError):
-            Path(path).write_text(f"{event} {time.monotonic()}")  # the same clock in every process
+            Path(path).write_text(f"{note.event} {note.at} {note.size}")
 
 
 class Judge:
@@ -89,14 +110,14 @@ class Judge:
         self._since = 0.0
 
     def verdict(
-        self, status: str | None, note: tuple[str, float] | None, now: float, *, stopped: bool = False
+        self, status: str | None, note: Note | None, now: float, *, stopped: bool = False
     ) -> str | None:
         """What is wrong, one sentence; None as long as there is hope.
 
         Args:
             status: what /health-check says; None where it does not answer.
-            note: the last event of predict(), and when it was; None before the first.
-            now: seconds, of the clock that the note's time is of.
+            note: the last of predict(); None before the first.
+            now: seconds, of the note's clock.
             stopped: whether the worker was sent SIGSTOP and not continued.
         """
         status = "STOPPED" if stopped else status or "silent"
@@ -109,12 +130,13 @@ class Judge:
             return self._late(lasting, self._limits.unhealthy, "has a worker that is stopped (SIGSTOP)")
         if status in ("UNHEALTHY", "DEFUNCT"):
             return self._late(lasting, self._limits.unhealthy, f"is {status}: its worker has died")
-        if status != "BUSY" or (note is not None and note[0] == "began"):
+        if status != "BUSY" or (note is not None and note.event == "began"):
             return None
-        if note is None or note[1] < self._since - _LOOK_EVERY_S:
+        if note is None or note.at < self._since - _LOOK_EVERY_S:
             return self._late(lasting, self._limits.not_begun, "is BUSY with a prediction that has not begun")
-        limit = self._limits.sending if self._uploads else self._limits.not_ended
-        return self._late(now - note[1], limit, "is still BUSY after its prediction has ended")
+        rate = self._limits.uploaded if self._uploads else self._limits.inlined
+        limit = self._limits.not_ended + note.size / rate
+        return self._late(now - note.at, limit, "is still BUSY after its prediction has ended")
 
     @staticmethod
     def _late(lasting: float, limit: float, what: str) -> str | None:
@@ -176,10 +198,10 @@ def _has_stopped(server: int) -> bool:
     return False
 
 
-def _read(note: Path) -> tuple[str, float] | None:
+def _read(path: Path) -> Note | None:
     try:
-        event, at = note.read_text().split()
-        return event, float(at)
+        event, at, size = path.read_text().split()
+        return Note(event, float(at), int(size))
     except (OSError, ValueError):
         return None
 

@@ -96,7 +96,10 @@ def test_without_permission_nothing_is_written(team: Team, tmp_path: Path) -> No
     assert team.places("two") == {"convert_to_ft": "nowhere", "build": "nowhere"}
 
 
-@pytest.mark.parametrize("harm", ["changed", "cut off", "longer", "gone"])
+@pytest.mark.parametrize(
+    "harm",
+    ["changed", *(pytest.param(harm, marks=pytest.mark.slow) for harm in ("cut off", "longer", "gone"))],
+)
 def test_a_damaged_entry_is_a_miss_with_a_warning(team: Team, tmp_path: Path, harm: str) -> None:
     _, one = team.build("one", write=True)
     for path in files(tmp_path):
@@ -122,16 +125,21 @@ def test_a_damaged_entry_is_a_miss_with_a_warning(team: Team, tmp_path: Path, ha
     assert four.sha256 == one.sha256
 
 
+LIES: list[dict[str, object]] = [
+    {"files": {"/etc/passwd": "0" * 64}},
+    {"size": -1},
+    {"sizes": {}},
+    {"folders": ["../x"]},
+    {"files": {"a": "no hash"}},
+]
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"output_dir": "../outside"},
         {"files": {"../../escape": "0" * 64}},
-        {"files": {"/etc/passwd": "0" * 64}},
-        {"size": -1},
-        {"sizes": {}},
-        {"folders": ["../x"]},
-        {"files": {"a": "no hash"}},
+        *(pytest.param(lie, marks=pytest.mark.slow) for lie in LIES),
     ],
 )
 def test_an_entry_that_lies_is_not_used(team: Team, tmp_path: Path, change: dict[str, object]) -> None:

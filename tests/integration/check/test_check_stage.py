@@ -91,6 +91,7 @@ def test_an_engine_is_asked_once(build: Build) -> None:
     assert "timing.check" not in other.metrics
 
 
+@pytest.mark.slow
 def test_a_higher_level_asks_again(build: Build) -> None:
     build()
     story, result = build(QUICK_START + "check: {reference: true}\n")

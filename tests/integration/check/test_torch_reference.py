@@ -38,7 +38,10 @@ def ask(program: Path, model: Path, answers: list[dict[str, Any]], scratch: Path
     return dict(json.loads(report.read_text()))
 
 
-@pytest.mark.parametrize("kind", ["gpt2 taught", "llama taught", "llama tied"])
+@pytest.mark.parametrize(
+    "kind",
+    ["llama tied", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gpt2 taught", "llama taught"))],
+)
 def test_an_engine_is_judged_as_the_numpy_reference_judges_it(kind: Kind, tmp_path: Path) -> None:
     model = tmp_path / "model"
     engines.make_model(kind, model, seed=5)
@@ -59,7 +62,14 @@ def test_an_engine_is_judged_as_the_numpy_reference_judges_it(kind: Kind, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "name", ["one layer's scales off by 8", "a KV cache that forgets", "another model's tokenizer"]
+    "name",
+    [
+        "one layer's scales off by 8",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("a KV cache that forgets", "another model's tokenizer")
+        ),
+    ],
 )
 def test_it_finds_what_still_makes_words(name: str, tmp_path: Path) -> None:
     model = tmp_path / "model"

@@ -68,6 +68,7 @@ def test_only_build_args_changed_runs_only_the_build(build: Build) -> None:
     assert hashes[0] == hashes[1]
 
 
+@pytest.mark.slow
 def test_cache_false_neither_reads_nor_writes(build: Build, settings: Settings) -> None:
     build(QUICK_START + "cache: false\n")
     assert StepCache(settings.workspace, 0).entries() == []
@@ -75,6 +76,7 @@ def test_cache_false_neither_reads_nor_writes(build: Build, settings: Settings) 
     assert story.ran() == {"convert_to_ft", "build"}
 
 
+@pytest.mark.slow
 def test_output_dir_that_was_found_is_restored_where_it_was(build: Build) -> None:
     found = QUICK_START.replace("  output_dir: ./c-model/gpt2/1-gpu\n", "").replace(
         "model_dir: ./c-model/gpt2/1-gpu", "model_dir: ${convert_to_ft.output_dir}"
@@ -117,7 +119,11 @@ class TestDamage:
         assert two.sha256 == one.sha256 == sha256(two.archive)
 
     @pytest.mark.parametrize(
-        "text", ["", "{", "[]", '{"files": {"../x": "0"}, "output_dir": "a", "size": 1}']
+        "text",
+        [
+            '{"files": {"../x": "0"}, "output_dir": "a", "size": 1}',
+            *(pytest.param(text, marks=pytest.mark.slow) for text in ("", "{", "[]")),
+        ],
     )
     def test_unreadable_entry_counts_as_none(self, build: Build, settings: Settings, text: str) -> None:
         build()

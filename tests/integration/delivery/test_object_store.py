@@ -318,6 +318,7 @@ def test_an_archive_that_is_there_already_is_sent_as_it_is(
     assert objects(store)["again/engine.tar.gz"] == packed.size
 
 
+@pytest.mark.slow
 def test_memory_stays_bounded_and_no_copy_is_on_disk(
     store: int, proxy: Fault, engine: Path, tmp_path: Path
 ) -> None:

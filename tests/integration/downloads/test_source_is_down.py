@@ -71,7 +71,13 @@ class TestRefused:
         assert planned.total_bytes > 1000
         assert any("HF_HUB_OFFLINE=1" in line for line in downed.lines)
 
-    @pytest.mark.parametrize("ask", [Downed.fetch, Downed.plan], ids=["fetch", "plan"])
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            pytest.param(Downed.fetch, id="fetch", marks=pytest.mark.slow),
+            pytest.param(Downed.plan, id="plan"),
+        ],
+    )
     def test_without_one_it_is_given_up_after_shown_retries(
         self, tmp_path: Path, kind: str, ask: Callable[[Downed], object]
     ) -> None:
@@ -121,6 +127,7 @@ def test_a_hub_that_accepts_and_says_nothing_does_not_keep_a_complete_model_wait
         assert time.monotonic() - started < 30
 
 
+@pytest.mark.slow
 def test_the_plan_command_shows_its_attempts(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(

@@ -218,6 +218,7 @@ class TestBuild:
         assert peak.build_id == result.build_id
         assert peak.host_bytes == max(step["peak_memory_bytes"] for step in result.record["steps"])
 
+    @pytest.mark.slow
     def test_the_manifest_does_not_depend_on_whether_it_was_checked(
         self, hub: HubServer, tmp_path: Path
     ) -> None:

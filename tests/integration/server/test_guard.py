@@ -57,7 +57,11 @@ def test_a_build_is_as_it_is_without_a_guard(own: House) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "why"), [(signal.SIGKILL, "worker has died"), (signal.SIGSTOP, "stopped")]
+    ("number", "why"),
+    [
+        (signal.SIGKILL, "worker has died"),
+        pytest.param(signal.SIGSTOP, "stopped", marks=pytest.mark.slow),
+    ],
 )
 def test_a_worker_that_is_killed_or_stopped_ends_the_server_with_everything_below_it(
     own: House, number: int, why: str

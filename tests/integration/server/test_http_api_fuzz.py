@@ -236,7 +236,7 @@ BODIES = {
 class TestPredictions:
     """Configs and inputs through a real server."""
 
-    @settings(max_examples=60)
+    @settings(max_examples=20)
     @given(text=TEXTS)
     def test_any_config(self, server: CogServer, text: str) -> None:
         encoded = base64.b64encode(text.encode("utf-8", "surrogatepass")).decode()

@@ -136,6 +136,7 @@ class TestSignatures:
             with pytest.raises(SigningError, match="lies in the workspace"):
                 build(env={"TRT_LLM_SIGNING_KEY": str(path)})
 
+    @pytest.mark.slow
     def test_an_earlier_builds_statement_goes_with_its_archive(self, build: Build, keys: Any) -> None:
         (one, public_one), (two, public_two) = keys("one"), keys("two")
         first = build(env={"TRT_LLM_SIGNING_KEY": str(one)})[1]
@@ -214,6 +215,7 @@ class TestContent:
         assert files["pytorch_model.bin"] == f"sha256:{weights}"
         assert set(files) == {path.name for path in folder.iterdir() if path.is_file()}
 
+    @pytest.mark.slow
     def test_a_folder_of_the_users_own_is_told_by_its_content(self, build: Build, hub: HubServer) -> None:
         first = build()[1]
         workspace = first.directory.parent.parent
@@ -261,6 +263,7 @@ class TestPlaces:
         code, told = verified(result.newest)
         assert (code, told["checks"][-1]["name"]) == (1, "statement")
 
+    @pytest.mark.slow
     def test_in_a_folder_of_the_workspace_it_is_replaced_with_its_archive(
         self, build: Build, tmp_path: Path
     ) -> None:

@@ -107,7 +107,17 @@ def test_the_table_lists_every_config_with_its_own_facts() -> None:
         assert said == row.release, row
 
 
-@pytest.mark.parametrize("row", [row for row in table() if row.runs], ids=lambda row: row.config)
+def runnable() -> list[object]:
+    """The configs that run; in the quick half, one of each model and generation."""
+    quick = ("gpt/config.yaml", "llama/llama-2-7b-chat-fp16-1gpu-trtllm-build.yaml")
+    return [
+        pytest.param(row, id=row.config, marks=() if row.config in quick else pytest.mark.slow)
+        for row in table()
+        if row.runs
+    ]
+
+
+@pytest.mark.parametrize("row", runnable())
 def test_runs(row: Row, settings: Settings) -> None:
     with tarfile.open(build(row, settings).archive) as tar:
         names = tar.getnames()

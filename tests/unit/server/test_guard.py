@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.server.guard import NOTE_VARIABLE, Judge, Limits, _read, noted
+from trt_llm_pipeline.server.guard import NOTE_VARIABLE, Judge, Limits, Note, _read, noted
 
-LIMITS = Limits(unhealthy=3, not_begun=25, not_ended=120, sending=1000, silent=60)
+LIMITS = Limits(unhealthy=3, not_begun=25, not_ended=20, inlined=10, uploaded=1, silent=60)
 
 
 class Watched:
@@ -19,7 +19,7 @@ class Watched:
         self.now = 100.0
         self.stopped = False
 
-    def stays(self, status: str | None, seconds: int, note: tuple[str, float] | None = None) -> str | None:
+    def stays(self, status: str | None, seconds: int, note: Note | None = None) -> str | None:
         """The first verdict while it is in one state for so long."""
         for _ in range(seconds):
             self.now += 1
@@ -43,7 +43,7 @@ def test_a_worker_that_is_stopped_and_not_continued() -> None:
     server = Watched()
     server.stays("READY", 1)
     server.stopped = True
-    wrong = server.stays("BUSY", 10, ("began", server.now))
+    wrong = server.stays("BUSY", 10, Note("began", server.now))
     assert wrong == "the server has a worker that is stopped (SIGSTOP), for 4 s"
 
 
@@ -57,11 +57,11 @@ def test_a_moment_of_bad_health_is_forgiven() -> None:
 def test_a_build_may_take_days() -> None:
     server = Watched()
     server.stays("READY", 1)
-    assert server.stays("BUSY", 3600 * 48, ("began", server.now)) is None
+    assert server.stays("BUSY", 3600 * 48, Note("began", server.now)) is None
 
 
-@pytest.mark.parametrize("before", [None, ("ended", 50.0)])
-def test_a_prediction_that_does_not_begin(before: tuple[str, float] | None) -> None:
+@pytest.mark.parametrize("before", [None, Note("ended", 50.0)])
+def test_a_prediction_that_does_not_begin(before: Note | None) -> None:
     server = Watched()
     server.stays("READY", 1)
     assert server.stays("BUSY", 20, before) is None
@@ -70,12 +70,11 @@ def test_a_prediction_that_does_not_begin(before: tuple[str, float] | None) -> N
 
 
 def test_an_answer_that_is_never_given_and_one_that_is_uploaded_for_long() -> None:
-    for uploads, limit in ((False, 120), (True, 1000)):
+    for uploads, size, limit in ((False, 0, 20), (False, 1000, 120), (True, 1000, 1020)):
         server = Watched(uploads=uploads)
         server.stays("READY", 1)
-        began = server.now + 1
-        assert server.stays("BUSY", 50, ("began", began)) is None
-        ended = ("ended", server.now)
+        assert server.stays("BUSY", 50, Note("began", server.now + 1)) is None
+        ended = Note("ended", server.now, size)
         assert server.stays("BUSY", limit - 1, ended) is None
         wrong = server.stays("BUSY", 10, ended)
         assert wrong is not None
@@ -92,7 +91,8 @@ def test_predict_is_noted_however_it_ends(tmp_path: Path) -> None:
     seen = []
 
     def cancelled() -> None:
-        with noted({NOTE_VARIABLE: str(note)}):
+        with noted({NOTE_VARIABLE: str(note)}) as told:
+            told.size = 5
             seen.append(_read(note))
             raise KeyboardInterrupt
 
@@ -101,8 +101,14 @@ def test_predict_is_noted_however_it_ends(tmp_path: Path) -> None:
     began, ended = seen[0], _read(note)
     assert began is not None
     assert ended is not None
-    assert (began[0], ended[0]) == ("began", "ended")
-    assert began[1] <= ended[1]
+    assert (began.event, ended.event) == ("began", "ended")
+    assert began.at <= ended.at
+    assert ended.size == 0
+    with noted({NOTE_VARIABLE: str(note)}) as told:
+        told.size = 5
+    answered = _read(note)
+    assert answered is not None
+    assert (answered.event, answered.size) == ("ended", 5)
     note.write_text("rubbish")
     assert _read(note) is None
     with noted({}):
