@@ -6,6 +6,7 @@ import gzip
 import io
 import pickle
 import pickletools
+import random
 import struct
 import tarfile
 import zipfile
@@ -274,6 +275,37 @@ class TestArchivesThatCanBeReadInTwoWays:
         for _ in range(6):
             content = zipped({"a": content})
         assert "too deep" in str(problem(content))
+
+
+class TestLongLines:
+    """A text that begins like a pickle of protocol 0 is none where no unpickler could get further."""
+
+    HEX = "5eed" * 5000
+
+    @pytest.mark.parametrize("head", ["", "c", "(c", "Nc", "Np", "Ng", "]p", "(i", "cos\n", "c" * 10])
+    @pytest.mark.parametrize("tail", ["", "\n", "\n.", "\nsystem\n."])
+    def test_a_text_of_hexadecimal_digits_is_none(self, head: str, tail: str) -> None:
+        content = f"{head}{self.HEX}{tail}".encode()
+        if head == "cos\n":
+            assert problem(content) == "asks for a name of more than 1,024 characters"
+            return
+        assert problem(content) is None
+        with pytest.raises(Exception, match=r"."):
+            pickle.loads(content)
+
+    def test_any_such_text_is_none(self) -> None:
+        rng = random.Random(1)
+        for _ in range(300):
+            assert problem(rng.randbytes(2000).hex().encode()) is None
+
+    def test_what_an_unpickler_might_take_is_refused(self) -> None:
+        zeros = b"0" * 2000
+        for content in (b"Np" + zeros + b"1\n" + CALL, b"Np1" + b"\0" + b"x" * 2000 + b"\n" + CALL):
+            assert problem(content) is not None
+        for module in ("a." * 1000 + "b", "x" * 255 + "." + "y" * 900):
+            found = problem(b"c" + module.encode() + b"\nrun\n.")
+            assert (found is not None) == all(len(part) < 256 for part in module.split("."))
+        assert problem(b"c" + b"a." * 1000 + b"b\nrun\n.") is not None
 
 
 class TestBounds:

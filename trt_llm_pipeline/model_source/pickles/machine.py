@@ -137,7 +137,9 @@ class Machine(Stack):
 
     def _global(self) -> None:
         module, name = self._reader.line(LONGEST_LINE), self._reader.line(LONGEST_LINE)
-        if module is None or name is None:
+        if max(len(module), len(name)) > LONGEST_LINE:
+            if _NO_FILE.search(module):
+                raise CannotGoOn("it asks for a module that there cannot be")
             raise BeyondTheList("asks for a name of more than 1,024 characters")
         try:
             found = names.modern(module.decode(), name.decode())
@@ -239,6 +241,7 @@ _STOP = pickle.STOP[0]
 _IMPORTS = "asks for a function or a class in a way that no file of weights does"
 
 # No file or folder on any import path is called so. Hyphens are no sign: there is `lib-dynload`.
+_NO_FILE = re.compile(rb"[^.]{256}")  # longer than a name may be on any file system
 _NO_MODULE = re.compile(r"[\s/\x00-\x1f]|^$")
 
 _RUN: dict[int, Callable[[Machine], object]] = {

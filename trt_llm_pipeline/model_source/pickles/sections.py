@@ -87,16 +87,16 @@ class Reader:
             self._piece, self._at = b"", 0
         self.place += count
 
-    def line(self, most: int) -> bytes | None:
-        """The next line without its end, or all that is left; None where it is longer than `most`."""
+    def line(self, most: int) -> bytes:
+        """The next line without its end, or all that is left; of one longer than `most`, one byte more."""
         pieces: list[bytes] = []
         length = 0
         while True:
             end = self._piece.find(b"\n", self._at)
             piece = self._piece[self._at : len(self._piece) if end < 0 else end]
             length += len(piece)
-            if length <= most:
-                pieces.append(piece)
+            if length - len(piece) <= most:
+                pieces.append(piece[: most + 1])
             self._at += len(piece) + (end >= 0)
             self.place += len(piece) + (end >= 0)
             if end >= 0:
@@ -105,7 +105,7 @@ class Reader:
                 self._fill()
             except Exhausted:
                 break
-        return b"".join(pieces) if length <= most else None
+        return b"".join(pieces)[: most + 1]
 
     @property
     def left(self) -> int:

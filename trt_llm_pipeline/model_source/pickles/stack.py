@@ -13,6 +13,7 @@ from trt_llm_pipeline.model_source.pickles.sections import Reader
 MOST_BYTES = 32 << 20
 MOST_VALUES = 1 << 20
 LONGEST_LINE = 1024
+_MAY_BE_INDEX = re.compile(rb"[\s\d_+-]*")
 LONGEST_TEXT = 64  # of texts that are looked at
 _MOST_ITEMS = 8  # of tuples that are looked into: the arguments of every rebuild function fit
 
@@ -154,16 +155,16 @@ class Stack:
     def _line(self, form: re.Pattern[bytes], value: Value) -> None:
         """A value that is written out in a line, as protocol 0 does; what cannot be one ends the reading."""
         line = self._reader.line(LONGEST_LINE)
-        if line is not None and not form.fullmatch(line):
+        if len(line) <= LONGEST_LINE and not form.fullmatch(line):
             raise CannotGoOn("it has a number or a text that is none")
         self._push(value)
 
     def _line_index(self) -> int:
-        line = self._reader.line(LONGEST_LINE)
-        if line is None:
+        line = self._reader.line(LONGEST_LINE).partition(b"\0")[0]  # to C, a number ends there
+        if len(line) > LONGEST_LINE and _MAY_BE_INDEX.fullmatch(line):
             raise BeyondTheList("has a number of more than 1,024 digits")
         try:
-            return int(line.partition(b"\0")[0])  # to C, a number ends there
+            return int(line)
         except ValueError:
             raise CannotGoOn("it refers to a value that is not there") from None
 
