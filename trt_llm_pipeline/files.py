@@ -28,6 +28,15 @@ PIECE_BYTES = 4 << 20
 #: More than any record of the service holds; a larger file is not one.
 MAX_JSON_BYTES = 64 << 20
 _FLUSH_EVERY_BYTES = 64 << 20
+_TOO_MANY_FILES = "raise the limit of open files (ulimit -n)"
+_REMEDIES = {
+    errno.EIO: "the disk or its connection is faulty: the system's log (dmesg) says more",
+    errno.EMFILE: _TOO_MANY_FILES,
+    errno.ENFILE: _TOO_MANY_FILES,
+    errno.ENOMEM: "the machine has no memory left",
+    errno.ENAMETOOLONG: "the path is longer than the file system takes",
+    errno.EROFS: "it can only be read",
+}
 
 
 def open_regular(path: Path) -> int:
@@ -240,6 +249,12 @@ def disk_full(folder: Path, consequence: str) -> DiskFull:
         f"the disk of {folder} is full{free}: {consequence}. Free some space, or choose another "
         "TRT_LLM_WORKSPACE, and build again"
     )
+
+
+def refused(error: OSError, place: Path | str) -> str:
+    """What the system has refused, and what to do about it; `place` where the error names no file."""
+    where, reason = error.filename or place, error.strerror or error
+    return f"{where} cannot be used: {reason}; {_REMEDIES.get(error.errno or 0, 'check who owns it')}"
 
 
 def free_bytes(folder: Path) -> int:

@@ -25,8 +25,8 @@ from trt_llm_pipeline.cache import (
 )
 from trt_llm_pipeline.delivery import Attesting, Outbox, beside, parse_destination, signing_key
 from trt_llm_pipeline.engine.tokenizer_files import TokenizerFiles, tokenizer_files
-from trt_llm_pipeline.errors import ContentChanged, PipelineError, kind_of
-from trt_llm_pipeline.files import appearing
+from trt_llm_pipeline.errors import ContentChanged, PipelineError, TrtLlmPipelineError, add_note, kind_of
+from trt_llm_pipeline.files import appearing, refused
 from trt_llm_pipeline.fit import Assessment
 from trt_llm_pipeline.inspection import Check
 from trt_llm_pipeline.inspection.checks import log_lines
@@ -194,11 +194,10 @@ def build(
         try:
             return _stages(context)
         except BaseException as error:
-            context.builds.settle_failed(directory)
-            _report_failure(context, error)
+            _settle_failed(context, error)
             raise
         finally:
-            context.builds.keep_newest(settings.keep_builds)
+            _keep_newest(context)
 
 
 def _stages(context: _Context) -> BuildResult:
@@ -559,6 +558,23 @@ def _write_report(context: _Context, record: Mapping[str, Any]) -> None:
             page.write(report.render(record).encode())
     except PipelineError as error:  # the archive is finished and must not be lost with its report
         context.voice.log(f"warning: {error}")
+
+
+def _settle_failed(context: _Context, first: BaseException) -> None:
+    """Leaves of a failed build what helps to understand it. What goes wrong now is said beside its error."""
+    try:
+        context.builds.settle_failed(context.directory)
+        _report_failure(context, first)
+    except (TrtLlmPipelineError, OSError) as second:
+        add_note(first, context.redactor(str(second)))
+
+
+def _keep_newest(context: _Context) -> None:
+    """Old builds that cannot be removed now are removed by a later build, and change nothing of this one."""
+    try:
+        context.builds.keep_newest(context.settings.keep_builds)
+    except OSError as error:
+        context.voice.log(f"warning: old builds stay: {refused(error, context.settings.workspace.builds)}")
 
 
 def _report_failure(context: _Context, error: BaseException) -> None:

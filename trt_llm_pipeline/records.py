@@ -17,6 +17,10 @@ from trt_llm_pipeline.files import read_json, write_json
 
 Warn = Callable[[str], None]
 T = TypeVar("T")
+#: What says nothing about a file, only that it could not be read just now.
+_UNREADABLE = frozenset(
+    {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT}
+)
 
 
 def silent(_text: str) -> None:
@@ -57,6 +61,10 @@ def read_record(path: Path, shape: TypeAdapter[T], warn: Warn = silent) -> T | N
         path: a JSON file. Links are not followed, and only regular files of a bounded size are read.
         shape: what it has to be like.
         warn: is told where something else is in its place.
+
+    Raises:
+        OSError: the system could not read it: too many open files, a faulty disk. To take it for absent then
+            would mean to write it anew without what it says.
     """
     try:
         return shape.validate_python(read_json(path))
@@ -67,6 +75,8 @@ def read_record(path: Path, shape: TypeAdapter[T], warn: Warn = silent) -> T | N
         where = ".".join(map(str, first["loc"])) or "the whole"
         reason = f"{where}: {first['msg']}"[:200].encode("utf-8", "replace").decode()
     except OSError as error:
+        if error.errno in _UNREADABLE:
+            raise
         reason = "it is a link" if error.errno == errno.ELOOP else error.strerror or str(error)
     except ValueError:
         reason = "it is not JSON"

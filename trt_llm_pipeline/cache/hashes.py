@@ -105,7 +105,10 @@ _KNOWN = TypeAdapter(dict[Text, Annotated[list[Any], PlainValidator(_entry)]])
 def _load(path: Path | None, log: Warn | None) -> dict[str, Any]:
     if path is None:
         return {}
-    return read_record(path, _KNOWN, (lambda text: log(f"warning: {text}")) if log else silent) or {}
+    try:
+        return read_record(path, _KNOWN, (lambda text: log(f"warning: {text}")) if log else silent) or {}
+    except OSError:  # everything is hashed anew
+        return {}
 
 
 def _identity(status: os.stat_result) -> list[int]:

@@ -348,8 +348,12 @@ class StepCache:
                     yield path
 
     def _record(self, entry: Path) -> Mapping[str, Any] | None:
-        """The entry's record, or None where it is not what `store` writes."""
-        return read_record(entry / "entry.json", _ENTRY, self._warn)
+        """The entry's record, or None where it is not what `store` writes, or cannot be read."""
+        try:
+            return read_record(entry / "entry.json", _ENTRY, self._warn)
+        except OSError as error:
+            self._warn(f"{error.filename} cannot be read ({error.strerror}), so that step runs again")
+            return None
 
 
 def _listed(directory: Path) -> tuple[list[str], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 from collections.abc import Iterator
@@ -17,11 +18,13 @@ from trt_llm_pipeline.errors import (
     CheckFailed,
     ConfigError,
     Kind,
+    PipelineError,
     RepositoryCodeRefused,
     StepFailed,
     TrtLlmPipelineError,
     notes_of,
 )
+from trt_llm_pipeline.files import refused
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 WorkspaceOption = Annotated[
@@ -44,12 +47,14 @@ def failures(as_json: bool, kept: str | None = None) -> Iterator[None]:
     try:
         yield
     except TrtLlmPipelineError as error:
-        if as_json:
-            print_json(_error_fields(error))
-        else:
-            lines = [f"error: {error}", *(f"also: {note}" for note in notes_of(error))]
-            typer.echo("\n".join(lines), err=True)
+        _tell(error, as_json)
         raise typer.Exit(EXIT_CODES[error.kind]) from None
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # whoever reads the output has had enough; typer knows what to do
+            raise
+        told = PipelineError(refused(error, "a file"))
+        _tell(told, as_json)
+        raise typer.Exit(EXIT_CODES[told.kind]) from None
     except KeyboardInterrupt:
         if as_json:
             print_json({"error": "interrupted", "kind": "interrupted", "kept": kept})
@@ -63,6 +68,14 @@ def failures(as_json: bool, kept: str | None = None) -> Iterator[None]:
 def leave(kind: Kind) -> NoReturn:
     """Ends the command after its answer, with the exit code of `kind`."""
     raise typer.Exit(EXIT_CODES[kind])
+
+
+def _tell(error: TrtLlmPipelineError, as_json: bool) -> None:
+    if as_json:
+        print_json(_error_fields(error))
+        return
+    lines = [f"error: {error}", *(f"also: {note}" for note in notes_of(error))]
+    typer.echo("\n".join(lines), err=True)
 
 
 def _terminate(*_: object) -> NoReturn:

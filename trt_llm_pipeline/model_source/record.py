@@ -12,11 +12,15 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import PlainValidator, StrictBool, TypeAdapter
+from typing_extensions import NotRequired, TypedDict
+
+from trt_llm_pipeline import records
 from trt_llm_pipeline.errors import ModelSourceError, WorkspaceError
-from trt_llm_pipeline.files import read_json, write_json
 from trt_llm_pipeline.model_source.choice import CACHE_FOLDER
+from trt_llm_pipeline.records import Count, Text, Warn
 
 _BOOKS = (CACHE_FOLDER, "trt-llm-pipeline")
 _SCHEMA = 1
@@ -104,61 +108,37 @@ def partial_name(file: RecordedFile) -> str:
     return hashlib.sha256(f"{file.path}\0{file.size}\0{file.digest}".encode()).hexdigest()
 
 
-def read_record(folder: Path) -> Record | None:
-    """The folder's record; None where there is none. A damaged one counts as a record of nothing."""
-    try:
-        value = read_json(record_path(folder))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):
-        return _empty_record()
-    try:
-        return _record_from(value)
-    except (KeyError, TypeError, ValueError, ModelSourceError):
-        return _empty_record()
+def read_record(folder: Path, warn: Warn = records.silent) -> Record | None:
+    """The folder's record; None where there is none. What is none counts as a record of nothing.
 
-
-def _empty_record() -> Record:
-    return Record("hub", "", "", None, None, "", complete=False, files=())
-
-
-def _record_from(value: Mapping[str, Any]) -> Record:
-    if value["schema"] != _SCHEMA or value["source"] not in ("hub", "tar"):
-        raise ValueError("a record of another version")
-    files = tuple(
-        RecordedFile(
-            str(entry["path"]),
-            int(entry["size"]),
-            str(entry["digest"]),
-            *(_optional(entry.get(name)) for name in ("mtime_ns", "ctime_ns", "inode")),
-        )
-        for entry in value["files"]
-    )
-    for path in (*(file.path for file in files), *value["stale"]):
-        check_path(path)
+    Raises:
+        OSError: as `records.read_record`.
+    """
+    path = record_path(folder)
+    known = records.read_record(path, _SNAPSHOT, warn)
+    if known is None:
+        # A folder with something in the record's place is this service's, and not known to be complete.
+        damaged = os.path.lexists(path)
+        return Record("hub", "", "", None, None, "", complete=False, files=()) if damaged else None
     return Record(
-        source=value["source"],
-        origin=str(value["origin"]),
-        model_id=str(value["model_id"]),
-        requested_revision=value["requested_revision"],
-        weight_format=value["weight_format"],
-        revision=str(value["revision"]),
-        complete=value["complete"] is True,
-        files=files,
-        stale=tuple(value["stale"]),
-        validators=value["validators"],
+        source=known["source"],
+        origin=known["origin"],
+        model_id=known["model_id"],
+        requested_revision=known["requested_revision"],
+        weight_format=known["weight_format"],
+        revision=known["revision"],
+        complete=known["complete"],
+        files=tuple(RecordedFile(**entry) for entry in known["files"]),
+        stale=tuple(known["stale"]),
+        validators=known["validators"],
     )
-
-
-def _optional(value: Any) -> int | None:
-    return None if value is None else int(value)
 
 
 def write_record(folder: Path, record: Record) -> None:
     """Writes it so that a reader finds the old one or the new one, and nothing between."""
     path = record_path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"schema": _SCHEMA, **asdict(record)})
+    records.write_record(path, {"schema": _SCHEMA, **asdict(record)})
 
 
 def completed(record: Record) -> Record:
@@ -180,6 +160,45 @@ def check_path(path: str) -> str:
             "nothing was written. Do not use this source."
         )
     return path
+
+
+def _listed_path(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not a text")
+    try:
+        return check_path(value)
+    except ModelSourceError:
+        raise ValueError("a path that leads out") from None
+
+
+class _File(TypedDict):
+    """A file of `snapshot.json`; see `RecordedFile`."""
+
+    path: Annotated[str, PlainValidator(_listed_path)]
+    size: Count
+    digest: Text
+    mtime_ns: NotRequired[Count | None]
+    ctime_ns: NotRequired[Count | None]
+    inode: NotRequired[Count | None]
+
+
+class _Snapshot(TypedDict):
+    """`snapshot.json`; see `Record`."""
+
+    schema: Literal[1]
+    source: Literal["hub", "tar"]
+    origin: Text
+    model_id: Text
+    requested_revision: Text | None
+    weight_format: Text | None
+    revision: Text
+    complete: StrictBool
+    files: list[_File]
+    stale: list[Annotated[str, PlainValidator(_listed_path)]]
+    validators: dict[Text, Text] | None
+
+
+_SNAPSHOT = TypeAdapter(_Snapshot)
 
 
 def check_no_links(folder: Path, path: str) -> None:

@@ -55,6 +55,7 @@ from trt_llm_pipeline.model_source.repository_code import (
 from trt_llm_pipeline.model_source.transfer import Transfer, Wanted
 from trt_llm_pipeline.net.connection_limit import most_connections
 from trt_llm_pipeline.net.retrying import BRIEFLY, RetryLimits
+from trt_llm_pipeline.records import Warn, silent
 from trt_llm_pipeline.units import in_words
 
 _RECORD_SECONDS = 1.0
@@ -195,7 +196,7 @@ def _fetch(
     permission: Permission,
 ) -> Snapshot:
     connections = most_connections(env)
-    if _is_users_own(folder):
+    if _is_users_own(folder, lambda text: log(f"warning: {text}")):
         return _local(request, folder)
     if request.tar_url is not None:
         from trt_llm_pipeline.model_source import tar
@@ -406,11 +407,11 @@ def _folder(model_id: str, models_dir: Path) -> Path:
     return folder
 
 
-def _is_users_own(folder: Path) -> bool:
+def _is_users_own(folder: Path, warn: Warn = silent) -> bool:
     """Whether there is a model that this service did not put there; a link to a folder is the user's too."""
     if folder.is_symlink():
         return True
-    if not folder.is_dir() or read_record(folder) is not None:
+    if not folder.is_dir() or read_record(folder, warn) is not None:
         return False
     return any(entry.name != CACHE_FOLDER for entry in folder.iterdir())
 

@@ -21,6 +21,7 @@ from trt_llm_pipeline.process import (
     toolchain_places,
 )
 from trt_llm_pipeline.settings import Settings
+from trt_llm_pipeline.workspace import disk
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,18 @@ def validate(text: str, name: str, settings: Settings) -> Validated:
     Raises:
         ConfigError: with every mistake, in the order of the file.
         ToolchainError: there is no usable toolchain to check against.
-        PipelineError: a sandbox is required that cannot be made here.
+        PipelineError: a sandbox is required that cannot be made here, or the workspace cannot be read.
     """
     return validate_loaded(examine(text, name), name, settings)
 
 
 def validate_loaded(loaded: Loaded, name: str, settings: Settings) -> Validated:
     """As `validate`, of a config whose text has been read already."""
+    with disk.translated(settings.workspace.root):
+        return _validated(loaded, name, settings)
+
+
+def _validated(loaded: Loaded, name: str, settings: Settings) -> Validated:
     layers = find_layers(settings.sandbox)
     found = list(loaded.mistakes)
     notes: list[str] = []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -147,9 +148,15 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
         except BaseException as first:
             _settle_after(first, context, scene)
             raise
-        made, full = _settle(context, scene)
+        oom_killed = resources.oom_kills() > kills
+        try:
+            made, full = _settle(context, scene)
+        except OSError as second:
+            with _noting(second):
+                _refuse_failure(context, step, result, None, full=False, oom_killed=oom_killed)
+            raise
     removed = any(not os.path.lexists(workspace.root / name) for name in before)
-    _refuse_failure(context, step, result, made, full=full, oom_killed=resources.oom_kills() > kills)
+    _refuse_failure(context, step, result, made, full=full, oom_killed=oom_killed)
     output_dir = results.checked(plan, context.ledger, context.log, step, made, named)
     context.ledger.found(step.name, output_dir)
     report = StepReport(
@@ -224,18 +231,31 @@ def _settle_after(first: BaseException, context: StepContext, scene: _Scene) -> 
         add_note(first, str(second))
 
 
+@contextmanager
+def _noting(second: OSError) -> Iterator[None]:
+    """Says beside the error that the block raises what has gone wrong besides."""
+    try:
+        yield
+    except TrtLlmPipelineError as first:
+        add_note(first, str(second))
+        raise first from None
+
+
 def _refuse_failure(
     context: StepContext,
     step: PlannedStep,
     result: ProcessResult,
-    made: Mapping[str, FileMark],
+    made: Mapping[str, FileMark] | None,
     *,
     full: bool,
     oom_killed: bool,
 ) -> None:
-    """Raises what a script's end means, unless it has succeeded as far as its exit code tells."""
+    """Raises what a script's end means, unless it has succeeded as far as its exit code tells.
+
+    `made` is None where it could not be told what it has left.
+    """
     root = context.plan.workspace.root
-    left = failure.removed(made, root) if full else failure.left_behind(made)
+    left = "" if made is None else failure.removed(made, root) if full else failure.left_behind(made)
     if result.timed_out:
         raise StepTimeout(
             step.name,

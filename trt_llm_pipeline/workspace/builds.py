@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline.files import PARTIAL_SUFFIX
+from trt_llm_pipeline.files import PARTIAL_SUFFIX, replacing
 from trt_llm_pipeline.records import Warn, read_record, silent, write_record
 from trt_llm_pipeline.workspace.shapes import BUILD, KEPT, PUBLISHED
 from trt_llm_pipeline.workspace.workspace import ARCHIVE_NAMES, Workspace
@@ -98,13 +98,11 @@ class Builds:
         return newest
 
     def _link(self, file: Path) -> None:
-        temporary = self._workspace.root / f".{file.name}.{os.getpid()}.tmp"
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(file, temporary)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(file, temporary)
-        temporary.replace(self._workspace.root / file.name)
+        with replacing(self._workspace.root / file.name) as partial:
+            try:
+                os.link(file, partial)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(file, partial)
 
     def forget(self) -> None:
         """Makes every build's archive one that no later build is answered with; the archives stay."""
@@ -124,10 +122,12 @@ class Builds:
             shutil.rmtree(directory)
 
     def remove_unfinished(self) -> None:
-        """Removes what a build that was killed left of its archive."""
-        for directory in self.directories():
-            for path in directory.glob(f".*{PARTIAL_SUFFIX}"):
-                path.unlink(missing_ok=True)
+        """Removes what a build that was killed left of its archive, in its directory and at the top."""
+        unfinished = [path for folder in self.directories() for path in folder.glob(f".*{PARTIAL_SUFFIX}")]
+        for name in ARCHIVE_NAMES.values():
+            unfinished += self._workspace.root.glob(f".{name}.*{PARTIAL_SUFFIX}")
+        for path in unfinished:
+            path.unlink(missing_ok=True)
 
     def keep_newest(self, count: int) -> None:
         """Removes the oldest directories; the last build's and the newest with an archive always stay."""

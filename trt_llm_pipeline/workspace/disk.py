@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trt_llm_pipeline import files
-from trt_llm_pipeline.errors import DiskFull, WorkspaceError
+from trt_llm_pipeline.errors import DiskFull, WorkspaceError, add_note, notes_of
 from trt_llm_pipeline.units import in_words
 
 _FULL_BELOW = 256 * 1024
@@ -75,16 +75,18 @@ def is_full(directory: Path) -> bool:
 
 @contextmanager
 def translated(directory: Path) -> Iterator[None]:
-    """Turns what the system says when `directory` cannot be written into `DiskFull` or `WorkspaceError`."""
+    """Turns what the system says when `directory` cannot be used into `DiskFull` or `WorkspaceError`."""
     try:
         yield
     except OSError as error:
-        if not files.is_disk_full(error):
-            place, reason = error.filename or directory, error.strerror or error
-            raise WorkspaceError(
-                f"{place} cannot be used: {reason}; check who owns it, or name another TRT_LLM_WORKSPACE"
-            ) from error
-        raise files.disk_full(directory, "the build could not write its files") from error
+        told: DiskFull | WorkspaceError
+        if files.is_disk_full(error):
+            told = files.disk_full(directory, "the build could not write its files")
+        else:
+            told = WorkspaceError(f"{files.refused(error, directory)}, or name another TRT_LLM_WORKSPACE")
+        for note in notes_of(error):
+            add_note(told, note)
+        raise told from error
 
 
 def cache_limit(workspace: Path, chosen: int | None) -> int:

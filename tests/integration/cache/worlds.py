@@ -100,32 +100,43 @@ class Recipe:
         return "\n".join([*lines, f"cache: {str(cache).lower()}"]) + "\n"
 
 
-class World:
-    """One workspace, with a model of the user's own and a directory beside it."""
+def make_model(folder: Path, weights: str = "weights.bin") -> None:
+    """A model of four small files."""
+    folder.mkdir(parents=True)
+    for name, text in {
+        "config.json": '{"model_type": "gpt2"}',
+        "tokenizer.json": "{}",
+        "tokenizer_config.json": '{"tokenizer_class": "PreTrainedTokenizerFast"}',
+        weights: "w",
+    }.items():
+        (folder / name).write_text(text)
 
-    def __init__(self, folder: Path, toolchain: Path, *, cache: bool) -> None:
+
+class World:
+    """One workspace, with a model of the user's own and a directory beside it.
+
+    Args:
+        folder: where all of it is.
+        toolchain: with `step.sh`.
+        cache: whether its configs use the cache.
+        hub: the address of a Hub to take the model from instead.
+    """
+
+    def __init__(self, folder: Path, toolchain: Path, *, cache: bool, hub: str | None = None) -> None:
         self.root = folder / "workspace"
         self.cache = cache
         self.tools = Toolchain(
             toolchain, "tiny", "1.0", ("1.0",), "/bin/sh", "for a test", os.environ["PATH"]
         )
-        self.settings = Settings(
-            workspace=Workspace.at(self.root), env={"PATH": os.environ["PATH"]}, token=None, disk_check=False
-        )
+        env = {"PATH": os.environ["PATH"], **({"HF_ENDPOINT": hub} if hub else {})}
+        self.settings = Settings(workspace=Workspace.at(self.root), env=env, token=None, disk_check=False)
         self.log = Log()
-        model = self.root / "models" / MODEL_ID
-        model.mkdir(parents=True)
-        (folder / "outside").mkdir()
-        (self.root / "notes").mkdir()
-        for path, text in {
-            model / "config.json": '{"model_type": "gpt2"}',
-            model / "tokenizer.json": "{}",
-            model / "tokenizer_config.json": '{"tokenizer_class": "PreTrainedTokenizerFast"}',
-            model / "weights.bin": "w",
-            self.root / "notes" / "a": "a",
-            folder / "outside" / "b": "b",
-        }.items():
-            path.write_text(text)
+        (folder / "outside").mkdir(parents=True)
+        (self.root / "notes").mkdir(parents=True)
+        (self.root / "notes" / "a").write_text("a")
+        (folder / "outside" / "b").write_text("b")
+        if hub is None:
+            make_model(self.root / "models" / MODEL_ID)
         (self.root / "link").symlink_to("notes/a")
 
     def build(self, recipe: Recipe) -> dict[str, Any] | str:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.cache.worlds import Pair, Recipe, Step, World
+from tests.integration.cache.worlds import MODEL_ID, Pair, Recipe, Step, World, make_model
+from trt_llm_pipeline.records import read_record, write_record
+from trt_llm_pipeline.testing.hub import HubServer
+from trt_llm_pipeline.workspace.shapes import MADE
 
 RECIPE = Recipe(Step("./engine", "x", ("./notes",)))
 FILES = (
@@ -136,6 +140,57 @@ def test_spoilt_state_never_makes_a_wrong_archive(
     assert (world.root / "notes" / "a").read_text() == users
     for path in state.rglob("*.target"):
         assert path.read_bytes() not in (b"", b"{}"), "it was written through a link"
+
+
+@pytest.fixture(scope="module")
+def downloaded(
+    built: tuple[World, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[World, Any]]:
+    """A workspace whose model came from a Hub, and what is in its archive."""
+    folder = tmp_path_factory.mktemp("downloaded")
+    make_model(folder / "hub" / MODEL_ID, "model.safetensors")
+    with HubServer(folder / "hub") as hub:
+        world = World(folder, built[0].tools.root, cache=True, hub=hub.url)
+        clean = world.build(RECIPE)
+        assert isinstance(clean, dict), clean
+        yield world, clean
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_spoilt_record_of_a_model_never_makes_a_wrong_archive(
+    downloaded: tuple[World, Any], how: str
+) -> None:
+    world, clean = downloaded
+    model = world.root / "models" / MODEL_ID
+    record = model / ".cache" / "trt-llm-pipeline" / "snapshot.json"
+    before = record.read_bytes()
+    assert json.loads(before)["complete"]
+    record.unlink()
+    SPOILT[how](record, before)
+    (model / "tokenizer.json").write_text("{ }")  # only a right record, or the Hub, knows that this is wrong
+    for is_wrong in (how != "less", False):  # of a snapshot "less" leaves out nothing
+        assert world.build(RECIPE) == clean
+        assert any("snapshot.json is not as this service" in line for line in world.log.lines) == is_wrong
+    assert json.loads(record.read_bytes())["complete"]
+    assert (model / "tokenizer.json").read_text() == "{}"
+    if how == "link":
+        assert (record.parent / "snapshot.json.target").read_bytes() == before, "written through a link"
+
+
+def test_a_record_that_cannot_be_read_just_now_does_not_count_as_absent(tmp_path: Path) -> None:
+    """Else it would be written anew without what it says: which files are a build's own, for instance."""
+    path = tmp_path / "made.json"
+    write_record(path, {"files": {"engine/config.json": [1, 2, "build"]}})
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    probe = os.open(path, os.O_RDONLY)
+    os.close(probe)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (probe, before[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            read_record(path, MADE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert read_record(path, MADE) is not None
 
 
 def test_what_is_wrong_is_said(world: World) -> None:

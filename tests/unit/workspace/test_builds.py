@@ -76,6 +76,15 @@ class TestOthers:
         Builds(workspace).remove_unfinished()
         assert (outside / ".mine.partial").is_file()
 
+    def test_what_was_half_published_goes_and_the_users_files_stay(self, workspace: Workspace) -> None:
+        ours = workspace.root / ".engine.tar.gz.intoto.jsonl.0123456789ab.partial"
+        mine = workspace.root / ".notes.partial"
+        for path in (ours, mine):
+            path.write_text("half")
+        Builds(workspace).remove_unfinished()
+        assert not ours.exists()
+        assert mine.is_file()
+
 
 class TestPublishing:
     """The newest archive at the workspace's top."""

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import random
 from pathlib import Path
 
 
@@ -12,11 +13,12 @@ def parser():
     return made
 
 
-def write_engine(directory, size=64):
-    """An engine directory: `size` random bytes, so that packing them takes its time."""
+def write_engine(directory, size=64, seed=None):
+    """An engine directory: `size` random bytes, so that packing them takes its time; the same for a seed."""
     directory.mkdir(parents=True, exist_ok=True)
+    draw = os.urandom if seed is None else random.Random(seed).randbytes
     with (directory / "rank0.engine").open("wb") as file:
         for start in range(0, size, 1 << 20):
-            file.write(os.urandom(min(1 << 20, size - start)))
+            file.write(draw(min(1 << 20, size - start)))
     config = {"pretrained_config": {"architecture": "FaultForCausalLM", "dtype": "float16"}}
     (directory / "config.json").write_text(json.dumps(config))
