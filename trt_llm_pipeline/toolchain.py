@@ -12,9 +12,9 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
@@ -27,6 +27,7 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _CANDIDATES = ("TensorRT-LLM", "tensorrtllm_backend/tensorrt_llm", "cpu_toolchain")
 _EXAMPLE_ROOTS = ("", "models/core", "models/contrib")
 _VERSION = re.compile(r"""__version__\s*=\s*["']([^"']+)["']""")
+_FOLLOWS = re.compile(r"follows:([^()]*)(?:\(([^()]*)\))?")
 _ASK_S = 60.0
 _ASK_PACKAGE = (
     "import importlib.util, importlib.metadata as m, sys\n"
@@ -45,6 +46,7 @@ class Toolchain:
         name: `cpu` or `tensorrt_llm`.
         version: the release, such as `0.7.1`; `cpu` for the embedded one, `unknown` where nothing says.
         follows: the releases whose options its scripts follow; for NVIDIA's trees the version alone.
+        by_script: those of a script or executable that does not follow all of them, by its file's name.
         python: the interpreter that runs its scripts.
         reason: why this one was chosen, in words.
         path: where console scripts are searched for last, as in $PATH; None for this process's.
@@ -57,6 +59,7 @@ class Toolchain:
     python: str
     reason: str
     path: str | None = None
+    by_script: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def examples(self) -> Path:
@@ -74,10 +77,22 @@ class Toolchain:
         follows = f", with the options of {', '.join(others)}," if others else ""
         return f"toolchain {self.title}{follows} at {self.root} ({self.reason})"
 
-    def meets(self, requirement: str) -> bool:
-        """True where one of the releases that this toolchain follows satisfies `requirement`."""
+    def releases_of(self, program: str, requirement: str | None = None) -> tuple[str, ...]:
+        """The releases whose options a script or an executable follows, oldest first.
+
+        Args:
+            program: its file's name.
+            requirement: leaves out those that do not satisfy it.
+        """
+        releases = self.by_script.get(program, self.follows)
+        if requirement is None:
+            return releases
         wanted = SpecifierSet(requirement)
-        return any(wanted.contains(release, prereleases=True) for release in _valid(self.follows))
+        return tuple(
+            release
+            for release in releases
+            if any(wanted.contains(each, prereleases=True) for each in _valid((release,)))
+        )
 
     def example_names(self) -> list[str]:
         """Every example, by the name that a config gives it."""
@@ -185,10 +200,8 @@ def _identify(root: Path, python: str, reason: str, env: Mapping[str, str]) -> T
     own_version = root / "version.txt"
     if own_version.is_file():
         name, *rest = own_version.read_text().split("\n")
-        follows = [line.partition(":")[2] for line in rest if line.startswith("follows:")]
-        releases = tuple(part.strip() for line in follows for part in line.split(",") if part.strip())
-        name = name.strip()
-        return Toolchain(root, name, name, releases, python, reason, env.get("PATH"))
+        name, releases, by_script = name.strip(), *_followed(rest)
+        return Toolchain(root, name, name, releases, python, reason, env.get("PATH"), by_script)
     version = _tree_version(root)
     installed = _installed_version(python, env)
     if installed is None and (root / "tensorrt_llm").is_dir():
@@ -200,6 +213,22 @@ def _identify(root: Path, python: str, reason: str, env: Mapping[str, str]) -> T
     version = installed or version
     own = (version,) if version else ()
     return Toolchain(root, "tensorrt_llm", version or "unknown", own, python, reason, env.get("PATH"))
+
+
+def _followed(lines: Sequence[str]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """What `follows: 0.5.0, 0.7.1 (build.py, run.py)` says: every release, and those of single scripts."""
+    every: dict[str, None] = {}
+    by_script: dict[str, tuple[str, ...]] = {}
+    for line in lines:
+        if match := _FOLLOWS.fullmatch(line.strip()):
+            releases = _listed(match[1])
+            every.update(dict.fromkeys(releases))
+            by_script.update(dict.fromkeys(_listed(match[2] or ""), releases))
+    return tuple(every), by_script
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _tree_version(root: Path) -> str | None:

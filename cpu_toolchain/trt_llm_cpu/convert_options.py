@@ -10,21 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trt_llm_cpu.console import UnsupportedError, say
-from trt_llm_cpu.legacy_build import check_weight_only
+from trt_llm_cpu.console import say
+from trt_llm_cpu.legacy_build import weight_only
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from trt_llm_cpu.options import Refusals
     from trt_llm_cpu.spec import DecoderSpec
     from trt_llm_cpu.weights import Weight
 
 _NO_SUPPORT = "not supported on a CPU"
 _FLAGS_REFUSED = {
-    "per_channel": "--per_channel belongs to --smoothquant",
-    "per_token": "--per_token belongs to --smoothquant",
-    "per_group": "--per_group belongs to int4 weights",
-    "int8_kv_cache": "--int8_kv_cache",
+    "per_channel": "belongs to --smoothquant, which needs",
+    "per_token": "belongs to --smoothquant, which needs",
+    "per_group": "belongs to int4 weights, which need",
+    "int8_kv_cache": "needs",
 }
 _SUPPORTED = "float32, float16, bfloat16 and int8 weight-only (--use_weight_only) are supported"
 
@@ -61,20 +62,18 @@ def add_common_options(parser: argparse.ArgumentParser, precisions: Sequence[str
     add("--workers", type=int, default=1, help="no effect: tensors are streamed one by one")
 
 
-def refuse_unsupported(args: argparse.Namespace) -> None:
-    """Refuses what this toolchain does not do. Raises UnsupportedError with one sentence."""
+def unsupported(args: argparse.Namespace) -> Refusals:
+    """What this toolchain does not do of the options that gpt's and llama's converter have in common."""
     if args.smoothquant is not None:
-        raise UnsupportedError(f"--smoothquant needs a GPU; {_SUPPORTED}.")
-    for option, what in _FLAGS_REFUSED.items():
+        yield "--smoothquant", f"needs a GPU; {_SUPPORTED}"
+    for option, why in _FLAGS_REFUSED.items():
         if getattr(args, option, False):
-            raise UnsupportedError(f"{what}, which needs a GPU; {_SUPPORTED}.")
-    check_weight_only(args.use_weight_only, args.weight_only_precision)
+            yield f"--{option}", f"{why} a GPU; {_SUPPORTED}"
+    yield from weight_only(args)
     if args.pp_size != 1:
-        raise UnsupportedError(
-            f"--pp_size {args.pp_size} is not supported by this CPU toolchain; --tp_size is."
-        )
+        yield "--pp_size", f"{args.pp_size} is not supported by this CPU toolchain; --tp_size is"
     if args.model_dir is None:
-        raise UnsupportedError("--model_dir is needed; this toolchain converts Hugging Face models.")
+        yield "--model_dir", "is needed; this toolchain converts Hugging Face models"
 
 
 def convert(args: argparse.Namespace, spec: DecoderSpec, weights: Sequence[Weight]) -> None:

@@ -10,12 +10,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trt_llm_cpu.console import UnsupportedError, say
+from trt_llm_cpu.console import say
 from trt_llm_cpu.engine_dir import write_engine_dir
+from trt_llm_cpu.options import at_least_one, one_rank
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from trt_llm_cpu.options import Refusals
     from trt_llm_cpu.spec import DecoderSpec
     from trt_llm_cpu.weights import Weight
 
@@ -116,48 +118,37 @@ def add_gpt_options(parser: argparse.ArgumentParser) -> None:
     add("--lora_target_modules", nargs="+", default=None, choices=_LORA_MODULES, help=_NO_SUPPORT)
 
 
-def refuse_unsupported(args: argparse.Namespace) -> None:
-    """Refuses what this toolchain does not do. Raises UnsupportedError with one sentence."""
-    if args.world_size != 1:
-        raise UnsupportedError(f"--world_size {args.world_size} is not supported; a CPU engine has one rank.")
+def unsupported(args: argparse.Namespace) -> Refusals:
+    """What this toolchain does not do of the options that gpt's and llama's build.py have in common."""
+    yield from one_rank(args, "world_size")
     for option, what in _REFUSED.items():
         if getattr(args, option, False):
-            raise UnsupportedError(f"--{option}: {what} needs a GPU; {_SUPPORTED}.")
+            yield f"--{option}", f"{what} needs a GPU; {_SUPPORTED}"
     for option in ("per_channel", "per_token"):
         if getattr(args, option):
-            raise UnsupportedError(
-                f"--{option} belongs to --use_smooth_quant, which needs a GPU; {_SUPPORTED}."
-            )
-    check_weight_only(args.use_weight_only, args.weight_only_precision)
+            yield f"--{option}", f"belongs to --use_smooth_quant, which needs a GPU; {_SUPPORTED}"
+    yield from weight_only(args)
     if args.max_beam_width != 1:
-        raise UnsupportedError(
-            f"--max_beam_width {args.max_beam_width}: a CPU engine decodes greedily; 1 is supported."
-        )
-    if args.max_prompt_embedding_table_size or getattr(args, "max_draft_len", 0):
-        raise UnsupportedError("prompt tuning and draft tokens need a GPU; leave their options at 0.")
-    if args.moe_num_experts or args.moe_top_k:
-        raise UnsupportedError("experts are not supported by this CPU toolchain; plain GPT-2 and Llama are.")
-    for option in ("max_batch_size", "max_input_len", "max_output_len"):
-        if getattr(args, option) < 1:
-            raise UnsupportedError(f"--{option} must be at least 1.")
+        yield "--max_beam_width", f"{args.max_beam_width}: a CPU engine decodes greedily; 1 is supported"
+    for option in ("max_prompt_embedding_table_size", "max_draft_len"):
+        if getattr(args, option, 0):
+            yield f"--{option}", "prompt tuning and draft tokens need a GPU; leave their options at 0"
+    for option in ("moe_num_experts", "moe_top_k"):
+        if getattr(args, option):
+            yield f"--{option}", "experts are not supported by this CPU toolchain; plain GPT-2 and Llama are"
+    yield from at_least_one(args, "max_batch_size", "max_input_len", "max_output_len")
     if args.model_dir is None:
-        raise UnsupportedError("--model_dir is needed; this toolchain builds from real weights alone.")
+        yield "--model_dir", "is needed; this toolchain builds from real weights alone"
 
 
-def check_weight_only(asked: bool, precision: str | None) -> None:
-    """Refuses a weight-only precision without `--use_weight_only`, and any but int8.
-
-    Args:
-        asked: whether `--use_weight_only` is given.
-        precision: `--weight_only_precision`, None where it is not given.
-    """
-    if precision is not None and not asked:
-        raise UnsupportedError(
-            "--weight_only_precision has no effect without --use_weight_only; "
-            "int8 weight-only takes both, or --use_weight_only alone."
-        )
+def weight_only(args: argparse.Namespace) -> Refusals:
+    """A weight-only precision without `--use_weight_only`, and any but int8."""
+    option, precision = "--weight_only_precision", args.weight_only_precision
+    if precision is not None and not args.use_weight_only:
+        advice = "int8 weight-only takes both, or --use_weight_only alone"
+        yield option, f"has no effect without --use_weight_only; {advice}"
     if precision not in (None, "int8"):
-        raise UnsupportedError(f"--weight_only_precision {precision} needs a GPU; {_SUPPORTED}.")
+        yield option, f"{precision} needs a GPU; {_SUPPORTED}"
 
 
 def plugin_config(args: argparse.Namespace, dtype: str) -> dict[str, Any]:

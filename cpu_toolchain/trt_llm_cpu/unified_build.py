@@ -8,6 +8,7 @@ from typing import Any
 
 from trt_llm_cpu.console import UnsupportedError, say
 from trt_llm_cpu.engine_dir import write_engine_dir
+from trt_llm_cpu.options import Parser, Refusals, at_least_one, one_rank
 
 _VERSION = "cpu"
 _ON_A_GPU = "chooses a GPU kernel: recorded in plugin_config, no effect on a CPU"
@@ -88,7 +89,7 @@ _LORA_MODULES = [
 
 def parse_arguments() -> argparse.Namespace:
     """The command line's options; exits as argparse does when they are wrong."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__, unsupported)
     add = parser.add_argument
     add("--checkpoint_dir", default=None, help="the unified checkpoint")
     add("--output_dir", default="engine_outputs", help="where the engine and config.json go")
@@ -140,7 +141,6 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Builds what the command line asks for."""
     args = parse_arguments()
-    refuse_unsupported(args)
 
     from trt_llm_cpu.unified import open_checkpoint
     from trt_llm_cpu.weights import engine_weights
@@ -161,36 +161,30 @@ def main() -> None:
     write_engine_dir(Path(args.output_dir), "rank0.engine", spec, engine_weights(weights), engine_config)
 
 
-def refuse_unsupported(args: argparse.Namespace) -> None:
-    """Refuses what this toolchain does not do. Raises UnsupportedError with one sentence."""
+def unsupported(args: argparse.Namespace) -> Refusals:
+    """What this toolchain does not do."""
     if args.checkpoint_dir is None:
-        raise UnsupportedError("--checkpoint_dir is needed; this toolchain builds from real weights alone.")
-    for option in ("tp_size", "pp_size", "auto_parallel"):
-        if getattr(args, option) != 1:
-            raise UnsupportedError(
-                f"--{option} {getattr(args, option)} is not supported; a CPU engine has one rank."
-            )
+        yield "--checkpoint_dir", "is needed; this toolchain builds from real weights alone"
+    yield from one_rank(args, "tp_size", "pp_size", "auto_parallel")
     if args.max_beam_width != 1:
-        raise UnsupportedError(
-            f"--max_beam_width {args.max_beam_width}: a CPU engine decodes greedily; 1 is supported."
-        )
-    if args.max_prompt_embedding_table_size or args.max_draft_len:
-        raise UnsupportedError("prompt tuning and draft tokens need a GPU; leave their options at 0.")
+        yield "--max_beam_width", f"{args.max_beam_width}: a CPU engine decodes greedily; 1 is supported"
+    for option in ("max_prompt_embedding_table_size", "max_draft_len"):
+        if getattr(args, option):
+            yield f"--{option}", "prompt tuning and draft tokens need a GPU; leave their options at 0"
     if args.weight_only_precision == "int4":
-        raise UnsupportedError("--weight_only_precision int4 needs a GPU; int8 is supported.")
+        yield "--weight_only_precision", "int4 needs a GPU; int8 is supported"
     for option in ("model_config", "build_config", "model_cls_file", "model_cls_name", "lora_dir"):
         if getattr(args, option) is not None:
-            raise UnsupportedError(
-                f"--{option} is not supported by this CPU toolchain; it builds from --checkpoint_dir."
-            )
-    if args.lora_plugin not in (None, "disable") or args.lora_target_modules:
-        raise UnsupportedError("LoRA needs a GPU; float and int8 weight-only engines are supported.")
+            yield f"--{option}", "is not supported by this CPU toolchain; it builds from --checkpoint_dir"
+    lora = "LoRA needs a GPU; float and int8 weight-only engines are supported"
+    if args.lora_plugin not in (None, "disable"):
+        yield "--lora_plugin", lora
+    if args.lora_target_modules:
+        yield "--lora_target_modules", lora
     for option in _SWITCHES_REFUSED:
         if getattr(args, option) == "enable":
-            raise UnsupportedError(f"--{option} needs a GPU; leave it out, or disable it.")
-    for option in ("max_batch_size", "max_input_len", "max_output_len"):
-        if getattr(args, option) < 1:
-            raise UnsupportedError(f"--{option} must be at least 1.")
+            yield f"--{option}", "needs a GPU; leave it out, or disable it"
+    yield from at_least_one(args, "max_batch_size", "max_input_len", "max_output_len")
 
 
 def build_config(args: argparse.Namespace) -> dict[str, Any]:

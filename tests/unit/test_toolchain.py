@@ -102,8 +102,8 @@ class TestTheChoice:
         env = {**interpreter_with_package(tmp_path, "0.12.0.dev2024073000"), "TRTLLM_DIR": str(tree)}
         found = toolchain.find(env, tmp_path)
         assert (found.name, found.version) == ("tensorrt_llm", "0.12.0.dev2024073000")
-        assert found.meets(">=0.12,<0.13")
-        assert not found.meets(">=0.13")
+        assert found.releases_of("build.py", ">=0.12,<0.13")
+        assert not found.releases_of("build.py", ">=0.13")
 
     def test_no_toolchain_at_all(self, tmp_path: Path) -> None:
         with pytest.raises(ToolchainError, match=r"no toolchain was found below .*; set TRTLLM_DIR"):
@@ -124,19 +124,22 @@ class TestTheChoice:
         (tree / "setup.py").write_text(setup)
         found = toolchain.find({"TRTLLM_DIR": str(tree)})
         assert (found.name, found.version) == ("tensorrt_llm", version)
-        assert found.meets("==0.5.0") == (version == "0.5.0")
+        assert bool(found.releases_of("build.py", "==0.5.0")) == (version == "0.5.0")
 
     def test_a_tree_without_a_version_is_unknown_and_meets_no_requirement(self, tmp_path: Path) -> None:
         tree = make_tree(tmp_path / "tree")
         found = toolchain.find({**ENV, "TRTLLM_DIR": str(tree)}, tmp_path)
         assert (found.version, found.follows) == ("unknown", ())
-        assert not found.meets(">=0")
+        assert not found.releases_of("build.py", ">=0")
 
     def test_the_project_has_the_embedded_one(self) -> None:
         found = toolchain.find({**ENV, "TRTLLM_DIR": str(PROJECT_ROOT / "cpu_toolchain")})
         assert found.name == "cpu"
         assert "gpt" in found.example_names()
-        assert found.meets("==0.7.1")
+        assert found.releases_of("build.py") == ("0.5.0", "0.7.1")
+        assert found.releases_of("build.py", ">=0.7") == ("0.7.1",)
+        assert found.releases_of("trtllm-build") == ("0.9.0",)
+        assert found.releases_of("trtllm-build", "==0.7.1") == ()
 
 
 class TestTheInterpreter:

@@ -76,11 +76,13 @@ def validate(config: ConfigArgument, workspace: WorkspaceOption = None, as_json:
         fitting.refuse(validated.plan, fitted)
         notes = [*validated.notes, *preview.look_for_code(validated, settings), *fitted.notes]
         if as_json:
-            print_json({"valid": True, "mistakes": [], "notes": notes, "fit": fitted.as_json()})
+            checked = validated.as_json()
+            fit = fitted.as_json()
+            print_json({"valid": True, "mistakes": [], "checked": checked, "notes": notes, "fit": fit})
             return
         for note in notes:
             typer.echo(f"note: {note}", err=True)
-        typer.echo(f"{name}: no mistakes")
+        typer.echo(f"{name}: {validated.in_words()}")
 
 
 @app.command()
@@ -208,7 +210,10 @@ def inspect(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is in an archive and whether cog-triton can serve it: exit code 0 if so, else 5."""
+    """Show what is in an archive and whether cog-triton can serve it: ready, not ready or unverified.
+
+    The exit code is 5 where it is not ready. --serve-on and --trt-llm settle most of what is unverified.
+    """
     with failures(as_json):
         from trt_llm_pipeline import inspection
         from trt_llm_pipeline.net.addresses import Reach
@@ -242,7 +247,7 @@ def inspect(
                 typer.echo(f"wrote {path}")
         for note in written.notes if written and not as_json else ():
             typer.echo(f"note: {note}", err=True)
-        if not found.ready:
+        if found.verdict == "not ready":
             leave("check")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Status = Literal["ok", "warning", "problem", "unknown"]
+Verdict = Literal["ready", "not ready", "unverified"]
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,10 @@ class Check:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-def is_ready(checks: Sequence[Check]) -> bool:
-    """True where nothing keeps the archive from being served."""
-    return not any(check.status == "problem" for check in checks)
+def verdict(checks: Sequence[Check]) -> Verdict:
+    """`not ready` with a problem, `unverified` where something could not be told, else `ready`."""
+    found = {check.status for check in checks}
+    return "not ready" if "problem" in found else "unverified" if "unknown" in found else "ready"
 
 
 def settings(checks: Sequence[Check]) -> dict[str, str]:
@@ -48,20 +50,22 @@ def log_lines(checks: Iterable[Check]) -> list[str]:
     return [
         f"not ready for cog-triton: {check.name}: {check.message}"
         if check.status == "problem"
-        else f"ready for cog-triton: {check.status}: {check.name}: {check.message}"
+        else f"cog-triton: {check.status}: {check.name}: {check.message}"
         for check in checks
     ]
 
 
-def verdict(checks: Sequence[Check]) -> list[str]:
-    """The table in a line or two: how it stands, and what to set."""
-    problems = sum(check.status == "problem" for check in checks)
-    unknown = sum(check.status == "unknown" for check in checks)
-    if problems:
-        text = f"not ready: {problems} problem{'s' * (problems != 1)}"
-    elif unknown:
-        text = f"nothing stands against it, but {unknown} of {len(checks)} checks could not be made"
-    else:
-        text = "ready"
+def verdict_lines(checks: Sequence[Check]) -> list[str]:
+    """The table in a line or two: how it stands and why, and what to set."""
+    told = verdict(checks)
+    text: str = told
+    if told == "not ready":
+        first, *more = [check for check in checks if check.status == "problem"]
+        text += f": {first.name}: {first.message.partition(';')[0]}"
+        text += f", and {len(more)} more problem{'s' * (len(more) != 1)}" if more else ""
+    elif told == "unverified":
+        names = [check.name for check in checks if check.status == "unknown"]
+        text += f": nothing stands against it, but {len(names)} of {len(checks)} checks could not be made"
+        text += f" ({', '.join(dict.fromkeys(names))})"
     wanted = " ".join(f"{name}={value}" for name, value in settings(checks).items())
     return [text, f"set for cog-triton: {wanted}"] if wanted else [text]

@@ -14,7 +14,7 @@ from trt_llm_pipeline.artifact.writer import Entry
 from trt_llm_pipeline.engine.tokenizer_files import is_vocabulary
 from trt_llm_pipeline.files import read_json
 from trt_llm_pipeline.inspection import readiness
-from trt_llm_pipeline.inspection.checks import Check, is_ready, settings, table, verdict
+from trt_llm_pipeline.inspection.checks import Check, Verdict, settings, table, verdict, verdict_lines
 from trt_llm_pipeline.inspection.readiness import ArchiveFacts
 from trt_llm_pipeline.inspection.tokenizer_trial import try_tokenizer
 from trt_llm_pipeline.net.addresses import Reach
@@ -41,13 +41,15 @@ class Inspection:
     talk: Mapping[str, Any] | None = None
 
     @property
-    def ready(self) -> bool:
-        """True where nothing keeps cog-triton from serving it."""
-        return is_ready(self.checks)
+    def verdict(self) -> Verdict:
+        """Whether cog-triton can serve it."""
+        return verdict(self.checks)
 
     def as_json(self) -> dict[str, Any]:
         """Everything that was found, as JSON values."""
         return {
+            "verdict": self.verdict,
+            "ready": self.verdict == "ready",
             "archive": self.label,
             "size": self.contents.size,
             "sha256": self.contents.sha256,
@@ -57,15 +59,16 @@ class Inspection:
             "files": [asdict(file) for file in self.contents.files],
             "manifest": self.contents.manifest,
             "check": self.talk,
-            "ready": self.ready,
             "checks": [asdict(check) for check in self.checks],
             "settings": settings(self.checks),
         }
 
     def as_text(self) -> str:
-        """The manifest in short, every file's SHA-256 and the readiness table, for a terminal."""
+        """Verdict, manifest in short, every file's SHA-256 and the readiness table, for a terminal."""
         contents = self.contents
         lines = [
+            *verdict_lines(self.checks),
+            "",
             f"{self.label}: {in_words(contents.size)}, {contents.compression}, sha256 {contents.sha256}",
             "",
             *_summary(contents.manifest or {}),
@@ -75,8 +78,6 @@ class Inspection:
             "",
             "cog-triton",
             *table(self.checks),
-            "",
-            *verdict(self.checks),
         ]
         return "\n".join(map(_printable, lines))
 

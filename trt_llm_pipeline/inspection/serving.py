@@ -46,13 +46,10 @@ def check_release(manifest: Mapping[str, Any], config: Mapping[str, Any], wanted
     tools = tools if isinstance(tools, dict) else {}
     if tools.get("name") == "cpu":
         text = (
-            "built by the CPU toolchain, whose engines its own examples/run.py runs and TensorRT-LLM does not"
+            "demo engine: not for serving; it was built by the CPU toolchain, whose engines its own "
+            f"examples/run.py runs and TensorRT-LLM does not: build with TensorRT-LLM {wanted or ''}".rstrip()
         )
-        if wanted is None:
-            return Check(
-                name, "unknown", f"{text}; for serving, build with TensorRT-LLM's own scripts on a GPU"
-            )
-        return Check(name, "problem", f"{text}; build with TensorRT-LLM {wanted} on a GPU")
+        return Check(name, "problem", f"{text} on a GPU")
     releases = map(_release_or_none, (tools.get("version"), config.get("version")))
     said = {release for release in releases if release is not None}
     if len(said) > 1:

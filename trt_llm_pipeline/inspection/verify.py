@@ -10,7 +10,7 @@ from trt_llm_pipeline.artifact import statement as stated
 from trt_llm_pipeline.artifact.dsse import Envelope, VerifyingKey
 from trt_llm_pipeline.artifact.reader import ArchiveContents, read_archive
 from trt_llm_pipeline.errors import ArtifactError
-from trt_llm_pipeline.inspection.checks import Check, is_ready, table
+from trt_llm_pipeline.inspection.checks import Check, table, verdict
 
 _LARGEST_CONFIG = 4 << 20
 _MOST_SHOWN = 4
@@ -43,7 +43,7 @@ class Verification:
     @property
     def holds(self) -> bool:
         """True where nothing contradicts the statement."""
-        return is_ready(self.checks)
+        return verdict(self.checks) != "not ready"
 
     def as_json(self) -> dict[str, Any]:
         """Everything that was found, as JSON values."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from trt_llm_pipeline.config import BuildConfig, StepConfig, references
 from trt_llm_pipeline.config.references import Resolver, UnresolvedReferenceError
@@ -39,6 +39,11 @@ class PlannedStep:
     program: tuple[str, ...]
     example: Path
     output_dir: Path | None
+
+    @property
+    def called(self) -> str:
+        """What people call its program: the script's file name, or the executable's."""
+        return _called(self.config)
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,10 @@ class Plan:
     def resolver(self, found: Mapping[str, Path]) -> Callable[[str], str]:
         """Maps a scalar of the config to the text that a script is given; `found` as for `render`."""
         return _resolver(self.config, self.workspace, {k: str(v) for k, v in found.items()})
+
+    def releases_of(self, step: PlannedStep) -> tuple[str, ...]:
+        """The releases that the step's script follows and that the config allows, oldest first."""
+        return self.toolchain.releases_of(step.called, self.config.requires_trt_llm)
 
     def portable(self, argument: str) -> str:
         """An argument as it would be on any other machine.
@@ -189,14 +198,27 @@ class _Planner:
             return None
 
 
+def _called(step: StepConfig) -> str:
+    return PurePath(step.script or step.executable).name
+
+
 def _release(config: BuildConfig, toolchain: Toolchain) -> list[Mistake]:
+    """A release that is required, and that the toolchain is not of, or the script of one of the steps."""
     wanted = config.requires_trt_llm
-    if wanted is None or toolchain.meets(wanted):
+    if wanted is None:
         return []
-    follows = ", ".join(toolchain.follows) or "no known release"
+    subject, follows = "the toolchain", toolchain.follows
+    if toolchain.releases_of("", wanted):
+        scripts = [(name, _called(step)) for name, step in config.steps() if name not in config.wrong]
+        wrong = [(name, script) for name, script in scripts if not toolchain.releases_of(script, wanted)]
+        if not wrong:
+            return []
+        name, script = wrong[-1]
+        subject, follows = f"{script} of step {name} in the toolchain", toolchain.releases_of(script)
     message = (
-        f"TensorRT-LLM {wanted} is required, but the toolchain {toolchain.title} at "
-        f"{toolchain.root} follows {follows}; set TRTLLM_DIR to a tree of that release"
+        f"TensorRT-LLM {wanted} is required, but {subject} {toolchain.title} at "
+        f"{toolchain.root} follows {', '.join(follows) or 'no known release'}; set TRTLLM_DIR to a tree of "
+        "that release"
     )
     return [config.mistake(message, "requires_trt_llm")]
 

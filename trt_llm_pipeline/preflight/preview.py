@@ -61,6 +61,7 @@ class Preview:
                 "follows": list(plan.toolchain.follows),
                 "root": str(plan.toolchain.root),
             },
+            "checked": self.validated.as_json(),
             "workspace": str(plan.workspace.root),
             "model_dir": str(plan.model_dir),
             "model": {
@@ -93,7 +94,7 @@ class Preview:
     def as_text(self) -> str:
         """All of it for people."""
         plan = self.validated.plan
-        lines = [plan.toolchain.describe(), f"workspace {plan.workspace.root}", ""]
+        lines = [plan.toolchain.describe(), self.validated.in_words(), f"workspace {plan.workspace.root}", ""]
         source = self.download
         lines.append(f"model {source.model_id} at {source.revision or 'no known revision'} ({source.source})")
         lines.append(f"  into {plan.model_dir}")

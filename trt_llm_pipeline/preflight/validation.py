@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from trt_llm_pipeline import toolchain
 from trt_llm_pipeline.cache import FileHashes, StepCache, UnhashableError, fingerprint
@@ -32,11 +33,43 @@ class Validated:
         plan: what will run.
         notes: what could not be checked, and why, one sentence each.
         layers: what can be held of a sandbox here.
+        unchecked: the steps whose options could not be checked.
     """
 
     plan: Plan
     notes: tuple[str, ...]
     layers: Layers
+    unchecked: tuple[str, ...] = ()
+
+    @property
+    def options(self) -> int:
+        """How many options were checked."""
+        dirs = self.plan.expected_dirs()
+        steps = [step for step in self.plan.steps if step.name not in self.unchecked]
+        return sum(len(set(self.plan.render(step, dirs).keys)) for step in steps)
+
+    def in_words(self) -> str:
+        """What it was checked against: `OK for cpu toolchain (build.py of 0.7.1): 2 steps, 11 options`."""
+        plan, last = self.plan, self.plan.steps[-1]
+        releases = " and ".join(plan.releases_of(last)) or "no known release"
+        steps = f"{len(plan.steps)} step{'s' * (len(plan.steps) != 1)}"
+        text = f"OK for {plan.toolchain.name} toolchain ({last.called} of {releases}): {steps}"
+        text += f", {self.options} option{'s' * (self.options != 1)}"
+        if self.unchecked:
+            text += f"; the options of {' and '.join(self.unchecked)} could not be checked"
+        return text
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        plan, last = self.plan, self.plan.steps[-1]
+        return {
+            "toolchain": plan.toolchain.name,
+            "script": last.called,
+            "releases": list(plan.releases_of(last)),
+            "steps": len(plan.steps),
+            "options": self.options,
+            "unchecked_steps": list(self.unchecked),
+        }
 
 
 def validate(text: str, name: str, settings: Settings) -> Validated:
@@ -65,6 +98,7 @@ def _validated(loaded: Loaded, name: str, settings: Settings) -> Validated:
     layers = find_layers(settings.sandbox)
     found = list(loaded.mistakes)
     notes: list[str] = []
+    unchecked: list[str] = []
     planned: Plan | None = None
     if loaded.config is not None:
         tools = toolchain.find(settings.env)
@@ -75,13 +109,15 @@ def _validated(loaded: Loaded, name: str, settings: Settings) -> Validated:
         for step in planned.steps:
             if known.accepts(step):
                 continue
-            wrong, step_notes = _preflight(planned, step, settings, layers)
+            wrong, step_notes, checked = _preflight(planned, step, settings, layers)
+            if not checked:
+                unchecked.append(step.name)
             found.extend(wrong)
             notes.extend(step_notes)
     if found or planned is None:
         found.sort(key=lambda mistake: mistake.line or 0)
         raise ConfigError(found, name)
-    return Validated(planned, tuple(notes), layers)
+    return Validated(planned, tuple(notes), layers, tuple(unchecked))
 
 
 def _misplaced(planned: Plan, settings: Settings, layers: Layers) -> list[Mistake]:
@@ -118,8 +154,8 @@ class _Accepted:
 
 def _preflight(
     planned: Plan, step: PlannedStep, settings: Settings, layers: Layers
-) -> tuple[list[Mistake], list[str]]:
-    """Asks the step's script whether it would accept its arguments."""
+) -> tuple[list[Mistake], list[str], bool]:
+    """Asks the step's script whether it would accept its arguments; its mistakes, notes, whether it could."""
     rendered = planned.render(step, planned.expected_dirs())
     answer = probe(
         [*step.program, *rendered.argv],
@@ -130,13 +166,13 @@ def _preflight(
         hidden=hidden_places(settings.workspace.root, settings.env),
     )
     if isinstance(answer, NotChecked):
-        return [], [f"the arguments of step {step.name} are not checked: {answer.reason}"]
+        return [], [f"the arguments of step {step.name} are not checked: {answer.reason}"], False
     mistakes = [_mistake(planned.config, step, wrong, rendered.keys) for wrong in answer.mistakes]
     notes = []
     if answer.leftovers:
         listed = " ".join(answer.leftovers)
         notes.append(f"step {step.name}: its script leaves these arguments to be read later: {listed}")
-    return mistakes, notes
+    return mistakes, notes, True
 
 
 def _mistake(

@@ -204,9 +204,12 @@ def _pill(checks: Sequence[Mapping[str, Any]]) -> Element | None:
     problems = sum(check["status"] == "problem" for check in checks)
     unknown = sum(check["status"] == "unknown" for check in checks)
     if problems:
-        text, css = f"not ready for cog-triton: {problems} problem{'s' * (problems != 1)}", "problem"
+        first = next(check["message"] for check in checks if check["status"] == "problem")
+        more = f", and {problems - 1} more problem{'s' * (problems != 2)}" if problems > 1 else ""
+        text, css = f"not ready for cog-triton: {first.partition(';')[0]}{more}", "problem"
     elif unknown:
-        text, css = f"cog-triton: no problem found, {unknown} of {len(checks)} checks open", "unknown"
+        text = f"unverified for cog-triton: {unknown} of {len(checks)} checks could not be made"
+        css = "unknown"
     else:
         text, css = "ready for cog-triton", "ok"
     return el("span", text, css=f"pill {css}")

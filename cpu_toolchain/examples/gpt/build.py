@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from trt_llm_cpu import console, legacy_build
+from trt_llm_cpu.options import Parser, Refusals
 
 _PLUGINS = (
     "use_gpt_attention_plugin",
@@ -21,7 +22,7 @@ _PLUGINS = (
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__, unsupported)
     legacy_build.add_common_options(parser, _PLUGINS)
     legacy_build.add_gpt_options(parser)
     add = parser.add_argument
@@ -46,13 +47,15 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def unsupported(args: argparse.Namespace) -> Refusals:
+    yield from legacy_build.unsupported(args)
+    for option in ("rotary_pct", "multi_query_mode"):
+        if getattr(args, option):
+            yield f"--{option}", "is not supported by this CPU toolchain; it builds GPT-2"
+
+
 def main() -> None:
     args = parse_arguments()
-    legacy_build.refuse_unsupported(args)
-    if args.rotary_pct or args.multi_query_mode:
-        raise console.UnsupportedError(
-            "--rotary_pct and --multi_query_mode are not supported by this CPU toolchain; it builds GPT-2."
-        )
 
     from trt_llm_cpu.ft_checkpoint import open_ft_checkpoint
     from trt_llm_cpu.quantization import quantise_weights

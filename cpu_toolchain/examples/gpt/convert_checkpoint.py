@@ -9,10 +9,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from trt_llm_cpu import console, convert_options
+from trt_llm_cpu.options import Parser, Refusals
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__, unsupported)
     convert_options.add_common_options(parser, ["int8", "int4"])
     add = parser.add_argument
     add("--gpt_variant", default=None, choices=["gpt2", "santacoder", "starcoder", "starcoder2"])
@@ -23,18 +24,18 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def unsupported(args: argparse.Namespace) -> Refusals:
+    for option in ("nemo_ckpt_path", "load_nemo_on_gpu"):
+        if getattr(args, option):
+            does = "it converts the Hugging Face model of --model_dir"
+            yield f"--{option}", f"is not supported by this CPU toolchain; {does}"
+    yield from convert_options.unsupported(args)
+    if args.gpt_variant not in (None, "gpt2"):
+        yield "--gpt_variant", f"{args.gpt_variant} is not supported by this CPU toolchain; gpt2 is"
+
+
 def main() -> None:
     args = parse_arguments()
-    if args.nemo_ckpt_path or args.load_nemo_on_gpu:
-        raise console.UnsupportedError(
-            "--nemo_ckpt_path and --load_nemo_on_gpu are not supported by this CPU toolchain; "
-            "it converts the Hugging Face model of --model_dir."
-        )
-    convert_options.refuse_unsupported(args)
-    if args.gpt_variant not in (None, "gpt2"):
-        raise console.UnsupportedError(
-            f"--gpt_variant {args.gpt_variant} is not supported by this CPU toolchain; gpt2 is."
-        )
 
     from trt_llm_cpu.gpt2 import open_gpt2
 

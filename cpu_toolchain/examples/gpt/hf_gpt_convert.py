@@ -9,10 +9,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from trt_llm_cpu import console
+from trt_llm_cpu.options import Parser, Refusals
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__, unsupported)
     parser.add_argument("--out-dir", "-o", required=True, help="the checkpoint goes to <out-dir>/<N>-gpu")
     parser.add_argument("--in-file", "-i", required=True, help="the Hugging Face model directory")
     parser.add_argument(
@@ -33,7 +34,6 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    refuse_unsupported(args)
 
     from trt_llm_cpu.ft_checkpoint import write_config, write_tensor
     from trt_llm_cpu.gpt2 import find_tensors, read_config
@@ -59,19 +59,14 @@ def main() -> None:
     console.say(f"Wrote {len(tensors)} tensors as {args.storage_type} for {ranks} rank(s) to {out}")
 
 
-def refuse_unsupported(args: argparse.Namespace) -> None:
+def unsupported(args: argparse.Namespace) -> Refusals:
     if args.smoothquant is not None:
-        raise console.UnsupportedError(
-            "--smoothquant needs a GPU; this CPU toolchain converts to float32, float16 and bfloat16."
-        )
+        does = "this CPU toolchain converts to float32, float16 and bfloat16"
+        yield "--smoothquant", f"needs a GPU; {does}"
     if args.calibrate_kv_cache:
-        raise console.UnsupportedError(
-            "--calibrate-kv-cache needs a GPU; this CPU toolchain keeps the KV cache in float32."
-        )
+        yield "--calibrate-kv-cache", "needs a GPU; this CPU toolchain keeps the KV cache in float32"
     if args.model != "gpt2":
-        raise console.UnsupportedError(
-            f"--model {args.model} is not supported by this CPU toolchain; gpt2 is."
-        )
+        yield "--model", f"{args.model} is not supported by this CPU toolchain; gpt2 is"
 
 
 if __name__ == "__main__":

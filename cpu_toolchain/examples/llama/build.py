@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from trt_llm_cpu import console, legacy_build
+from trt_llm_cpu.options import Parser, Refusals, one_rank
 
 _PLUGINS = ("use_gpt_attention_plugin", "use_gemm_plugin", "use_rmsnorm_plugin", "use_lora_plugin")
 _PATHS_REFUSED = (
@@ -22,7 +23,7 @@ _PATHS_REFUSED = (
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__, unsupported)
     legacy_build.add_common_options(parser, _PLUGINS)
     add = parser.add_argument
     own = "no effect: the model's own is used"
@@ -58,22 +59,18 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_arguments()
-    if (args.tp_size, args.pp_size) != (1, 1):
-        raise console.UnsupportedError(
-            f"--tp_size {args.tp_size} --pp_size {args.pp_size} is not supported; a CPU engine has one rank."
-        )
-    legacy_build.refuse_unsupported(args)
+def unsupported(args: argparse.Namespace) -> Refusals:
+    yield from one_rank(args, "tp_size", "pp_size")
+    yield from legacy_build.unsupported(args)
     if args.per_group:
-        raise console.UnsupportedError(
-            "--per_group belongs to int4 weights, which need a GPU; int8 weight-only is supported."
-        )
+        yield "--per_group", "belongs to int4 weights, which need a GPU; int8 weight-only is supported"
     for option in _PATHS_REFUSED:
         if getattr(args, option):
-            raise console.UnsupportedError(
-                f"--{option} is not supported by this CPU toolchain; it builds from --model_dir alone."
-            )
+            yield f"--{option}", "is not supported by this CPU toolchain; it builds from --model_dir alone"
+
+
+def main() -> None:
+    args = parse_arguments()
 
     from trt_llm_cpu.llama import open_llama, rescaled
     from trt_llm_cpu.quantization import quantise_weights

@@ -9,10 +9,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from trt_llm_cpu import console, convert_options
+from trt_llm_cpu.options import Parser, Refusals
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__, unsupported)
     convert_options.add_common_options(parser, ["int8", "int4", "int4_gptq"])
     add = parser.add_argument
     own = "no effect: the model's own is used"
@@ -38,17 +39,19 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_arguments()
-    convert_options.refuse_unsupported(args)
+def unsupported(args: argparse.Namespace) -> Refusals:
+    yield from convert_options.unsupported(args)
     for option in ("meta_ckpt_dir", "ammo_quant_ckpt_path", "save_config_only"):
         if getattr(args, option):
-            raise console.UnsupportedError(
-                f"--{option} is not supported by this CPU toolchain; it converts the whole of --model_dir "
-                "to float32, float16, bfloat16 and int8 weight-only."
-            )
-    if args.moe_num_experts or args.moe_top_k:
-        raise console.UnsupportedError("experts are not supported by this CPU toolchain; plain Llama is.")
+            does = "converts the whole of --model_dir to float32, float16, bfloat16 and int8 weight-only"
+            yield f"--{option}", f"is not supported by this CPU toolchain; it {does}"
+    for option in ("moe_num_experts", "moe_top_k"):
+        if getattr(args, option):
+            yield f"--{option}", "experts are not supported by this CPU toolchain; plain Llama is"
+
+
+def main() -> None:
+    args = parse_arguments()
 
     from trt_llm_cpu.llama import open_llama
 

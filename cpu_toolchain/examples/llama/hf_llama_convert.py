@@ -12,10 +12,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from trt_llm_cpu import console
+from trt_llm_cpu.options import Parser, Refusals
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__, unsupported)
     add = parser.add_argument
     add("--out-dir", "-o", required=True)
     add("--in-file", "-i", required=True)
@@ -31,18 +32,21 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_arguments()
-    if args.smoothquant is not None:
-        what = "--smoothquant"
-    elif args.calibrate_kv_cache:
-        what = "--calibrate-kv-cache"
-    else:
-        what = "converting Llama for SmoothQuant"
-    raise console.UnsupportedError(
-        f"{what} needs a GPU; on this CPU toolchain llama's build.py reads the Hugging Face model itself, "
-        "as float32, float16, bfloat16 or int8 weight-only."
+def unsupported(args: argparse.Namespace) -> Refusals:
+    does = (
+        "needs a GPU; on this CPU toolchain llama's build.py reads the Hugging Face model itself, as "
+        "float32, float16, bfloat16 or int8 weight-only"
     )
+    if args.smoothquant is not None:
+        yield "--smoothquant", does
+    if args.calibrate_kv_cache:
+        yield "--calibrate-kv-cache", does
+    if args.in_file is not None:
+        yield "--in-file", f"converting Llama for SmoothQuant {does}"
+
+
+def main() -> None:
+    parse_arguments()
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from trt_llm_cpu import console
+from trt_llm_cpu.options import Parser, Refusals
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__, unsupported)
     add = parser.add_argument
     add("--model_dir", required=True)
     add("--output_dir", "--export_path", default="exported_model")
@@ -34,12 +35,14 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def unsupported(args: argparse.Namespace) -> Refusals:
+    if args.model_dir is not None:
+        supports = "float32, float16, bfloat16 and int8 weight-only (--use_weight_only)"
+        yield "--qformat", f"{args.qformat} is calibrated on a GPU; this CPU toolchain supports {supports}"
+
+
 def main() -> None:
-    args = parse_arguments()
-    raise console.UnsupportedError(
-        f"--qformat {args.qformat} is calibrated on a GPU; this CPU toolchain supports float32, float16, "
-        "bfloat16 and int8 weight-only (--use_weight_only of build.py and convert_checkpoint.py)."
-    )
+    parse_arguments()
 
 
 if __name__ == "__main__":

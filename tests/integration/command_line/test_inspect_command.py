@@ -70,15 +70,21 @@ def inspect(*arguments: str, load: bool = False) -> subprocess.CompletedProcess[
     )
 
 
-def test_a_cpu_engine_passes_until_a_gpu_is_named(built: tuple[pipeline.BuildResult, list[str]]) -> None:
+def test_a_cpu_engine_is_for_demonstration_and_the_verdict_is_the_first_line(
+    built: tuple[pipeline.BuildResult, list[str]],
+) -> None:
     archive = str(built[0].archive)
     plain = inspect(archive)
-    assert plain.returncode == 0
+    assert plain.returncode == 5
+    first, second, *_ = plain.stdout.splitlines()
+    assert first == "not ready: TensorRT-LLM: demo engine: not for serving"
+    assert second == "set for cog-triton: MAX_SEQUENCE_LENGTH=400 END_ID=0 PAD_ID=0"
     assert built[0].sha256 in plain.stdout
-    assert "set for cog-triton: MAX_SEQUENCE_LENGTH=400 END_ID=0 PAD_ID=0" in plain.stdout
     served = inspect(archive, "--serve-on", "sm_90", "--trt-llm", "0.9.0", "--json", load=True)
     assert served.returncode == 5
-    checks = {check["name"]: check["status"] for check in json.loads(served.stdout)["checks"]}
+    said = json.loads(served.stdout)
+    assert (said["verdict"], said["ready"]) == ("not ready", False)
+    checks = {check["name"]: check["status"] for check in said["checks"]}
     problems = {name for name, status in checks.items() if status == "problem"}
     assert problems == {"TensorRT-LLM", "GPU"}
     assert checks["tokenizer loads"] == checks["checksums"] == checks["extraction"] == "ok"
@@ -118,15 +124,22 @@ def test_an_archive_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 def test_the_builds_log_has_the_same_table(built: tuple[pipeline.BuildResult, list[str]]) -> None:
     result, lines = built
-    told = [line for line in lines if line.startswith("ready for cog-triton: ")]
+    told = [
+        line.removeprefix("warning: ")
+        for line in lines
+        if line.removeprefix("warning: not ready for ").startswith("cog-triton: ")
+    ]
     printed = json.loads(inspect(str(result.archive), "--json").stdout)["checks"]
     assert told == [
-        f"ready for cog-triton: {check['status']}: {check['name']}: {check['message']}"
+        f"not ready for cog-triton: {check['name']}: {check['message']}"
+        if check["status"] == "problem"
+        else f"cog-triton: {check['status']}: {check['name']}: {check['message']}"
         for check in printed
         if check["name"] not in ("tokenizer loads", "extraction", "checksums")
     ]
     assert len(told) == 7
-    assert [check["name"] for check in result.record["readiness"]] == [line.split(": ")[2] for line in told]
+    names = [line.split(": ")[1 if line.startswith("not ready") else 2] for line in told]
+    assert [check["name"] for check in result.record["readiness"]] == names
 
 
 @pytest.mark.parametrize("taken_away", [(), ("vocab.json", "merges.txt"), ("tokenizer.json",)])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +48,24 @@ def large_models(hub: HubServer) -> None:
         hub.add_repository(model_id, {**files, "model.safetensors": NO_WEIGHTS})
 
 
+@pytest.fixture(scope="module", autouse=True)
+def several_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A toolchain whose scripts accept any number of ranks, as NVIDIA's do and the embedded one's do not."""
+    root = tmp_path_factory.mktemp("toolchain") / "cpu_toolchain"
+    shutil.copytree(TOOLCHAIN, root)
+    options = root / "trt_llm_cpu" / "options.py"
+    text = options.read_text()
+    options.write_text(text.replace("if value != 1:", "if value < 1:"))
+    assert options.read_text() != text
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRTLLM_DIR", str(root))
+        yield
+
+
 def environment(hub: HubServer, workspace: Path, **more: str) -> dict[str, str]:
     return {
         **os.environ,
         "HF_ENDPOINT": hub.url,
-        "TRTLLM_DIR": str(TOOLCHAIN),
         "TRT_LLM_WORKSPACE": str(workspace),
         **more,
     }

@@ -130,6 +130,9 @@ def test_is_refused_with_the_stated_reason(row: Row, settings: Settings) -> None
     assert row.verdict.startswith("refused: ")
     with pytest.raises((ConfigError, StepFailed)) as raised:
         build(row, settings)
+    in_the_model = "holds a" in row.verdict
+    # What arguments show is said before the download.
+    assert isinstance(raised.value, StepFailed) == in_the_model
     if isinstance(raised.value, StepFailed):
         assert raised.value.exit_code == 2
     assert row.reasons

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trt_llm_pipeline.inspection import Check
-from trt_llm_pipeline.inspection.checks import is_ready, log_lines, settings, verdict
+from trt_llm_pipeline.inspection.checks import log_lines, settings, verdict, verdict_lines
 from trt_llm_pipeline.inspection.readiness import ArchiveFacts, readiness
 from trt_llm_pipeline.inspection.serving import compute_capability, release
 
@@ -73,9 +73,9 @@ def test_a_good_engine_for_what_will_serve_it_is_all_right() -> None:
         "extraction",
         "checksums",
     ]
-    assert is_ready(checks)
     assert settings(checks) == {}
-    assert verdict(checks) == ["ready"]
+    assert verdict(checks) == "ready"
+    assert verdict_lines(checks) == ["ready"]
 
 
 def test_an_engine_that_was_not_read_back_gets_no_verdict_on_its_bytes() -> None:
@@ -111,7 +111,7 @@ class TestLayout:
         checks = readiness(wrapped)
         assert of(checks, "layout").status == "problem"
         assert "folder out/" in of(checks, "layout").message
-        assert not is_ready(checks)
+        assert verdict(checks) == "not ready"
 
     def test_no_engine_at_all(self) -> None:
         check = of(readiness(facts(engines=())), "layout")
@@ -140,7 +140,7 @@ class TestRanks:
         checks = readiness(facts(TWO_RANKS, ("rank0.engine", "rank1.engine")))
         assert of(checks, "ranks").status == "warning"
         assert settings(checks) == {"WORLD_SIZE": "2"}
-        assert is_ready(checks)
+        assert verdict(checks) != "not ready"
 
     def test_the_right_world_size_is_all_right(self) -> None:
         checks = readiness(facts(TWO_RANKS, ("rank0.engine", "rank1.engine")), world_size=2)
@@ -365,14 +365,19 @@ class TestServing:
     def test_what_will_serve_it_is_asked_for_when_it_is_not_said(self) -> None:
         checks = readiness(facts())
         assert of(checks, "GPU").status == of(checks, "TensorRT-LLM").status == "unknown"
-        assert verdict(checks) == ["nothing stands against it, but 2 of 9 checks could not be made"]
+        assert verdict(checks) == "unverified"
+        assert verdict_lines(checks) == [
+            "unverified: nothing stands against it, but 2 of 9 checks could not be made (TensorRT-LLM, GPU)"
+        ]
 
-    def test_a_cpu_engine_is_no_problem_until_a_gpu_is_to_serve_it(self) -> None:
+    @pytest.mark.parametrize("asked", [(), ("sm90", "0.9.0")])
+    def test_a_cpu_engine_is_for_demonstration(self, asked: tuple[str, ...]) -> None:
         cpu = facts(manifest={"toolchain": {"name": "cpu", "version": "cpu"}, "gpus": "cpu"})
-        assert is_ready(readiness(cpu))
-        assert {of(readiness(cpu), name).status for name in ("GPU", "TensorRT-LLM")} == {"unknown"}
-        served = readiness(cpu, "sm90", "0.9.0")
-        assert {of(served, name).status for name in ("GPU", "TensorRT-LLM")} == {"problem"}
+        checks = readiness(cpu, *asked)
+        assert verdict(checks) == "not ready"
+        first = verdict_lines(checks)[0]
+        assert first.startswith("not ready: TensorRT-LLM: demo engine: not for serving")
+        assert of(checks, "GPU").status == ("problem" if asked else "unknown")
 
     @pytest.mark.parametrize("gpus", [None, 7, [], ["H100"], [{"compute_capability": 9}]])
     def test_a_manifest_of_another_shape_is_unknown(self, gpus: object) -> None:
@@ -391,7 +396,7 @@ class TestBytes:
         checks = readiness(facts(problems=("a was altered", "b is there twice")))
         found = [check.message for check in checks if check.name == "checksums"]
         assert [message.partition(";")[0] for message in found] == ["a was altered", "b is there twice"]
-        assert not is_ready(checks)
+        assert verdict(checks) == "not ready"
 
     def test_an_archive_without_a_manifest_cannot_be_checked(self) -> None:
         check = of(readiness(facts(manifest=None, problems=("it has no manifest.json",))), "checksums")
@@ -403,15 +408,16 @@ def test_log_lines_say_what_stands_against_it_and_what_does_not() -> None:
         [Check("a", "ok", "fine"), Check("b", "problem", "bad"), Check("c", "warning", "set X")]
     )
     assert lines == [
-        "ready for cog-triton: ok: a: fine",
+        "cog-triton: ok: a: fine",
         "not ready for cog-triton: b: bad",
-        "ready for cog-triton: warning: c: set X",
+        "cog-triton: warning: c: set X",
     ]
 
 
 def test_the_verdict_counts_problems_and_lists_what_to_set() -> None:
     checks = [Check("a", "problem", "x"), Check("b", "unknown", "y"), Check("c", "warning", "z", {"E": "1"})]
-    assert verdict(checks) == ["not ready: 1 problem", "set for cog-triton: E=1"]
+    assert verdict_lines(checks) == ["not ready: a: x", "set for cog-triton: E=1"]
+    assert verdict_lines([*checks, *checks])[0] == "not ready: a: x, and 1 more problem"
 
 
 JSON = st.recursive(

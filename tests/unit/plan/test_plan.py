@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,16 @@ def test_a_link_out_of_the_workspace_is_refused(
     mistakes = mistakes_of(CONFIG, miniature, workspace)
     assert [mistake.key for mistake in mistakes] == ["convert_to_ft.output_dir"]
     assert sorted(workspace.root.iterdir()) == before
+
+
+def test_a_release_is_judged_by_the_scripts_of_the_steps(miniature: Toolchain, workspace: Workspace) -> None:
+    follows = {"convert_checkpoint.py": ("0.7.1", "0.9.0"), "trtllm-build": ("0.9.0",)}
+    both = replace(miniature, follows=("0.7.1", "0.9.0"), by_script=follows)
+    plan = planned(f"{CONFIG}requires_trt_llm: '==0.9.0'\n", both, workspace)
+    assert [plan.releases_of(step) for step in plan.steps] == [("0.9.0",), ("0.9.0",)]
+    (mistake,) = mistakes_of(f"{CONFIG}requires_trt_llm: '==0.7.1'\n", both, workspace)
+    assert "is required, but trtllm-build of step build in the toolchain" in mistake.message
+    assert "follows 0.9.0; set TRTLLM_DIR" in mistake.message
 
 
 def test_a_release_that_the_toolchain_is_not_is_refused(miniature: Toolchain, workspace: Workspace) -> None:

@@ -272,8 +272,8 @@ def test_warnings_and_settings_are_shown_where_there_are_any() -> None:
     ("statuses", "said"),
     [
         (["ok", "warning"], "ready for cog-triton"),
-        (["ok", "unknown"], "cog-triton: no problem found, 1 of 2 checks open"),
-        (["problem", "problem"], "not ready for cog-triton: 2 problems"),
+        (["ok", "unknown"], "unverified for cog-triton: 1 of 2 checks could not be made"),
+        (["problem", "problem"], "not ready for cog-triton: m, and 1 more problem"),
     ],
 )
 def test_the_head_says_how_it_stands(statuses: list[str], said: str) -> None:
