@@ -69,6 +69,9 @@ EXIT_CODES: Mapping[Kind, int] = MappingProxyType(
     }
 )
 
+#: Stands for the line of a value that is not in the text but was given on the command line.
+GIVEN = 0
+
 _MAX_SHOWN = 50
 _MAX_MESSAGE_CHARS = 2000
 
@@ -108,7 +111,8 @@ class Mistake:
 
     Attributes:
         message: what is wrong and what to do about it, one sentence or two.
-        line: 1-based line in the config's text, or None where no line is to blame.
+        line: 1-based line in the config's text, `GIVEN` for what `--set` has given, or None where no line is
+            to blame.
         key: dotted path of the key (`build.args.max_batch_size`), or None.
     """
 
@@ -118,7 +122,7 @@ class Mistake:
 
     def render(self, source: str) -> str:
         """`config.yaml:12: build.args.x: message`, leaving out what is unknown."""
-        where = source if self.line is None else f"{source}:{self.line}"
+        where = source if self.line is None else "--set" if self.line == GIVEN else f"{source}:{self.line}"
         return ": ".join(_shortened(part) for part in (where, self.key, self.message) if part)
 
 

@@ -8,7 +8,6 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -27,10 +26,6 @@ from trt_llm_pipeline.errors import (
 from trt_llm_pipeline.files import refused
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-WorkspaceOption = Annotated[
-    Path | None,
-    typer.Option("--workspace", help="Where to build. [default: $TRT_LLM_WORKSPACE or ./workspace]"),
-]
 
 _TERMINATED = 143
 
@@ -47,13 +42,13 @@ def failures(as_json: bool, kept: str | None = None) -> Iterator[None]:
     try:
         yield
     except TrtLlmPipelineError as error:
-        _tell(error, as_json)
+        _end_with(error, as_json)
         raise typer.Exit(EXIT_CODES[error.kind]) from None
     except OSError as error:
         if error.errno == errno.EPIPE:  # whoever reads the output has had enough; typer knows what to do
             raise
         told = PipelineError(refused(error, "a file"))
-        _tell(told, as_json)
+        _end_with(told, as_json)
         raise typer.Exit(EXIT_CODES[told.kind]) from None
     except KeyboardInterrupt:
         if as_json:
@@ -70,16 +65,22 @@ def leave(kind: Kind) -> NoReturn:
     raise typer.Exit(EXIT_CODES[kind])
 
 
-def _tell(error: TrtLlmPipelineError, as_json: bool) -> None:
+def _end_with(error: TrtLlmPipelineError, as_json: bool) -> None:
+    fields = tell(error, quiet=as_json)
     if as_json:
-        print_json(_error_fields(error))
-        return
-    lines = [f"error: {error}", *(f"also: {note}" for note in notes_of(error))]
-    typer.echo("\n".join(lines), err=True)
+        print_json(fields)
 
 
 def _terminate(*_: object) -> NoReturn:
     raise SystemExit(_TERMINATED)
+
+
+def tell(error: TrtLlmPipelineError, *, quiet: bool = False) -> dict[str, Any]:
+    """Says an error on stderr, unless `quiet`; what `--json` prints of it."""
+    if not quiet:
+        lines = [f"error: {error}", *(f"also: {note}" for note in notes_of(error))]
+        typer.echo("\n".join(lines), err=True)
+    return _error_fields(error)
 
 
 def _error_fields(error: TrtLlmPipelineError) -> dict[str, Any]:

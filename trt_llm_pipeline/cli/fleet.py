@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trt_llm_pipeline.cli.edge import JsonOption, WorkspaceOption, failures, print_json
+from trt_llm_pipeline.cli.edge import JsonOption, failures, print_json
+from trt_llm_pipeline.cli.inputs import WorkspaceOption
 
 if TYPE_CHECKING:
     from trt_llm_pipeline.fleet.cells import Fleet

@@ -20,6 +20,7 @@ from trt_llm_pipeline.config.model import (
     CheckConfig,
     StepConfig,
 )
+from trt_llm_pipeline.config.overrides import override
 from trt_llm_pipeline.config.yaml_reader import (
     Key,
     MappingNode,
@@ -75,14 +76,20 @@ def loads(text: str, name: str = "config") -> BuildConfig:
     return loaded.config
 
 
-def examine(text: str, name: str = "config") -> Loaded:
+def examine(text: str, name: str = "config", overrides: Iterable[str] = ()) -> Loaded:
     """Reads as much of a config's text as can be read, and names every mistake in the order of the file.
+
+    Args:
+        text: the YAML text.
+        name: what to call it in messages.
+        overrides: values given in place of the text's; see `overrides.override`.
 
     Raises:
         ConfigError: the text is no YAML mapping.
     """
     found: list[Mistake] = []
-    return examine_node(parse(text, name, found), name, found)
+    root, wrong = override(parse(text, name, found), overrides)
+    return examine_node(root, name, [*wrong, *found])
 
 
 def examine_node(root: MappingNode, name: str, duplicates: Iterable[Mistake] = ()) -> Loaded:

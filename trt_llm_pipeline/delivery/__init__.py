@@ -3,12 +3,15 @@
 from trt_llm_pipeline.delivery.attesting import Attesting, beside, signing_key
 from trt_llm_pipeline.delivery.destination import Destination, parse_destination
 from trt_llm_pipeline.delivery.outbox import Outbox
+from trt_llm_pipeline.delivery.output import check_output, put_output
 
 __all__ = [
     "Attesting",
     "Destination",
     "Outbox",
     "beside",
+    "check_output",
     "parse_destination",
+    "put_output",
     "signing_key",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,20 +73,21 @@ class Validated:
         }
 
 
-def validate(text: str, name: str, settings: Settings) -> Validated:
+def validate(text: str, name: str, settings: Settings, overrides: Sequence[str] = ()) -> Validated:
     """Checks a config's text against the format, the toolchain, the workspace and each script's own parser.
 
     Args:
         text: the YAML text.
         name: what to call it in messages.
         settings: the workspace, and the environment that scripts get.
+        overrides: values given in place of the text's; see `config.overrides`.
 
     Raises:
         ConfigError: with every mistake, in the order of the file.
         ToolchainError: there is no usable toolchain to check against.
         PipelineError: a sandbox is required that cannot be made here, or the workspace cannot be read.
     """
-    return validate_loaded(examine(text, name), name, settings)
+    return validate_loaded(examine(text, name, overrides), name, settings)
 
 
 def validate_loaded(loaded: Loaded, name: str, settings: Settings) -> Validated:

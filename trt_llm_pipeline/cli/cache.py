@@ -1,0 +1,77 @@
+"""trt-llm-pipeline cache: what is kept of earlier builds' steps."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from trt_llm_pipeline.cli.edge import JsonOption, failures, print_json
+from trt_llm_pipeline.cli.inputs import (
+    ConfigArgument,
+    SetOption,
+    WorkspaceOption,
+    read_validated,
+    settings_of,
+)
+
+app = typer.Typer(name="cache", rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
+def cache(
+    context: typer.Context,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Remove every entry, so that every step runs again.")
+    ] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what is cached of earlier builds' steps, or clear it."""
+    if context.invoked_subcommand is not None:
+        return
+    with failures(as_json):
+        from trt_llm_pipeline.cache import StepCache
+        from trt_llm_pipeline.units import in_words
+        from trt_llm_pipeline.workspace import Builds
+
+        place = settings_of(workspace).workspace
+        cached = StepCache(place, 0)
+        if clear:
+            place.prepare()
+            with place.lock("trt-llm-pipeline cache --clear"):
+                removed = cached.clear()
+                Builds(place).forget()
+            print_json({"removed_bytes": removed}) if as_json else typer.echo(f"{in_words(removed)} removed")
+        elif as_json:
+            print_json([asdict(entry) for entry in cached.entries()])
+        else:
+            for entry in cached.entries():
+                key, size = entry.key[:12], in_words(entry.size)
+                typer.echo(f"{key}  {size:>10}  {entry.step:13}  {entry.model_id}  {entry.output_dir}")
+
+
+@app.command()
+def lookup(
+    config: ConfigArgument,
+    sets: SetOption,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say of each step whether its results are cached here or in the shared cache. Builds nothing."""
+    with failures(as_json):
+        from trt_llm_pipeline.preflight import lookup as lookups
+
+        settings = settings_of(workspace)
+        validated = read_validated(config, settings, sets)
+        found = lookups.look_up(
+            validated, settings, warn=lambda line: typer.echo(f"warning: {line}", err=True)
+        )
+        if as_json:
+            print_json([asdict(step) for step in found])
+            return
+        places = {"here": "cached here", "shared": "in the shared cache", "nowhere": "would run"}
+        for step in found:
+            key = step.key[:12] if step.key else "no key yet"
+            typer.echo(f"{step.name:13}  {key:12}  {places[step.place]}")

@@ -1,0 +1,44 @@
+"""A copy of a finished archive where the user wants it on this machine, with its statement beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from trt_llm_pipeline.delivery.attesting import beside
+from trt_llm_pipeline.errors import DeliveryError
+from trt_llm_pipeline.files import appearing
+
+_CHUNK = 1 << 20
+
+
+def check_output(path: Path) -> None:
+    """Looks, before a build, whether a file can be put at `path`.
+
+    Raises:
+        DeliveryError: it cannot; says why.
+    """
+    folder = path.absolute().parent
+    if path.is_dir():
+        problem = "is a directory; name a file in it"
+    elif not folder.is_dir():
+        problem = f"has no directory to lie in; make {folder}"
+    elif not os.access(folder, os.W_OK):
+        problem = f"cannot be written, because {folder} is not yours to write"
+    else:
+        return
+    raise DeliveryError(f"the output {path} {problem}")
+
+
+def put_output(archive: Path, path: Path) -> None:
+    """Copies an archive to `path`, whole or not at all, and the statement about it, if there is one.
+
+    Raises:
+        DiskFull: there is no room.
+        ArtifactError: it cannot be written for another reason.
+    """
+    for source, target in ((beside(archive), beside(path)), (archive, path)):
+        if source.is_file():
+            with source.open("rb") as file, appearing(target) as sink:
+                shutil.copyfileobj(file, sink, _CHUNK)
