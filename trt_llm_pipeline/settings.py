@@ -11,7 +11,7 @@ from typing import get_args
 from pydantic import SecretStr
 
 from trt_llm_pipeline.errors import PipelineError
-from trt_llm_pipeline.model_source import ServicePolicy
+from trt_llm_pipeline.model_source import ServicePolicy, are_shared
 from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.process import Policy
 from trt_llm_pipeline.redaction import check_token, secrets_of, token_of, without_tokens
@@ -20,7 +20,7 @@ from trt_llm_pipeline.workspace import Workspace
 
 KEEP_BUILDS = 5
 # What a server for strangers refuses, and who has a machine for himself need not be kept from.
-_ONE_OWNER = {"TRT_LLM_ALLOW_PRIVATE_ADDRESSES": "1"}
+_ONE_OWNER = {"TRT_LLM_ALLOW_PRIVATE_ADDRESSES": "1", "TRT_LLM_SHARED_MODELS": "1"}
 _SIGNING_KEY = "TRT_LLM_SIGNING_KEY"  # steps are not told where the key lies
 
 
@@ -71,6 +71,7 @@ class Settings:
         Raises:
             PipelineError: a variable's value makes no sense.
         """
+        are_shared(env)
         chosen = workspace or Path(env.get("TRT_LLM_WORKSPACE") or "workspace")
         return cls(
             workspace=Workspace.at(chosen),

@@ -87,12 +87,14 @@ class Hub:
                 digest = f"git-sha1:{sibling.blob_id}" if sibling.blob_id else ""
                 files.append(RecordedFile(path, sibling.size, digest))
             else:  # a mirror that knows names only
-                files.append(self._ask_about_file(model_id, commit, path))
+                files.append(self.ask_about_file(model_id, commit, path))
         if info.gated and files:
             # Names are public, content is not: better to know before anything is planned.
             smallest = min(files, key=lambda file: file.size)
-            self._ask_about_file(model_id, commit, smallest.path)
-        return Listing(commit, tuple(files))
+            self.ask_about_file(model_id, commit, smallest.path)
+        # A mirror that does not say so may want a token for everything.
+        unknown = info.private is None and "Authorization" in self.headers()
+        return Listing(commit, tuple(files), restricted=bool(info.gated or info.private or unknown))
 
     def url_of(self, model_id: str, commit: str, path: str) -> str:
         from huggingface_hub import hf_hub_url
@@ -124,7 +126,12 @@ class Hub:
         )
         return make(**json.loads(answer))
 
-    def _ask_about_file(self, model_id: str, commit: str, path: str) -> RecordedFile:
+    def ask_about_file(self, model_id: str, commit: str, path: str) -> RecordedFile:
+        """A file's size and digest.
+
+        Raises:
+            ModelNotFound, ModelAccessDenied, ModelUnavailable: as `list_files`.
+        """
         from huggingface_hub import get_hf_file_metadata
 
         url = self.url_of(model_id, commit, path)
@@ -263,10 +270,11 @@ class Hub:
 
 @dataclass(frozen=True)
 class Listing:
-    """A commit, and every file of it with its size and digest."""
+    """A commit, every file of it with its size and digest, and whether a token is needed for them."""
 
     commit: str
     files: tuple[RecordedFile, ...]
+    restricted: bool
 
 
 def _reason_of(error: Exception) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable
 from trt_llm_pipeline.files import read_regular
+from trt_llm_pipeline.model_source.access import is_free
 from trt_llm_pipeline.model_source.hub import Hub, is_offline
 from trt_llm_pipeline.model_source.model_types import ModelRequest
 from trt_llm_pipeline.model_source.record import read_record
@@ -46,6 +47,8 @@ def peek_config(
 ) -> dict[str, Any]:
     """The model's `config.json`: the one that is on the disk, or else from the Hub. Writes nothing.
 
+    Of a model that needed a token, it is the Hub's, if that gives it.
+
     The Hub is asked once and for at most ten seconds: what depends on the answer is worth no more.
 
     Args:
@@ -58,7 +61,7 @@ def peek_config(
         ModelSourceError: it cannot be read now; the text says why, as the end of a sentence.
     """
     folder = models_dir / request.model_id
-    if _is_the_one(folder, request):
+    if _is_the_one(folder, request) and is_free(read_record(folder), env):
         return read_config(folder)
     if request.tar_url is not None:
         raise ModelUnavailable(f"{request.model_id} comes in a tar, which is not downloaded yet")

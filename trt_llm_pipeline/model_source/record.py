@@ -64,6 +64,7 @@ class Record:
         files: what belongs to the snapshot.
         stale: files of an earlier snapshot that are still to be removed.
         validators: ETag, Last-Modified and Content-Length of a tar.
+        restricted: whether it needed a token; None where that is not known.
     """
 
     source: Literal["hub", "tar"]
@@ -76,6 +77,7 @@ class Record:
     files: tuple[RecordedFile, ...]
     stale: tuple[str, ...] = ()
     validators: Mapping[str, str] | None = None
+    restricted: bool | None = None
 
     def with_files(self, files: Mapping[str, RecordedFile]) -> Record:
         """The same record with the entries of these files replaced; they are given by their paths."""
@@ -131,6 +133,7 @@ def read_record(folder: Path, warn: Warn = records.silent) -> Record | None:
         files=tuple(RecordedFile(**entry) for entry in known["files"]),
         stale=tuple(known["stale"]),
         validators=known["validators"],
+        restricted=known.get("restricted"),
     )
 
 
@@ -196,6 +199,7 @@ class _Snapshot(TypedDict):
     files: list[_File]
     stale: list[Annotated[str, PlainValidator(_listed_path)]]
     validators: dict[Text, Text] | None
+    restricted: NotRequired[StrictBool | None]
 
 
 _SNAPSHOT = TypeAdapter(_Snapshot)

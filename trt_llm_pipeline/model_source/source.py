@@ -17,6 +17,7 @@ from pathlib import Path
 
 from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable, WorkspaceError
 from trt_llm_pipeline.files import free_bytes
+from trt_llm_pipeline.model_source.access import ask_for_access, is_free, not_asked
 from trt_llm_pipeline.model_source.choice import CACHE_FOLDER, choose_files
 from trt_llm_pipeline.model_source.file_source import no_room, write_error
 from trt_llm_pipeline.model_source.first_look import Looked, forget, look_first
@@ -95,6 +96,7 @@ def plan(
         return tar.plan_tar(request, folder, limits=limits, log=log, env=env)
     record = read_record(folder)
     if (settled := _settled(folder, record, request, env)) is not None:
+        ask_for_access(Hub.from_env(env, token, BRIEFLY, log), settled, env)
         _look_at_folder(request.model_id, folder, permission, settled.revision)
         return DownloadPlan(request.model_id, settled.revision, "hub", (), _bytes(settled.files), 0)
     if is_offline(env):
@@ -106,6 +108,8 @@ def plan(
     except ModelUnavailable as error:
         if usable is None:
             raise
+        if not is_free(usable, env):
+            raise not_asked(usable, error) from error
         log(f"warning: {_not_asked(hub, request, usable)} ({error})")
         _look_at_folder(request.model_id, folder, permission, usable.revision)
         return DownloadPlan(request.model_id, usable.revision, "hub", (), _bytes(usable.files), 0)
@@ -150,7 +154,8 @@ def fetch(
     """Brings the model to `<models_dir>/<model_id>`, or finds that it is there.
 
     What is complete at the wanted revision is used as it is; what is half there is resumed. A populated
-    folder that this service did not download is used as it is, with a warning. Code that comes with a model
+    folder that this service did not download is used as it is, with a warning. For a model that needed a
+    token, the Hub is asked each time whether this one may have it; see `access`. Code that comes with a model
     ends this as soon as it is seen, where nobody has allowed it; where somebody has, the snapshot lists it.
 
     Args:
@@ -213,6 +218,7 @@ def _fetch(
         )
     record = read_record(folder)
     if (settled := _settled(folder, record, request, env)) is not None:
+        ask_for_access(Hub.from_env(env, token, BRIEFLY, log), settled, env)
         log(f"model {request.model_id}: complete at {settled.revision[:12]}; nothing to download")
         if settled != record:  # files were looked at anew
             write_record(folder, settled)
@@ -226,6 +232,8 @@ def _fetch(
     except ModelUnavailable as error:
         if usable is None:
             raise
+        if not is_free(usable, env):
+            raise not_asked(usable, error) from error
         warning = _not_asked(hub, request, usable)
         log(f"warning: {warning} ({error})")
         return replace(_snapshot(request, folder, usable, 0), warnings=(warning,))
@@ -280,6 +288,7 @@ def _download(
         complete=False,
         files=tuple(found[file.path] or file for file in files),
         stale=tuple(path for path in dict.fromkeys(earlier) if path not in paths),
+        restricted=listing.restricted,
     )
     to_come = _to_come(request, folder, listing, files, missing)
     if before is not None:

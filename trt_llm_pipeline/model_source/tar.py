@@ -263,6 +263,7 @@ def _settle(
         files=tuple(_recorded(unpacked, path) for path in paths),
         stale=tuple(path for path in dict.fromkeys(earlier) if path not in paths),
         validators=validators,
+        restricted=False,
     )
     write_record(folder, record)
     remove_files(folder, record.stale)

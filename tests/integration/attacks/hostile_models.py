@@ -84,9 +84,8 @@ def polyglot(program: bytes) -> bytes:
     return bytes(tar)
 
 
-def pickles(canary: Path) -> dict[str, bytes]:
-    """Files of weights, by what is wrong with them."""
-    code = statement(canary)
+def pickles(code: str) -> dict[str, bytes]:
+    """Files of weights that execute a statement of less than 256 letters, by what is wrong with them."""
     reduce = pickle.dumps({"weight": Runs(code)}, 2)
     ascii_only = pickle.dumps(Runs(code), 0)
     assert max(ascii_only) < 128
@@ -157,9 +156,9 @@ def compiled(source: str) -> bytes:
     return importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
 
 
-def with_code(canary: Path) -> dict[str, Files]:
-    """Repositories with code of their own: what of them is not weights."""
-    code = f"{statement(canary)}\nclass Evil: pass\n".encode()
+def with_code(does: str) -> dict[str, Files]:
+    """Repositories with code of their own, which executes a statement: what of them is not weights."""
+    code = f"{does}\nclass Evil: pass\n".encode()
     config = {"model_type": "gpt2"}
 
     def described(**more: object) -> bytes:

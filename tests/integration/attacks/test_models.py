@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import INSIDE
 from tests.integration.attacks import hostile_models
 from tests.integration.house import TOOLCHAIN
 from trt_llm_pipeline import pipeline
@@ -34,9 +35,8 @@ build:
     model_dir: ${{model_dir}}
     output_dir: ./engine
 """
-HERE = Path("to-be-replaced")
-WITH_CODE = list(hostile_models.with_code(HERE))
-PICKLES = list(hostile_models.pickles(HERE))
+WITH_CODE = list(hostile_models.with_code("pass"))
+PICKLES = list(hostile_models.pickles("pass"))
 WEIGHTS = ("pytorch_model.bin", "model.safetensors")
 
 
@@ -68,6 +68,10 @@ class Victim:
         return self.folder / "canary"
 
     @property
+    def deed(self) -> str:
+        return hostile_models.statement(self.canary)
+
+    @property
     def workspace(self) -> Path:
         return self.folder / "workspace"
 
@@ -77,6 +81,7 @@ class Victim:
                 "HF_ENDPOINT": self.hub.url,
                 "TRTLLM_DIR": str(TOOLCHAIN),
                 "TRT_LLM_SANDBOX": "off",  # what is tried here must hold without it
+                **INSIDE,
                 **env,
             },
             workspace=self.workspace,
@@ -117,14 +122,14 @@ def code_files(victim: Victim, way: str) -> dict[str, bytes]:
         "config.json": b'{"model_type": "gpt2"}',
         "tokenizer.json": b"{}",
         "pytorch_model.bin": hostile_models.good_weights(),
-        **hostile_models.with_code(victim.canary)[way],
+        **hostile_models.with_code(victim.deed)[way],
     }
 
 
 def pickle_files(victim: Victim, way: str, name: str = "pytorch_model.bin") -> dict[str, bytes]:
     return {
         "config.json": b'{"model_type": "gpt2"}',
-        name: hostile_models.pickles(victim.canary)[way],
+        name: hostile_models.pickles(victim.deed)[way],
     }
 
 
@@ -146,7 +151,7 @@ class TestRepositoryWithCode:
         self, victim: Victim, way: str
     ) -> None:
         files = code_files(victim, way)
-        suspects = set(hostile_models.with_code(victim.canary)[way])
+        suspects = set(hostile_models.with_code(victim.deed)[way])
         victim.hub.add_repository(MODEL_ID, files)
         error = victim.refused()
         assert not [name for name in victim.asked_for() if name.endswith(WEIGHTS)]
@@ -180,7 +185,7 @@ class TestRepositoryWithCode:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
         error = victim.refused()
-        assert set(error.files) == set(hostile_models.with_code(victim.canary)[way])
+        assert set(error.files) == set(hostile_models.with_code(victim.deed)[way])
         victim.build("allow_repository_code: true")
         assert victim.canary.exists()
 

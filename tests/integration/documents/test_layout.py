@@ -59,6 +59,7 @@ COVERED_ELSEWHERE = {
     "inspection/tokenizer_readiness": "unit/inspection/test_readiness.py",
     "inspection/tokenizer_trial": "integration/command_line/test_inspect_command.py",
     "inspection/write_configs": "integration/command_line/test_write_config.py",
+    "model_source/access": "integration/downloads/test_hub_models.py",
     "model_source/file_source": "integration/downloads/test_ranges.py",
     "model_source/first_look": "integration/attacks/test_models.py",
     "model_source/hub": "integration/downloads/test_hub_models.py",

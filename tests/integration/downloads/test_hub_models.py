@@ -25,9 +25,19 @@ from trt_llm_pipeline.errors import (
     ModelNotFound,
     ModelSourceError,
     ModelUnavailable,
+    PipelineError,
     WorkspaceError,
 )
-from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest, Snapshot, fetch, model_files, plan
+from trt_llm_pipeline.model_source import (
+    DownloadPlan,
+    ModelRequest,
+    Snapshot,
+    fetch,
+    model_files,
+    peek_config,
+    plan,
+)
+from trt_llm_pipeline.model_source.record import record_path
 from trt_llm_pipeline.net.retrying import RetryLimits
 from trt_llm_pipeline.testing.hub import Fault, HubServer
 
@@ -345,6 +355,89 @@ class TestWhoMayHaveIt:
     def test_no_such_revision(self, caller: Caller) -> None:
         with pytest.raises(ModelNotFound, match="no revision 'nope'"):
             caller.fetch(revision="nope")
+
+
+class TestWhoMayHaveItAgain:
+    """A model that is on the disk because of one user's token is not everybody's."""
+
+    @pytest.fixture(params=["owner/gated", "owner/private"])
+    def model_id(self, request: pytest.FixtureRequest, hub: HubServer) -> str:
+        model_id = str(request.param)
+        kind = model_id.partition("/")[2]
+        hub.add_repository(model_id, FILES, granted=["hf_granted"], **{kind: True})
+        return model_id
+
+    def refused(self, caller: Caller, model_id: str, revision: str | None, *tokens: str | None) -> None:
+        request = ModelRequest(model_id, revision)
+        for token in tokens:
+            for ask in (
+                lambda token=token: caller.fetch(model_id, token, revision=revision),
+                lambda token=token: caller.plan(model_id, token, revision=revision),
+                lambda token=token: peek_config(request, caller.models, token=token, env=caller.env),
+            ):
+                with pytest.raises((ModelAccessDenied, ModelNotFound)):
+                    ask()
+
+    @pytest.mark.parametrize("by", ["commit", "branch"])
+    def test_another_token_is_asked_about_and_refused(self, caller: Caller, model_id: str, by: str) -> None:
+        commit = caller.fetch(model_id, "hf_granted").revision
+        revision = commit if by == "commit" else None
+        self.refused(caller, model_id, revision, None, "hf_stranger", "hf_unknown")
+        caller.hub.clear_requests()
+        assert caller.fetch(model_id, "hf_granted", revision=revision).downloaded_bytes == 0
+        assert caller.plan(model_id, "hf_granted", revision=revision).missing_bytes == 0
+        assert caller.downloads() == []
+
+    def test_a_token_that_has_lost_its_access_is_refused(
+        self, hub: HubServer, caller: Caller, model_id: str
+    ) -> None:
+        commit = caller.fetch(model_id, "hf_granted").revision
+        kind = model_id.partition("/")[2]
+        hub.add_repository(model_id, FILES, granted=["hf_stranger"], **{kind: True})
+        self.refused(caller, model_id, commit, "hf_granted")
+        assert caller.fetch(model_id, "hf_stranger", revision=commit).downloaded_bytes == 0
+
+    @pytest.mark.parametrize("model_id", ["owner/gated"], indirect=True)
+    @pytest.mark.parametrize("revision", [None, "commit"])
+    def test_a_hub_that_is_down_gives_it_to_nobody(
+        self, caller: Caller, model_id: str, revision: str | None
+    ) -> None:
+        commit = caller.fetch(model_id, "hf_granted").revision
+        revision = commit if revision else None
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            caller.env["HF_ENDPOINT"] = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        for ask in (caller.fetch, caller.plan):
+            with pytest.raises(ModelUnavailable, match="could not be asked whether this request may have it"):
+                ask(model_id, revision=revision)
+        for name in ("TRT_LLM_SHARED_MODELS", "HF_HUB_OFFLINE"):
+            other = Caller(caller.hub, caller.models)
+            other.env = {**caller.env, name: "1"}
+            assert other.fetch(model_id, revision=revision).downloaded_bytes == 0
+
+    def test_a_machine_with_one_owner_asks_nobody(self, caller: Caller, model_id: str) -> None:
+        commit = caller.fetch(model_id, "hf_granted").revision
+        caller.hub.clear_requests()
+        caller.env["TRT_LLM_SHARED_MODELS"] = "1"
+        assert caller.fetch(model_id, revision=commit).downloaded_bytes == 0
+        peek_config(ModelRequest(model_id, commit), caller.models, token=None, env=caller.env)
+        assert caller.hub.requests == ()
+        caller.env["TRT_LLM_SHARED_MODELS"] = "yes"
+        with pytest.raises(PipelineError, match="TRT_LLM_SHARED_MODELS is 'yes'; set it to 1 or 0"):
+            caller.fetch(model_id, revision=commit)
+
+    def test_a_record_that_does_not_say_is_asked_about(self, caller: Caller, model_id: str) -> None:
+        snapshot = caller.fetch(model_id, "hf_granted")
+        path = record_path(snapshot.path)
+        record = json.loads(path.read_text())
+        assert record.pop("restricted") is True
+        path.write_text(json.dumps(record))
+        self.refused(caller, model_id, snapshot.revision, None, "hf_stranger")
+
+    def test_a_public_model_is_everybodys(self, caller: Caller) -> None:
+        commit = caller.fetch(token="hf_granted").revision
+        caller.hub.clear_requests()
+        assert caller.fetch(revision=commit).downloaded_bytes == 0
+        assert caller.hub.requests == ()
 
 
 class TestFaults:
