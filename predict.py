@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from typing import Optional
 
 from cog import BasePredictor, CancelationException, Input, Path, Secret
 
 from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.config.source import read
-from trt_llm_pipeline.observer import Stage
+from trt_llm_pipeline.observer import Lines
 from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.server.answer import check_variables, decide_delivery, server_argv
 from trt_llm_pipeline.server.cancellation import delivered
 from trt_llm_pipeline.server.guard import noted
 from trt_llm_pipeline.server.orphan import exit_when_orphaned
-from trt_llm_pipeline.server.progress import throttled
 from trt_llm_pipeline.settings import Settings
 
 
@@ -41,7 +40,7 @@ class Predictor(BasePredictor):
         ),
     ) -> Path:
         """Downloads the model, runs the config's steps, and returns the engine directory as an archive."""
-        log = _Log(self)
+        log = Lines(partial(print, flush=True), self.record_metric)
         settings = Settings.from_env()
         check_variables(settings.env)
         token = hf_token.get_secret_value() if hf_token else None
@@ -54,20 +53,3 @@ class Predictor(BasePredictor):
         decision = decide_delivery(result.size, server_argv(), settings.env)
         log.log(decision.reason)
         return Path(result.archive if decision.returns == "archive" else result.record_path)
-
-
-class _Log:
-    """Tells a build's story to the prediction's log and metrics."""
-
-    def __init__(self, predictor: BasePredictor) -> None:
-        self._predictor = predictor
-        self._progress = throttled(self.log, time.monotonic)
-
-    def log(self, line: str) -> None:
-        print(line, flush=True)
-
-    def progress(self, stage: Stage, done_bytes: int, total_bytes: int | None) -> None:
-        self._progress(stage, done_bytes, total_bytes)
-
-    def metric(self, name: str, value: float) -> None:
-        self._predictor.record_metric(name, value)

@@ -6,7 +6,8 @@ Whatever happens, a failed build returns nothing, leaves the last good archive a
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ from trt_llm_pipeline.observer import Clock, Observer, RedactedObserver
 from trt_llm_pipeline.plan import Plan, resolved_yaml
 from trt_llm_pipeline.preflight import Validated, fitting, preview
 from trt_llm_pipeline.preflight.parser_check import NotChecked, OptionFacts, probe
-from trt_llm_pipeline.process import Layers, hidden_places, reduced
+from trt_llm_pipeline.process import Layers, Usage, hidden_places, reduced
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.records import write_record
 from trt_llm_pipeline.redaction import Redactor
@@ -110,9 +111,17 @@ class _Context:
     layers: Layers
     notes: _Notes
 
-    def measure(self, stage: str) -> Any:
-        """A context manager that takes a stage's time."""
-        return self.notes.clock.measure(stage, self.voice.metric)
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Takes a stage's time, and tells of its beginning and end."""
+        self.voice.stage(stage, "running")
+        try:
+            with self.notes.clock.measure(stage, self.voice.metric):
+                yield
+        except BaseException:
+            self.voice.stage(stage, "failed")
+            raise
+        self.voice.stage(stage, "done")
 
     def warn(self, text: str) -> None:
         """Says something now, and once more in the build's record."""
@@ -161,6 +170,8 @@ def build(
     for note in validated.notes:
         voice.log(f"note: {note}")
     workspace.prepare()
+    for stage in ("download", *(step.name for step in plan.steps), "check", "package"):
+        voice.stage(stage, "waiting")
     build_id = new_build_id()
     directory = workspace.builds / build_id
     notes = _Notes()
@@ -308,6 +319,8 @@ def answer_from_cache(context: _Context, cached: CachedSteps) -> dict[str, Any] 
         source.unlink()
         return None
     context.voice.log(f"nothing has changed since build {old['build_id']}; its archive is used again")
+    for stage in (*(step.name for step in context.plan.steps), "check"):
+        context.voice.stage(stage, "reused")
     context.voice.metric("cached.archive", 1)
     return {
         **old,
@@ -331,6 +344,8 @@ def _step_context(context: _Context) -> StepContext:
         layers=context.layers,
         redactor=context.redactor,
         log=context.voice.log,
+        output=context.voice.output,
+        usage=context.voice.usage,
         logs=context.directory / "logs",
         gpus=context.gpus,
         default_timeout=context.settings.step_timeout,
@@ -348,6 +363,8 @@ def run_steps(context: _Context, snapshot: Snapshot, cached: CachedSteps | None)
         with context.measure(step.name):
             report = run(step, found)
         found[step.name] = report.output_dir
+        if report.cached:
+            context.voice.stage(step.name, "reused")
         _tell_cost(context, report)
         context.notes.reports.append(report)
     return context.notes.reports
@@ -366,6 +383,7 @@ def check_engine(
     earlier = context.builds.find_check(key) if key and wanted.enabled else None
     if earlier is not None and check.covers(earlier[1], reference=wanted.reference):
         context.voice.log(f"check: this engine has passed in build {earlier[0]}; it is not asked again")
+        context.voice.stage("check", "reused")
         context.notes.verdict = earlier[1]
         return
     env = context.settings.env
@@ -382,6 +400,10 @@ def check_engine(
         )
         return told.reason if isinstance(told, NotChecked) else told.options
 
+    def each_second(usage: Usage) -> None:
+        context.ledger.heartbeat()
+        context.voice.usage("check", usage.rss_bytes, usage.peak_rss_bytes, context.gpus.used_bytes())
+
     request = check.CheckRequest(
         plan=context.plan,
         engine_dir=reports[-1].output_dir,
@@ -395,14 +417,16 @@ def check_engine(
         default_timeout=context.settings.step_timeout,
         options=options,
         lock=context.settings.workspace.step_lock,
-        each_second=context.ledger.heartbeat,
+        each_second=each_second,
     )
     with context.measure("check"):
         verdict = check.run(request)
-    context.notes.verdict = context.redactor.values(verdict.as_json())
-    for line in (verdict.line(), *(f"note: {note}" for note in verdict.notes)):
-        context.voice.log(line)
-    check.require(verdict, request)
+        context.notes.verdict = context.redactor.values(verdict.as_json())
+        for line in (verdict.line(), *(f"note: {note}" for note in verdict.notes)):
+            context.voice.log(line)
+        check.require(verdict, request)
+    if verdict.status in ("off", "unchecked"):
+        context.voice.stage("check", "left out")
 
 
 def package(
@@ -594,6 +618,8 @@ def _report_failure(context: _Context, error: BaseException) -> None:
     except (OSError, PipelineError) as second:  # the first error is what counts
         context.voice.log(f"warning: {second}")
     _write_report(context, record)
+    context.voice.kept("report", context.directory / REPORT_NAME)
+    context.voice.kept("logs", logs)
 
 
 def _size(snapshot: Snapshot) -> int:

@@ -24,6 +24,17 @@ def in_words(size: float) -> str:
     return f"{size / 1000:.1f} {_STEPS[-1]}"
 
 
+def in_time(seconds: float) -> str:
+    """Seconds for people: `0.08 s`, `4.2 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 60:
+        digits = 0 if seconds >= 10 or seconds == int(seconds) else 1 if seconds >= 1 else 2
+        return f"{seconds:.{digits}f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
+    return " ".join(f"{value} {unit}" for value, unit in parts if value)
+
+
 def parse_size(text: str) -> int | None:
     """`268435456`, `256MB` (millions), `1.5 GiB` (powers of 1024) in bytes; None for anything else."""
     match = _SIZE.fullmatch(text.strip())

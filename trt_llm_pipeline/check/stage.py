@@ -29,7 +29,7 @@ from trt_llm_pipeline.check.verdict import Answer, Verdict, in_quotes
 from trt_llm_pipeline.engine import layout
 from trt_llm_pipeline.errors import CheckFailed, PipelineError
 from trt_llm_pipeline.plan import Plan
-from trt_llm_pipeline.process import Layers
+from trt_llm_pipeline.process import Layers, Usage
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.workspace import Workspace
 
@@ -92,7 +92,7 @@ class CheckRequest:
     default_timeout: float | None
     options: ParserOptions
     lock: Callable[[], AbstractContextManager[int]]
-    each_second: Callable[[], None]
+    each_second: Callable[[Usage], None]
 
 
 @dataclass(frozen=True)

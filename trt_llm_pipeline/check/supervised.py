@@ -57,7 +57,7 @@ class Supervision:
         log_file: gets every line that they print, up to a limit.
         timeout: seconds that each may take; None for no limit.
         lock: entered while one runs; gives a descriptor that keeps the workspace held.
-        each_second: called while one runs.
+        each_second: called while one runs, with what it uses.
     """
 
     cwd: Path
@@ -67,18 +67,18 @@ class Supervision:
     log_file: Path
     timeout: float | None
     lock: Callable[[], AbstractContextManager[int]]
-    each_second: Callable[[], None]
+    each_second: Callable[[Usage], None]
 
     def run(self, argv: Sequence[str], on_line: Callable[[str], None]) -> ProcessResult:
         """Runs a program to its end. Raises what `process.tree.run` raises."""
         next_look = time.monotonic()
         count = 0
 
-        def on_turn(_usage: Usage) -> None:
+        def on_turn(usage: Usage) -> None:
             nonlocal next_look
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + _TURN_S
-                self.each_second()
+                self.each_second(usage)
 
         with self._log() as file, self.lock() as held:
             _write(file, f"$ {self.redactor(shell_line(argv))}")

@@ -6,7 +6,6 @@ import are imported by the command that needs them.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,7 +76,7 @@ def build(
     """Build an engine. A token for gated models is taken from $HF_TOKEN."""
     with failures(as_json, kept="what has been downloaded is kept"):
         from trt_llm_pipeline import delivery, pipeline
-        from trt_llm_pipeline.terminal import JsonLines, Terminal
+        from trt_llm_pipeline.terminal import show
 
         if output and destination:
             raise typer.BadParameter("an archive that is sent to --destination is not kept here for --output")
@@ -85,8 +84,9 @@ def build(
             delivery.check_output(output)
         settings = settings_of(workspace, offline)
         validated = read_validated(config, settings, sets, no_cache=no_cache)
-        with JsonLines(sys.stderr) if as_json else Terminal() as observer:
+        with show(as_json, settings.workspace.root) as observer:
             result = pipeline.build(validated, settings, observer, destination=destination)
+            observer.finished(result.record, result.directory, result.newest or result.archive)
         if output and result.archive:
             delivery.put_output(result.archive, output)
         if as_json:

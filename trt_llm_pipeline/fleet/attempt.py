@@ -211,7 +211,7 @@ class _Attempt:
 
     def _note(self, outcome: Outcome, voice: AttemptVoice) -> None:
         """Records the end. A store that fails now costs the record of it and nothing else."""
-        self._fields = {**self._fields, **asdict(outcome), "ended": now(), "stage": voice.stage}
+        self._fields = {**self._fields, **asdict(outcome), "ended": now(), "stage": voice.at}
         try:
             self._records.write_log(self._cell, self._job.attempt, voice.text())
             self._records.note(self._cell, self._job.attempt, self._fields)

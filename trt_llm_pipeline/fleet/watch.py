@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import _thread
 import os
-import re
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal
 
 from trt_llm_pipeline.errors import DeliveryError
 from trt_llm_pipeline.fleet.cells import Cell
 from trt_llm_pipeline.fleet.records import Records
+from trt_llm_pipeline.observer import Heartbeat, StageState
 
 _LOOK_EVERY_S = 1.0
 _TELL_EVERY_S = 4.0
 _HEAD_BYTES = 1 << 20
 _TAIL_BYTES = 1 << 20
 Reason = Literal["cancelled", "superseded", "node lost"]
-_STEP = re.compile(r"step (\w+): ")
 
 
 class AttemptVoice:
-    """Keeps what a build says: its log, at most two megabytes of it, and the stage it is in."""
+    """Keeps what a build says: its log, at most two megabytes of it, and `at`, the stage it is in."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,20 +33,31 @@ class AttemptVoice:
         self._tail: list[str] = []
         self._tail_bytes = 0
         self._dropped = 0
-        self.stage = "start"
+        self.usage = Heartbeat(self.log).usage
+        self.at = "start"
         self.share: float | None = None
         self.changes = 0
 
     def enter(self, stage: str) -> None:
         """A new part of the work begins."""
-        if stage != self.stage:
-            self.stage, self.share = stage, None
+        if stage != self.at:
+            self.at, self.share = stage, None
             self.changes += 1
+
+    def stage(self, name: str, state: StageState) -> None:
+        """Notes which stage the build is in."""
+        if state == "running":
+            self.enter(name)
+
+    def output(self, line: str) -> None:
+        """Keeps a line of a script."""
+        self.log(line)
+
+    def kept(self, what: str, path: Path) -> None:
+        """The node's own files are of no use elsewhere."""
 
     def log(self, line: str) -> None:
         """Keeps a line."""
-        if match := _STEP.match(line):
-            self.enter(match[1])
         with self._lock:
             self.changes += 1
             text = f"{time.strftime('%H:%M:%S', time.gmtime())} {line}\n"
@@ -132,7 +143,7 @@ class Watch:
                 next_tell = time.monotonic() + _TELL_EVERY_S
 
     def _tell(self) -> None:
-        state = {"stage": self._voice.stage, "share": self._voice.share}
+        state = {"stage": self._voice.at, "share": self._voice.share}
         self._records.note(self._cell, self._attempt, {**self._fields, **state})
         self._records.write_log(self._cell, self._attempt, self._voice.text())
 

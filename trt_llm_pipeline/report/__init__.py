@@ -1,8 +1,11 @@
 """The build report: one HTML page that works from disk."""
 
 from trt_llm_pipeline.report.page import REPORT_NAME, render
+from trt_llm_pipeline.report.verdict import serving_settings, verdict
 
 __all__ = [
     "REPORT_NAME",
     "render",
+    "serving_settings",
+    "verdict",
 ]

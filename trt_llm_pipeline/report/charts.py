@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from trt_llm_pipeline.report.markup import el
-from trt_llm_pipeline.units import in_words
+from trt_llm_pipeline.units import in_time, in_words
 
 _WIDTH, _HEIGHT = 1000, 100
 _SERIES = 8
@@ -123,17 +123,6 @@ def memory(
             legend.append(el("span", key, f"{name}, at most {in_words(max(values, default=0))}"))
         figure.append(legend)
     return figure
-
-
-def in_time(seconds: float) -> str:
-    """Seconds for people: `0.08 s`, `4.2 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 60:
-        digits = 0 if seconds >= 10 or seconds == int(seconds) else 1 if seconds >= 1 else 2
-        return f"{seconds:.{digits}f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
-    return " ".join(f"{value} {unit}" for value, unit in parts if value)
 
 
 def ticks(total: float) -> list[float]:

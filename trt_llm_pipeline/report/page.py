@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from trt_llm_pipeline.report.charts import Span, in_time, memory, sizes, timeline
+from trt_llm_pipeline.report.charts import Span, memory, sizes, timeline
 from trt_llm_pipeline.report.fits import fit_parts
 from trt_llm_pipeline.report.markup import Node, document, el
 from trt_llm_pipeline.report.style import STYLE
-from trt_llm_pipeline.units import in_words
+from trt_llm_pipeline.report.verdict import serving_settings, verdict
+from trt_llm_pipeline.units import in_time, in_words
 
 REPORT_NAME = "report.html"
 
@@ -199,20 +200,8 @@ def _sizes(record: Mapping[str, Any]) -> Iterable[tuple[str, int, str]]:
 
 
 def _pill(checks: Sequence[Mapping[str, Any]]) -> Element | None:
-    if not checks:
-        return None
-    problems = sum(check["status"] == "problem" for check in checks)
-    unknown = sum(check["status"] == "unknown" for check in checks)
-    if problems:
-        first = next(check["message"] for check in checks if check["status"] == "problem")
-        more = f", and {problems - 1} more problem{'s' * (problems != 2)}" if problems > 1 else ""
-        text, css = f"not ready for cog-triton: {first.partition(';')[0]}{more}", "problem"
-    elif unknown:
-        text = f"unverified for cog-triton: {unknown} of {len(checks)} checks could not be made"
-        css = "unknown"
-    else:
-        text, css = "ready for cog-triton", "ok"
-    return el("span", text, css=f"pill {css}")
+    text, css = verdict(checks)
+    return el("span", text, css=f"pill {css}") if text else None
 
 
 def _talk(check: Mapping[str, Any] | None) -> Element | None:
@@ -263,7 +252,7 @@ def _readiness(checks: Sequence[Mapping[str, Any]]) -> Element | None:
         )
         for check in checks
     ]
-    settings = {name: value for check in checks for name, value in check.get("settings", {}).items()}
+    settings = serving_settings(checks)
     parts: list[Node] = [el("table", el("tbody", *rows))]
     if settings:
         parts.append(el("p", "Set for cog-triton:", css="note"))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from trt_llm_pipeline.process import Usage
 from trt_llm_pipeline.units import in_words
 
-_SILENCE_S = 60.0
 _LOG_FILE_BYTES = 256 * 1024 * 1024
 _SHOWN_BYTES = 4 * 1024 * 1024
 _SHOWN_TAIL = 20
@@ -57,10 +54,8 @@ class StepLog:
         self._shown = 0
         self._hidden: list[str] = []
         self._hidden_count = 0
-        self._last = time.monotonic()
 
     def line(self, text: str) -> None:
-        self._last = time.monotonic()
         self._file.line(text)
         if self._shown < _SHOWN_BYTES:
             self._shown += len(text) + 1
@@ -73,16 +68,6 @@ class StepLog:
             return
         self._hidden_count += 1
         self._hidden = [*self._hidden[-_SHOWN_TAIL + 1 :], text]
-
-    def break_silence(self, elapsed_s: float, usage: Usage, gpu_used: tuple[int, ...]) -> None:
-        if time.monotonic() - self._last < _SILENCE_S:
-            return
-        self._last = time.monotonic()
-        gpu = f", GPU memory in use {', '.join(map(in_words, gpu_used))}" if gpu_used else ""
-        self._log(
-            f"step {self._step}: still running after {elapsed_s:.0f} s, memory {in_words(usage.rss_bytes)} "
-            f"(at most {in_words(usage.peak_rss_bytes)}){gpu}"
-        )
 
     def close(self) -> None:
         if self._hidden_count > len(self._hidden):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,6 +78,8 @@ class StepContext:
         token: for the Hub, for steps that ask for it.
         redactor: knows the secrets.
         log: is told what happens.
+        output: is told what scripts print.
+        usage: is told, each second, what the programs of a step use; see `Observer.usage`.
         logs: the directory for what scripts print.
         gpus: whose memory is watched.
         default_timeout: seconds, for steps that have no limit of their own; None for none.
@@ -93,6 +95,8 @@ class StepContext:
     logs: Path
     gpus: GpuMonitor
     default_timeout: float | None
+    output: Callable[[str], None]
+    usage: Callable[[str, int, int, Sequence[int]], None]
     layers: Layers = UNCONFINED
 
 
@@ -345,7 +349,7 @@ def _supervise(
 ) -> tuple[ProcessResult, list[Sample]]:
     started = time.monotonic()
     with LogFile(context.logs / f"{step.name}.log") as file:
-        voice = StepLog(context.log, step.name, file)
+        voice = StepLog(context.output, step.name, file)
         samples: list[Sample] = []
         next_look = started
 
@@ -361,7 +365,7 @@ def _supervise(
             samples.append((round(now - started, 1), usage.rss_bytes, used))
             if len(samples) > _MOST_SAMPLES:
                 _thin_out(samples)
-            voice.break_silence(now - started, usage, used)
+            context.usage(step.name, usage.rss_bytes, usage.peak_rss_bytes, used)
 
         shown = how.view.as_shown if how.view else str
         result = run(

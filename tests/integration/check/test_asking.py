@@ -112,7 +112,7 @@ def asker(tmp_path: Path, engine: Path, script: str, *, timeout: float = 120, **
         log_file=tmp_path / "check.log",
         timeout=timeout,
         lock=lambda: nullcontext(os.open(os.devnull, os.O_RDONLY)),
-        each_second=lambda: None,
+        each_second=lambda _usage: None,
     )
 
     def options(command: list[str]) -> tuple[OptionFacts, ...] | str:

@@ -78,6 +78,8 @@ class Cell:
             token=TOKEN,
             redactor=Redactor(),
             log=told.append,
+            output=told.append,
+            usage=lambda *_used: None,
             logs=self.logs,
             gpus=GpuMonitor({}),
             default_timeout=300,

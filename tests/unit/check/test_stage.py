@@ -59,7 +59,7 @@ def request(
         default_timeout=None,
         options=lambda _command: "it is a stand-in",
         lock=lambda: nullcontext(0),
-        each_second=lambda: None,
+        each_second=lambda _usage: None,
     )
     return replace(made, **more)  # type: ignore[arg-type]
 

@@ -70,6 +70,7 @@ class Bench:
         logs.mkdir()
         self.lines: list[str] = []
         self.log: Callable[[str], None] = self.lines.append
+        self.usage: list[tuple[object, ...]] = []
         self.token: str | None = None
         self.default_timeout: float | None = 30
 
@@ -105,6 +106,8 @@ class Bench:
             token=self.token,
             redactor=Redactor([self.token]),
             log=lambda line: self.log(line),
+            output=lambda line: self.log(line),
+            usage=lambda *used: self.usage.append(used),
             logs=self.logs,
             gpus=GpuMonitor({}),
             default_timeout=self.default_timeout,
@@ -335,7 +338,17 @@ class TestFailures:
         planned = bench.plan("model_id: m\nexample_name: gpt\nbuild: {script: build.py, output_dir: ./out}")
         (bench.workspace.root / "out/notes.txt").write_text("mine")
         context = StepContext(
-            planned, bench.ledger, {}, None, Redactor(), bench.log, bench.logs, GpuMonitor({}), None
+            plan=planned,
+            ledger=bench.ledger,
+            env={},
+            token=None,
+            redactor=Redactor(),
+            log=bench.log,
+            output=bench.log,
+            usage=lambda *_used: None,
+            logs=bench.logs,
+            gpus=GpuMonitor({}),
+            default_timeout=None,
         )
         with pytest.raises(
             WorkspaceError, match=r"'\./out' holds files that no build made \(out/notes\.txt\)"
@@ -387,13 +400,12 @@ class TestWhatIsShown:
         assert len(kept) < 5100
         assert kept.endswith("\n[the rest of the output is not kept]\n")
 
-    def test_a_silent_step_is_announced(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(log, "_SILENCE_S", 0.9)
+    def test_what_it_uses_is_told_each_second(self, bench: Bench) -> None:
         bench.run("time.sleep(1.6); write('out/a')")
-        announced = [line for line in bench.lines if "still running after" in line]
-        assert len(announced) == 1
-        assert "s, memory " in announced[0]
-        assert "(at most " in announced[0]
+        assert len(bench.usage) >= 2
+        for stage, memory, most, gpus in bench.usage:
+            assert (stage, gpus) == ("convert_to_ft", ())
+            assert 0 < memory <= most  # type: ignore[operator]
 
     def test_samples_are_thinned_out_and_no_peak_is_lost(self) -> None:
         samples = [(float(n), n % 7, (n % 5, 10 - n % 5)) for n in range(601)]

@@ -1,0 +1,193 @@
+"""What a person sees of a build at a terminal of 80 columns, stage by stage, on a real pseudo-terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.screen import Screen
+from trt_llm_pipeline.terminal import PlainTerminal, show
+
+ROOT = "/somewhere/else/with/a/long/name/that/fills/a/line/of/a/terminal/workspace"
+#: Does what it reads, line by line; the screen can be looked at meanwhile.
+DRIVER = f"""
+import sys
+from pathlib import Path
+from trt_llm_pipeline.terminal import show
+root = Path({ROOT!r})
+with show(False, root) as s:
+    for line in sys.stdin:
+        if line.strip() == "end":
+            break
+        exec(line)
+"""
+RECORD = {
+    "manifest": {
+        "model_id": "acme/tiny",
+        "revision": "0123456789abcdef",
+        "toolchain": {"name": "tensorrt_llm", "version": "0.9.0"},
+    },
+    "steps": [{"name": "build", "output_bytes": 6_900_000}],
+    "seconds": {"download": 2.5, "build": 61.0, "package": 0.3},
+    "archive": {"size": 5_400_000},
+    "readiness": [{"name": "gpus", "status": "ok", "message": "", "settings": {"WORLD_SIZE": "2"}}],
+    "check": {"status": "passed", "level": 2},
+}
+BARS = "━╸╺"
+
+
+@pytest.fixture
+def screen() -> Iterator[Screen]:
+    with Screen([sys.executable, "-c", DRIVER], {}) as shown:
+        shown.type("import termios\n")  # what is typed is not echoed any more
+        off = "a = termios.tcgetattr(0); a[3] &= ~termios.ECHO; termios.tcsetattr(0, termios.TCSANOW, a)"
+        shown.type(f"{off}; s.log('begin')\n")
+        yield shown.until(lambda now: "begin" in now.text.splitlines(), "the driver starts")
+
+
+def stages(screen: Screen) -> None:
+    for name in ("download", "convert_to_ft", "build", "check", "package"):
+        screen.type(f"s.stage({name!r}, 'waiting')\n")
+    screen.until(lambda now: "package" in now.text, "the stages are there")
+
+
+def fits(screen: Screen) -> bool:
+    """Every row is one line: five stages, and at most one line below the one that is running."""
+    rows = [line for line in screen.text.splitlines() if line[:1] in "✓·-✗⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"]
+    return len(rows) == 5 and all(len(line) <= 80 for line in screen.text.splitlines())
+
+
+def test_every_stage_is_announced(screen: Screen) -> None:
+    stages(screen)
+    assert [screen.row(name)[0] for name in ("download", "build", "package")] == ["·", "·", "·"]
+    assert fits(screen)
+
+
+def test_a_download_has_a_bar_with_its_rate_and_leaves_none(screen: Screen) -> None:
+    stages(screen)
+    screen.type("s.stage('download', 'running'); s.progress('download', 10**9, 14 * 10**9)\n")
+    screen.until(lambda now: "1.0 GB of 14.0 GB" in now.text, "the size is shown")
+    screen.type("import time; time.sleep(0.2); s.progress('download', 4 * 10**9, 14 * 10**9)\n")
+    screen.until(lambda now: "4.0 GB of 14.0 GB" in now.row("download") and "B/s, " in now.text, "its rate")
+    row = screen.row("download")
+    assert any(bar in row for bar in BARS)
+    assert row.rstrip().endswith(" s")
+    assert " left" in screen.text
+    assert screen.color("━") == "cyan"
+    assert fits(screen)
+    screen.type("s.stage('download', 'done')\n")
+    screen.until(lambda now: now.row("download").startswith("✓"), "the tick")
+    assert not any(bar in screen.text for bar in BARS)
+    assert "GB" not in screen.text
+
+
+def test_a_step_shows_its_memory_and_the_scripts_last_line_relative_to_the_workspace(screen: Screen) -> None:
+    stages(screen)
+    screen.type("s.stage('build', 'running'); s.usage('build', 3 * 10**9, 5 * 10**9, [10**10, 2 * 10**10])\n")
+    screen.type(f"s.output('writing {ROOT}/engine/' + 'rank0-' * 30)\n")
+    screen.until(lambda now: "writing engine/rank0-" in now.text and "memory" in now.text, "memory, line")
+    assert "memory 3.0 GB (at most 5.0 GB), GPU 10.0 GB to 20.0 GB" in screen.row("build")
+    assert "/somewhere" not in screen.text
+    assert fits(screen)
+    screen.type("s.output('and the next one')\n")
+    screen.until(lambda now: "and the next one" in now.text, "the next line")
+    assert "rank0" not in screen.text
+
+
+def test_time_passes_while_nothing_is_said(screen: Screen) -> None:
+    stages(screen)
+    screen.type("s.stage('check', 'running')\n")
+    screen.until(lambda now: now.row("check").rstrip().endswith(" 2 s"), "two seconds")
+
+
+def test_a_strangers_line_cannot_move_the_cursor(screen: Screen) -> None:
+    stages(screen)
+    screen.type(
+        "s.stage('build', 'running'); s.output('\\x1b[2J\\x1b[H\\x1b]0;t\\x07[bold]A\\x1bcB\\x9b2J[/]:x:')\n"
+    )
+    screen.until(lambda now: "[bold]AB" in now.text, "the line")
+    assert "2J[/]:x:" in screen.text
+    assert screen.row("download")
+    assert fits(screen)
+
+
+def test_warnings_and_notes_stay_and_other_lines_make_room(screen: Screen) -> None:
+    stages(screen)
+    screen.type("s.stage('download', 'running'); s.log('warning: there is [red]little[/] room')\n")
+    screen.type("s.log('looking at the model'); s.log('note: this is slow')\n")
+    screen.until(lambda now: "this is slow" in now.text and "looking" in now.text, "the lines")
+    screen.type("s.log('and on'); s.stage('download', 'done')\n")
+    screen.until(lambda now: now.row("download").startswith("✓"), "the tick")
+    assert "warning: there is [red]little[/] room\nnote: this is slow\n" in screen.text
+    assert "looking at" not in screen.text
+
+
+def test_at_the_end_there_is_a_table_and_no_bar(screen: Screen) -> None:
+    stages(screen)
+    screen.type("s.stage('download', 'running'); s.progress('download', 9, 9); s.stage('download', 'done')\n")
+    screen.type("s.stage('convert_to_ft', 'running'); s.stage('convert_to_ft', 'reused')\n")
+    screen.type("s.stage('build', 'running'); s.stage('build', 'done'); s.stage('check', 'left out')\n")
+    screen.type("s.stage('package', 'running'); s.progress('package', 5, 9); s.stage('package', 'done')\n")
+    screen.type(f"s.finished({RECORD!r}, root / 'builds/B', root / 'engine.tar.gz')\n")
+    screen.type("end\n")
+    assert screen.end() == 0
+    assert not any(bar in screen.text for bar in BARS)
+    assert [screen.row(name)[0] for name in ("download", "convert_to_ft", "check", "package")] == [*"✓✓-✓"]
+    assert "unchanged, used again" in screen.row("convert_to_ft")
+    table = screen.text.split("package")[-1].splitlines()[2:]
+    assert [line.split("  ")[0] for line in table] == [
+        *("engine", "size", "time", "verdict", "check", "set", "archive", "report", "logs")
+    ]
+    said = "\n".join(" ".join(line.split()) for line in table)
+    for fact in (
+        "engine acme/tiny at 0123456789ab, by tensorrt_llm 0.9.0",
+        "size 5.4 MB, unpacked 6.9 MB",
+        "time 1 min 4 s",
+        "verdict ready for cog-triton",
+        "check the engine writes (level 2 of 3)",
+        "set WORLD_SIZE=2",
+        "archive engine.tar.gz",
+        "report builds/B/report.html",
+        "logs builds/B/logs",
+    ):
+        assert fact in said
+    assert "/somewhere" not in screen.text
+
+
+def test_a_failure_marks_its_stage_and_names_what_is_left(screen: Screen) -> None:
+    stages(screen)
+    screen.type("s.stage('build', 'running'); s.stage('build', 'failed')\n")
+    screen.type("s.kept('report', root / 'builds/B/report.html'); s.kept('logs', root / 'builds/B/logs')\n")
+    screen.type("end\n")
+    assert screen.end() == 0
+    assert screen.row("build").startswith("✗")
+    assert screen.text.endswith("report  builds/B/report.html\nlogs    builds/B/logs")
+
+
+def test_without_color_there_is_none() -> None:
+    with Screen([sys.executable, "-c", DRIVER], {"NO_COLOR": "1"}) as screen:
+        screen.type("s.stage('build', 'running'); s.log('warning: w')\nend\n")
+        assert screen.end() == 0
+    assert b"\x1b[3" not in screen.raw.replace(b"\x1b[3m", b"")
+    assert "warning: w" in screen.text
+
+
+def test_a_terminal_that_cannot_move_gets_lines() -> None:
+    with Screen([sys.executable, "-c", DRIVER], {"TERM": "dumb"}) as screen:
+        screen.type("s.stage('build', 'running'); s.log('a line')\nend\n")
+        assert screen.end() == 0
+    assert "a line" in screen.text
+    assert b"\x1b" not in screen.raw
+
+
+def test_what_is_no_terminal_gets_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with show(False, Path(ROOT)) as told:
+        assert isinstance(told, PlainTerminal)
+        told.stage("build", "running")
+        told.progress("package", 1, 2)
+        told.log("a line")
+        told.output(f"{ROOT}/engine")
+    assert capsys.readouterr().err == f"a line\n{ROOT}/engine\n"
