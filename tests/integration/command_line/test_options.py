@@ -121,7 +121,7 @@ class TestBuild:
         hub.clear_requests()
         offline = run(env, "build", QUICK_START, *given, "--offline")
         assert offline.exit_code == 0, offline.stderr
-        assert hub.requests == []
+        assert not hub.requests
 
     def test_offline_without_the_model_is_the_model_s_source(self, env: dict[str, str]) -> None:
         done = run(env, "build", QUICK_START, "--offline", "--json")

@@ -17,8 +17,10 @@ import pytest
 
 from trt_llm_pipeline.artifact import ArchivedFile, pack_engine, read_archive
 from trt_llm_pipeline.errors import ArtifactError
+from trt_llm_pipeline.net.addresses import Reach
 
 ENGINE = bytes(range(256)) * 9_001
+INSIDE = Reach(inside=True)
 
 
 @pytest.fixture
@@ -184,9 +186,9 @@ def test_an_address_is_streamed_and_its_query_never_repeated(
     engine: Path, tmp_path: Path, address: str
 ) -> None:
     packed = pack_engine(engine, tmp_path / "engine.tar.gz", extra={}, manifest={})
-    assert read_archive(f"{address}/engine.tar.gz?signature=s3cret").files == packed.files
+    assert read_archive(f"{address}/engine.tar.gz?signature=s3cret", reach=INSIDE).files == packed.files
     with pytest.raises(ArtifactError) as caught:
-        read_archive(f"{address}/gone?signature=s3cret")
+        read_archive(f"{address}/gone?signature=s3cret", reach=INSIDE)
     assert str(caught.value) == f"cannot fetch {address.rpartition(':')[0]}/gone: HTTP 404"
 
 
@@ -209,7 +211,7 @@ def test_a_connection_that_breaks_off_is_said() -> None:
     thread.start()
     try:
         with pytest.raises(ArtifactError, match="broke off at"):
-            read_archive(f"http://127.0.0.1:{server.server_port}/engine.tar.gz")
+            read_archive(f"http://127.0.0.1:{server.server_port}/engine.tar.gz", reach=INSIDE)
     finally:
         server.shutdown()
         thread.join()
