@@ -114,14 +114,15 @@ class _Context:
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
         """Takes a stage's time, and tells of its beginning and end."""
-        self.voice.stage(stage, "running")
+        shown = self.plan.config.called(stage)
+        self.voice.stage(shown, "running")
         try:
             with self.notes.clock.measure(stage, self.voice.metric):
                 yield
         except BaseException:
-            self.voice.stage(stage, "failed")
+            self.voice.stage(shown, "failed")
             raise
-        self.voice.stage(stage, "done")
+        self.voice.stage(shown, "done")
 
     def warn(self, text: str) -> None:
         """Says something now, and once more in the build's record."""
@@ -170,7 +171,7 @@ def build(
     for note in validated.notes:
         voice.log(f"note: {note}")
     workspace.prepare()
-    for stage in ("download", *(step.name for step in plan.steps), "check", "package"):
+    for stage in ("download", *(step.shown for step in plan.steps), "check", "package"):
         voice.stage(stage, "waiting")
     build_id = new_build_id()
     directory = workspace.builds / build_id
@@ -319,11 +320,12 @@ def answer_from_cache(context: _Context, cached: CachedSteps) -> dict[str, Any] 
         source.unlink()
         return None
     context.voice.log(f"nothing has changed since build {old['build_id']}; its archive is used again")
-    for stage in (*(step.name for step in context.plan.steps), "check"):
+    for stage in (*(step.shown for step in context.plan.steps), "check"):
         context.voice.stage(stage, "reused")
     context.voice.metric("cached.archive", 1)
     return {
         **old,
+        "steps": [{**step, "cached": True} for step in old["steps"]],
         "build_id": context.build_id,
         "answered_from": old["build_id"],
         "archive": {
@@ -364,7 +366,7 @@ def run_steps(context: _Context, snapshot: Snapshot, cached: CachedSteps | None)
             report = run(step, found)
         found[step.name] = report.output_dir
         if report.cached:
-            context.voice.stage(step.name, "reused")
+            context.voice.stage(step.shown, "reused")
         _tell_cost(context, report)
         context.notes.reports.append(report)
     return context.notes.reports

@@ -33,12 +33,14 @@ class StepKey:
         reason: why not, as a clause; empty where there is a key.
         model: identifies the model's content.
         files: the SHA-256 of each other file that the step can read by its arguments.
+        parts: a digest of each thing that the key is made of, so that a miss can say which has changed.
     """
 
     value: str | None
     reason: str = ""
     model: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 class StepKeys:
@@ -97,20 +99,34 @@ class StepKeys:
             files = self._inputs(step, argv, found, known=[found[name] for name in earlier])
         except (UnhashableError, OSError) as problem:
             return StepKey(None, _why(problem))
+        command = {
+            "program": plan.portable_program(step.program),
+            "argv": [plan.portable(argument) for argument in argv],
+            "output_dir": plan.portable(str(step.output_dir)),
+        }
+        gpus = [] if step.name == "convert_to_ft" else self._gpus
+        allowed = self._allowed(step)
         value = fingerprint.combined(
             format=fingerprint.FORMAT,
             toolchain=self._toolchain,
             step=step.name,
-            program=plan.portable_program(step.program),
-            argv=[plan.portable(argument) for argument in argv],
-            output_dir=plan.portable(str(step.output_dir)),
+            **command,
             model=model,
             earlier=dict(earlier),
             inputs=files,
-            gpus=[] if step.name == "convert_to_ft" else self._gpus,
-            **self._allowed(step),
+            gpus=gpus,
+            **allowed,
         )
-        return StepKey(value, model=model, files=files)
+        parts = {
+            "toolchain": self._toolchain,
+            "model": model,
+            "command": fingerprint.combined(**command),
+            "earlier": fingerprint.combined(**earlier),
+            "inputs": fingerprint.combined(**files),
+            "gpus": fingerprint.combined(gpus=gpus),
+            "allowed": fingerprint.combined(**allowed),
+        }
+        return StepKey(value, model=model, files=files, parts=parts)
 
     def _allowed(self, step: PlannedStep) -> dict[str, bool]:
         """What a step is allowed beyond the usual: a result made with less or more is not taken for its."""

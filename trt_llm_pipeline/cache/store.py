@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from trt_llm_pipeline.cache.hashes import FileHashes
 from trt_llm_pipeline.cache.remote import RemoteCache
@@ -47,6 +47,7 @@ class _Entry(TypedDict):
     files: dict[Inside, Text]
     folders: list[Inside]
     beside: dict[Inside, Text]
+    parts: NotRequired[dict[Text, Text]]
 
 
 _ENTRY = TypeAdapter(_Entry)
@@ -184,7 +185,31 @@ class StepCache:
         os.utime(entry)
         return True
 
-    def store(self, key: str, step: str, model_id: str, output_dir: Path, beside: Sequence[str] = ()) -> None:
+    def changed(self, step: str, model_id: str, parts: Mapping[str, str]) -> list[str]:
+        """What is not as it was when the newest results of that step of that model were kept.
+
+        Args:
+            step, model_id: whose.
+            parts: the digests of what a key is made of; see `StepKey`.
+
+        Returns:
+            Names of `parts`; nothing where no such results are kept.
+        """
+        for entry in reversed(self.entries()):
+            record = self._record(self._folder / entry.key)
+            if record and (entry.step, entry.model_id) == (step, model_id) and "parts" in record:
+                return [name for name, digest in parts.items() if record["parts"].get(name) != digest]
+        return []
+
+    def store(
+        self,
+        key: str,
+        step: str,
+        model_id: str,
+        output_dir: Path,
+        beside: Sequence[str] = (),
+        parts: Mapping[str, str] | None = None,
+    ) -> None:
         """Keeps the files of `output_dir` under `key`; older entries give way, too large ones stay out.
 
         So do results that are not just regular files, which could not be given back as they were.
@@ -194,6 +219,7 @@ class StepCache:
             step, model_id: for the list of entries.
             output_dir: where the results are.
             beside: what else the step wrote, by path relative to the workspace.
+            parts: the digests of what the key is made of, so that a later miss can say why.
         """
         entry, root = self._folder / key, self._workspace.root
         partial = self._folder / f"{key}{_PARTIAL}"
@@ -215,6 +241,7 @@ class StepCache:
                 "files": {name: _keep(output_dir / name, partial / "files" / name) for name in names},
                 "folders": folders,
                 "beside": {name: _copy(root / name, partial / "beside" / name) for name in beside},
+                "parts": dict(parts or {}),
             }
             partial.mkdir(parents=True, exist_ok=True)
             write_json(partial / "entry.json", record)

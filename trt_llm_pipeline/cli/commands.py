@@ -71,6 +71,9 @@ def build(
     ] = None,
     no_cache: NoCacheOption = False,
     offline: OfflineOption = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Keep every line that the scripts print on the screen.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build an engine. A token for gated models is taken from $HF_TOKEN."""
@@ -84,7 +87,7 @@ def build(
             delivery.check_output(output)
         settings = settings_of(workspace, offline)
         validated = read_validated(config, settings, sets, no_cache=no_cache)
-        with show(as_json, settings.workspace.root) as observer:
+        with show(as_json, settings.workspace.root, verbose=verbose) as observer:
             result = pipeline.build(validated, settings, observer, destination=destination)
             observer.finished(result.record, result.directory, result.newest or result.archive)
         if output and result.archive:

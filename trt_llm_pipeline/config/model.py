@@ -230,9 +230,13 @@ class BuildConfig(_Strict):
             if step is not None:
                 yield name, step
 
+    def called(self, step: str) -> str:
+        """A step's name as the text has it."""
+        return self._source.dotted(step)
+
     def mistake(self, message: str, *path: Key) -> Mistake:
         """A mistake at the key `path`, with its line."""
-        return Mistake(message, self._source.line(*path), ".".join(map(str, path)) or None)
+        return Mistake(message, self._source.line(*path), self._source.dotted(*path) or None)
 
 
 def json_schema() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +97,15 @@ def examine_node(root: MappingNode, name: str, duplicates: Iterable[Mistake] = (
     found = list(duplicates)
     lines: dict[tuple[Key, ...], int] = {}
     data = _plain(root, (), lines, found)
-    source = SourceMap(name, lines)
+    names = {STEP_ALIASES[key]: key for key in root.items if key in STEP_ALIASES}
+    source = SourceMap(name, lines, {step: key for step, key in names.items() if step not in root.items})
     config, errors = _validated(data)
     found.extend(_mistake(error, source) for error in errors)
     if config is not None:
         config._source = source
         config._wrong = frozenset(mistake.key for mistake in found if mistake.key)
-    return Loaded(config, tuple(sorted(found, key=lambda mistake: mistake.line or 0)))
+    named = [replace(each, key=source.dotted(*each.key.split("."))) if each.key else each for each in found]
+    return Loaded(config, tuple(sorted(named, key=lambda mistake: mistake.line or 0)))
 
 
 def _validated(data: dict[str, Any]) -> tuple[BuildConfig | None, list[ErrorDetails]]:

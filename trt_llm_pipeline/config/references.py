@@ -83,11 +83,12 @@ class Resolver:
         return result
 
     def _look_up(self, name: str, trail: tuple[str, ...]) -> str:
+        written = name
         first, dot, rest = name.partition(".")
         name = f"{STEP_ALIASES.get(first, first)}{dot}{rest}"
         if name in trail:
-            circle = " -> ".join([*trail, name])
-            raise UnresolvedReferenceError(f"the reference ${{{name}}} is circular: {circle}")
+            circle = " -> ".join(map(self._as_written, [*trail, name]))
+            raise UnresolvedReferenceError(f"the reference ${{{written}}} is circular: {circle}")
         if len(trail) == _MAX_TRAIL:
             raise UnresolvedReferenceError(f"its references lead through more than {_MAX_TRAIL} others")
         if name in self._raw:
@@ -97,25 +98,30 @@ class Resolver:
             return self._resolved[name]
         if name in self._known:
             return self._known[name]
-        raise self._unknown(name)
+        raise self._unknown(name, written)
 
-    def _unknown(self, name: str) -> UnresolvedReferenceError:
+    def _as_written(self, name: str) -> str:
+        return self._config.source.dotted(*name.split("."))
+
+    def _unknown(self, name: str, written: str) -> UnresolvedReferenceError:
         steps = dict(self._config.steps())
         step, _, part = name.partition(".")
         if step in steps and part == "output_dir" and steps[step].output_dir is None:
             return UnresolvedReferenceError(
-                f"the reference ${{{name}}} is not known before step {step} has run, and only the args of "
-                f"later steps can use it then; declare {name}"
+                f"the reference ${{{written}}} is not known before step {self._config.called(step)} has run, "
+                f"and only the args of later steps can use it then; declare {written}"
             )
         if step in steps and part.removeprefix("args.") in steps[step].args:
-            return UnresolvedReferenceError(f"the reference ${{{name}}} is to a flag or a list; write it out")
+            return UnresolvedReferenceError(
+                f"the reference ${{{written}}} is to a flag or a list; write it out"
+            )
         if any(name == wrong or name.startswith(f"{wrong}.") for wrong in self._config.wrong):
-            return LeftOutError(f"the reference ${{{name}}} is to something that is wrong itself")
+            return LeftOutError(f"the reference ${{{written}}} is to something that is wrong itself")
         names = [*self._known, *self._raw][:_MAX_COMPARED]
         close = difflib.get_close_matches(name, names, 1, 0.5)
-        some = ", ".join(sorted(names)[:_MAX_NAMED])
-        advice = f"did you mean ${{{close[0]}}}?" if close else f"known: {some}"
-        return UnresolvedReferenceError(f"the reference ${{{name}}} is unknown; {advice}")
+        some = ", ".join(map(self._as_written, sorted(names)[:_MAX_NAMED]))
+        advice = f"did you mean ${{{self._as_written(close[0])}}}?" if close else f"known: {some}"
+        return UnresolvedReferenceError(f"the reference ${{{written}}} is unknown; {advice}")
 
 
 @dataclass(frozen=True)

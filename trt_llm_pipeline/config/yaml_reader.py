@@ -56,10 +56,22 @@ Node: TypeAlias = "Scalar | Sequence | MappingNode"
 
 @dataclass(frozen=True)
 class SourceMap:
-    """Where in the config's text a key is."""
+    """Where in the config's text a key is.
+
+    Attributes:
+        name: what to call the text.
+        lines: the line of each key, by its path.
+        names: what the text calls a step, where it uses another name for it.
+    """
 
     name: str = "config"
     lines: Mapping[tuple[Key, ...], int] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def dotted(self, *path: Key) -> str:
+        """A path as the author wrote it: a step may have another name there."""
+        first, *rest = path or ("",)
+        return ".".join(map(str, [self.names.get(str(first), first), *rest]))
 
     def line(self, *path: Key) -> int | None:
         """The 1-based line of the key at `path`, or of the closest one above it that the text has."""

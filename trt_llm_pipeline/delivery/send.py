@@ -182,7 +182,7 @@ def _share(progress: Progress | None, index: int, passes: int) -> Callable[[int,
     """Progress of one of several passes over the same data, as a part of the whole."""
     if progress is None:
         return None
-    return lambda done, total: progress(index * total + done, passes * total)
+    return lambda done, total: progress((index * total + done) // passes, total)
 
 
 def _files_bytes(directory: Path) -> int:

@@ -32,6 +32,7 @@ class PlannedStep:
         program: the beginning of its argv: interpreter and script, or the executable.
         example: the directory of its example.
         output_dir: where its results will be, or None where that is to be found.
+        written: its name as the config has it, where that is another.
     """
 
     name: str
@@ -39,6 +40,12 @@ class PlannedStep:
     program: tuple[str, ...]
     example: Path
     output_dir: Path | None
+    written: str = ""
+
+    @property
+    def shown(self) -> str:
+        """Its name for people."""
+        return self.written or self.name
 
     @property
     def called(self) -> str:
@@ -102,6 +109,13 @@ class Plan:
         first, *rest = (self.portable(part) for part in program)
         return [Path(first).name if first.startswith("/") else first, *rest]
 
+    def without_stand_ins(self, argument: str) -> str:
+        """An argument for people: what only a step will show is named by the reference to it."""
+        for name, _ in self.config.steps():
+            place = str(_stand_in(self.workspace, name))
+            argument = argument.replace(place, f"${{{self.config.called(name)}.output_dir}}")
+        return argument
+
     def expected_dirs(self) -> dict[str, Path]:
         """Each step's output directory, with a stand-in where it is to be found."""
         known = {step.name: step.output_dir for step in self.steps}
@@ -149,7 +163,8 @@ class _Planner:
             if program is None or example is None or name in checked.broken:
                 continue
             if output_dir is not None or step.output_dir is None:
-                planned.append(PlannedStep(name, step, program, example, output_dir))
+                written = config.called(name)
+                planned.append(PlannedStep(name, step, program, example, output_dir, written))
         self.mistakes += _overlaps(config, output_dirs)
         return planned
 
@@ -214,7 +229,10 @@ def _release(config: BuildConfig, toolchain: Toolchain) -> list[Mistake]:
         if not wrong:
             return []
         name, script = wrong[-1]
-        subject, follows = f"{script} of step {name} in the toolchain", toolchain.releases_of(script)
+        subject, follows = (
+            f"{script} of step {config.called(name)} in the toolchain",
+            toolchain.releases_of(script),
+        )
     message = (
         f"TensorRT-LLM {wanted} is required, but {subject} {toolchain.title} at "
         f"{toolchain.root} follows {', '.join(follows) or 'no known release'}; set TRTLLM_DIR to a tree of "
@@ -253,8 +271,8 @@ def _overlaps(config: BuildConfig, output_dirs: Mapping[str, Path]) -> list[Mist
             mine, theirs = output_dirs[later], output_dirs[earlier]
             if mine.is_relative_to(theirs) or theirs.is_relative_to(mine):
                 message = (
-                    f"overlaps with {earlier}.output_dir, and a step empties its own before it runs; "
-                    "choose another directory"
+                    f"overlaps with {config.called(earlier)}.output_dir, and a step empties its own before "
+                    "it runs; choose another directory"
                 )
                 found.append(config.mistake(message, later, "output_dir"))
     return found

@@ -106,7 +106,7 @@ class Preview:
         for step in self.steps:
             lines += [
                 "",
-                f"step {step.name}{' (cached)' if step.cached else ''}",
+                f"step {plan.config.called(step.name)}{' (cached)' if step.cached else ''}",
                 f"  {shell_line(step.argv)}",
             ]
             lines.append(f"  output in {step.output_dir or 'the directory where its new files will be'}")
@@ -184,7 +184,7 @@ def preview(
     steps = tuple(
         StepPreview(
             name=step.name,
-            argv=(*step.program, *plan.render(step, expected).argv),
+            argv=(*step.program, *map(plan.without_stand_ins, plan.render(step, expected).argv)),
             output_dir=str(step.output_dir or cached.get(step.name) or "") or None,
             cached=step.name in cached,
         )

@@ -46,7 +46,7 @@ class Validated:
     def options(self) -> int:
         """How many options were checked."""
         dirs = self.plan.expected_dirs()
-        steps = [step for step in self.plan.steps if step.name not in self.unchecked]
+        steps = [step for step in self.plan.steps if step.shown not in self.unchecked]
         return sum(len(set(self.plan.render(step, dirs).keys)) for step in steps)
 
     def in_words(self) -> str:
@@ -113,7 +113,7 @@ def _validated(loaded: Loaded, name: str, settings: Settings) -> Validated:
                 continue
             wrong, step_notes, checked = _preflight(planned, step, settings, layers)
             if not checked:
-                unchecked.append(step.name)
+                unchecked.append(step.shown)
             found.extend(wrong)
             notes.extend(step_notes)
     if found or planned is None:
@@ -168,12 +168,12 @@ def _preflight(
         hidden=hidden_places(settings.workspace.root, settings.env),
     )
     if isinstance(answer, NotChecked):
-        return [], [f"the arguments of step {step.name} are not checked: {answer.reason}"], False
+        return [], [f"the arguments of step {step.shown} are not checked: {answer.reason}"], False
     mistakes = [_mistake(planned.config, step, wrong, rendered.keys) for wrong in answer.mistakes]
     notes = []
     if answer.leftovers:
         listed = " ".join(answer.leftovers)
-        notes.append(f"step {step.name}: its script leaves these arguments to be read later: {listed}")
+        notes.append(f"step {step.shown}: its script leaves these arguments to be read later: {listed}")
     return mistakes, notes, True
 
 

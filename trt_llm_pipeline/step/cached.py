@@ -10,6 +10,17 @@ from trt_llm_pipeline.cache import FileHashes, StepCache, StepKey, StepKeys, Unh
 from trt_llm_pipeline.plan import PlannedStep
 from trt_llm_pipeline.step.run import StepContext, StepReport, restore_step, run_step
 
+#: What a key is made of, as the beginning of a sentence; what changes others comes first.
+_CHANGED = {
+    "toolchain": "the toolchain's files changed",
+    "model": "the model changed",
+    "command": "its arguments changed",
+    "earlier": "the results of the step before it changed",
+    "inputs": "a file that its arguments name changed",
+    "gpus": "the GPUs changed",
+    "allowed": "what it is allowed changed",
+}
+
 
 @dataclass(frozen=True)
 class CachedSteps:
@@ -80,13 +91,20 @@ class CachedSteps:
             if restored is not None:
                 self.run_keys[step.name] = key.value
                 return restored
+            self._say_why(step, key)
             return self._run(step, key, found)
+
+    def _say_why(self, step: PlannedStep, key: StepKey) -> None:
+        """Says what has changed since the step's results were kept, if any were."""
+        changed = self.cache.changed(step.name, self.context.plan.config.model_id, key.parts)
+        if reasons := [reason for part, reason in _CHANGED.items() if part in changed]:
+            self.context.log(f"step {step.shown}: runs, because {reasons[0]} since its results were cached")
 
     def _run(self, step: PlannedStep, key: StepKey, found: Mapping[str, Path]) -> StepReport:
         report = run_step(self.context, step, found)
         self.cache.accept(self.keys.preflight(step))
         if reason := self._keep(step, key, report, found):
-            self.context.log(f"step {step.name}: its results are not cached, because {reason}")
+            self.context.log(f"step {step.shown}: its results are not cached, because {reason}")
         return report
 
     def engine_key(self) -> str | None:
@@ -128,5 +146,5 @@ class CachedSteps:
         if not reason and key.value is not None:
             self.run_keys[step.name] = key.value
             model_id = self.context.plan.config.model_id
-            self.cache.store(key.value, step.name, model_id, report.output_dir, report.beside)
+            self.cache.store(key.value, step.name, model_id, report.output_dir, report.beside, key.parts)
         return reason

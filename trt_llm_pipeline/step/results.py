@@ -77,8 +77,8 @@ def checked(
     if step.output_dir is None:
         if found is None:
             message = f"{Path(step.program[-1]).name} exited 0, but {_nowhere(plan, made)}"
-            raise StepOutputError(step.name, message, exit_code=0)
-        log(f"step {step.name}: its new files are in {found}")
+            raise StepOutputError(step.shown, message, exit_code=0)
+        log(f"step {step.shown}: its new files are in {found}")
         ledger.drop_stale(step.name, found, made)
         output_dir = found
     else:
@@ -91,7 +91,7 @@ def checked(
         else:
             layout.check_checkpoint(output_dir)
     except layout.LayoutError as error:
-        raise StepOutputError(step.name, f"exited 0, but {error}", exit_code=0) from None
+        raise StepOutputError(step.shown, f"exited 0, but {error}", exit_code=0) from None
     for warning in getattr(facts, "warnings", ()):
         log(f"warning: {warning}")
     return output_dir
@@ -112,10 +112,10 @@ def _check_declared(
     real = Path(os.path.realpath(output_dir))
     written = step.config.output_dir
     line = plan.config.source.line(step.name, "output_dir")
-    where = f"{plan.config.source.name}:{line}: {step.name}.output_dir {written!r}"
+    where = f"{plan.config.source.name}:{line}: {step.shown}.output_dir {written!r}"
     if real != output_dir or not real.is_relative_to(plan.workspace.root):
         message = f"exited 0, but made a link of its output directory that leads to {real} ({where})"
-        raise StepOutputError(step.name, message, exit_code=0)
+        raise StepOutputError(step.shown, message, exit_code=0)
     if output_dir.is_dir() and any(path.is_file() for path in output_dir.rglob("*")):
         return
     state = "is empty" if output_dir.is_dir() else "does not exist"
@@ -126,4 +126,4 @@ def _check_declared(
         advice = (
             f"its files went to ./{relative}; change that line to output_dir: ./{relative}, or leave it out"
         )
-    raise StepOutputError(step.name, f"exited 0, but {where} {state}: {advice}", exit_code=0)
+    raise StepOutputError(step.shown, f"exited 0, but {where} {state}: {advice}", exit_code=0)

@@ -131,7 +131,7 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
         context.ledger.empty(step.output_dir, step.config.output_dir or str(step.output_dir))
     else:
         context.ledger.empty_found(step.name, named, keep=found.values())
-    context.log(f"step {step.name}: {shell_line(argv)}")
+    context.log(f"step {step.shown}: {shell_line(argv)}")
     before = workspace.files()
     context.ledger.begin(step.name, before)
     kills = resources.oom_kills()
@@ -175,7 +175,7 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
         beside=tuple(name for name in made if not (workspace.root / name).is_relative_to(output_dir)),
         removed=removed,
     )
-    context.log(f"step {step.name}: done in {result.wall_s:.1f} s, {_cost(report)}, output in {output_dir}")
+    context.log(f"step {step.shown}: done in {result.wall_s:.1f} s, {_cost(report)}, output in {output_dir}")
     return report
 
 
@@ -262,9 +262,9 @@ def _refuse_failure(
     left = "" if made is None else failure.removed(made, root) if full else failure.left_behind(made)
     if result.timed_out:
         raise StepTimeout(
-            step.name,
+            step.shown,
             f"took longer than its limit of {_limit(context, step):.0f} s and was ended; "
-            f"raise {step.name}.timeout{left}",
+            f"raise {step.shown}.timeout{left}",
             tail=result.tail,
         )
     script = Path(step.program[-1]).name
@@ -273,9 +273,9 @@ def _refuse_failure(
         memory = failure.was_memory(code, peak, result.tail, oom_killed=oom_killed)
         kind = StepDiskFull if full else StepOutOfMemory if memory else StepFailed
         reason = failure.exit_in_words(code, peak, memory=memory)
-        raise kind(step.name, f"{script} {reason}{left}", exit_code=code, tail=result.tail)
+        raise kind(step.shown, f"{script} {reason}{left}", exit_code=code, tail=result.tail)
     if full:
-        raise DiskFull(f"step {step.name}: {script} exited 0{left}")
+        raise DiskFull(f"step {step.shown}: {script} exited 0{left}")
 
 
 def restore_step(
@@ -319,14 +319,14 @@ def restore_step(
                 return None
         ledger.begin(step.name, workspace.files())
         if not cache.restore(key, output_dir):
-            context.log(f"step {step.name}: its cached results are damaged; running it again")
+            context.log(f"step {step.shown}: its cached results are damaged; running it again")
             return None
         put_back = workspace.files_in(output_dir)
         for name in beside:
             put_back.update(workspace.files_in(workspace.root / name))
         ledger.finish(step.name, put_back)
     ledger.found(step.name, output_dir)
-    context.log(f"step {step.name}: unchanged, its cached results are in {output_dir}")
+    context.log(f"step {step.shown}: unchanged, its cached results are in {output_dir}")
     return report
 
 
@@ -349,7 +349,7 @@ def _supervise(
 ) -> tuple[ProcessResult, list[Sample]]:
     started = time.monotonic()
     with LogFile(context.logs / f"{step.name}.log") as file:
-        voice = StepLog(context.output, step.name, file)
+        voice = StepLog(context.output, step.shown, file)
         samples: list[Sample] = []
         next_look = started
 
@@ -365,7 +365,7 @@ def _supervise(
             samples.append((round(now - started, 1), usage.rss_bytes, used))
             if len(samples) > _MOST_SAMPLES:
                 _thin_out(samples)
-            context.usage(step.name, usage.rss_bytes, usage.peak_rss_bytes, used)
+            context.usage(step.shown, usage.rss_bytes, usage.peak_rss_bytes, used)
 
         shown = how.view.as_shown if how.view else str
         result = run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,8 @@ def test_same_config_starts_no_script_and_gives_the_same_bytes(build: Build) -> 
     assert again.ran() == set()
     assert sha256(one.archive) == sha256(two.archive) == two.sha256
     assert two.record["answered_from"] == one.build_id
+    assert [step["cached"] for step in one.record["steps"]] == [False, False]
+    assert [step["cached"] for step in two.record["steps"]] == [True, True]
     assert (two.newest).samefile(two.archive)
 
 
@@ -60,12 +63,32 @@ def test_only_build_args_changed_runs_only_the_build(build: Build) -> None:
     )
     story, result = build(changed)
     assert story.ran() == {"build"}
+    assert "step build: runs, because its arguments changed since its results were cached" in story.lines
     assert story.metrics["cached.convert_to_ft"] == 1
     fresh_story, fresh = build(changed + "cache: false\n")
     assert fresh_story.ran() == {"convert_to_ft", "build"}
     engine = "gpt_float16_tp1_rank0.engine"
     hashes = [r.record["files"][engine]["sha256"] for r in (result, fresh)]
     assert hashes[0] == hashes[1]
+
+
+def test_a_miss_says_what_has_changed(settings: Settings, tmp_path: Path) -> None:
+    toolchain = tmp_path / "toolchain"
+    shutil.copytree(TOOLCHAIN, toolchain)
+    moved = replace(settings, env={**settings.env, "TRTLLM_DIR": str(toolchain)})
+    named = QUICK_START.replace("convert_to_ft:", "convert_checkpoint:")
+    stories = []
+    for text in (named, named + "# the same\n"):
+        story = Recorder()
+        pipeline.build(validate(text, "config.yaml", moved), moved, story)
+        stories.append(story)
+        script = toolchain / "examples" / "gpt" / "build.py"
+        script.write_text(script.read_text() + "# changed\n")
+    assert not any("since its results were cached" in line for line in stories[0].lines)
+    said = [line for line in stories[1].lines if "since its results were cached" in line]
+    why = "runs, because the toolchain's files changed since its results were cached"
+    assert said == [f"step convert_checkpoint: {why}", f"step build: {why}"]
+    assert not any("step convert_to_ft" in line for story in stories for line in story.lines)
 
 
 @pytest.mark.slow

@@ -54,6 +54,15 @@ def test_a_shell_is_given_the_commands_that_begin_so() -> None:
     assert "--install-completion" in run({}, "--help").stdout
 
 
+@pytest.mark.parametrize(("argument", "code"), [("--help", 0), ("-h", 0), ("--fast", 2)])
+def test_the_demo_says_what_it_does_and_does_it_only_when_asked_for_nothing_else(
+    argument: str, code: int
+) -> None:
+    done = subprocess.run([ROOT / "script" / "demo", argument], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "Cog server" in done.stdout) == (code, False)
+    assert ("usage: script/demo" in done.stdout) == (code == 0)
+
+
 class TestValidate:
     """Several files, and none."""
 
@@ -92,6 +101,19 @@ def test_plan_shows_what_is_given(env: dict[str, str]) -> None:
     assert done.exit_code == 0, done.stderr
     assert "--max_batch_size 16" in done.stdout
     assert "OK for cpu toolchain (build.py of 0.5.0 and 0.7.1): 2 steps, 9 options" in done.stdout
+
+
+def test_plan_calls_steps_and_directories_as_the_config_does(env: dict[str, str]) -> None:
+    text = Path(QUICK_START).read_text().replace("convert_to_ft:", "convert_checkpoint:")
+    found = text.replace("  output_dir: ./c-model/gpt2/1-gpu\n", "").replace(
+        "model_dir: ./c-model/gpt2/1-gpu", "model_dir: ${convert_checkpoint.output_dir}"
+    )
+    done = run(env, "plan", "-", text=found)
+    assert done.exit_code == 0, done.stderr
+    assert "step convert_checkpoint\n" in done.stdout
+    assert "--model_dir '${convert_checkpoint.output_dir}'" in done.stdout
+    assert "to-be-found" not in done.stdout
+    assert "convert_to_ft" not in done.stdout
 
 
 class TestBuild:

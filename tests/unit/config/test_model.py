@@ -162,6 +162,13 @@ class TestTopLevel:
         with pytest.raises(ConfigError, match=r"build\.timeout: .* (not a valid duration|at most 30 days)"):
             loads(build_step(f"  timeout: {written}\n"))
 
+    def test_mistakes_call_a_step_as_the_text_does(self) -> None:
+        for name in ("convert_checkpoint", "convert_to_ft"):
+            text = build_step("") + f"{name}:\n  script: c.py\n  timeout: never\n"
+            assert [mistake.key for mistake in examine(text).mistakes] == [f"{name}.timeout"]
+            config = loads(text.replace("never", "2h"))
+            assert config.mistake("is wrong", "convert_to_ft", "args").key == f"{name}.args"
+
     def test_convert_checkpoint_is_another_name_for_the_first_step(self) -> None:
         config = loads(build_step("") + "convert_checkpoint:\n  script: convert_checkpoint.py\n")
         assert [(name, step.script) for name, step in config.steps()] == [
