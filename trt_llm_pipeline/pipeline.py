@@ -46,6 +46,7 @@ from trt_llm_pipeline.step import (
     CachedSteps,
     StepContext,
     StepReport,
+    TimingCache,
     prepare_imports,
     remove_view,
     run_step,
@@ -109,6 +110,7 @@ class _Context:
     outbox: Outbox
     attesting: Attesting
     layers: Layers
+    accepted: Mapping[str, frozenset[str]]
     notes: _Notes
 
     @contextmanager
@@ -200,6 +202,7 @@ def build(
             outbox=Outbox(directory, target, workspace, partial(voice.progress, "package")),
             attesting=Attesting(directory, target, key),
             layers=validated.layers,
+            accepted=validated.accepted,
             notes=notes,
         )
         _take_over(context)
@@ -351,7 +354,17 @@ def _step_context(context: _Context) -> StepContext:
         logs=context.directory / "logs",
         gpus=context.gpus,
         default_timeout=context.settings.step_timeout,
+        timing=_timing(context),
+        options=context.accepted,
     )
+
+
+def _timing(context: _Context) -> TimingCache | None:
+    """The timings that are kept; None where they are not, or where code of a stranger's may write them."""
+    plan = context.plan
+    if not context.settings.timing_cache or plan.config.allow_repository_code:
+        return None
+    return TimingCache.of(plan.workspace, plan.toolchain, context.gpus.gpus)
 
 
 def run_steps(context: _Context, snapshot: Snapshot, cached: CachedSteps | None) -> list[StepReport]:

@@ -20,7 +20,11 @@ from trt_llm_pipeline.workspace import Workspace
 
 KEEP_BUILDS = 5
 # What a server for strangers refuses, and who has a machine for himself need not be kept from.
-_ONE_OWNER = {"TRT_LLM_ALLOW_PRIVATE_ADDRESSES": "1", "TRT_LLM_SHARED_MODELS": "1"}
+_ONE_OWNER = {
+    "TRT_LLM_TIMING_CACHE": "on",
+    "TRT_LLM_ALLOW_PRIVATE_ADDRESSES": "1",
+    "TRT_LLM_SHARED_MODELS": "1",
+}
 _SIGNING_KEY = "TRT_LLM_SIGNING_KEY"  # steps are not told where the key lies
 
 
@@ -42,6 +46,7 @@ class Settings:
         cache_limit: bytes that cached steps may take ($TRT_LLM_CACHE_LIMIT); None for a quarter of the disk.
         signing_key: the private key that signs statements ($TRT_LLM_SIGNING_KEY); None leaves them unsigned.
         reach: which addresses may be connected to ($TRT_LLM_ALLOW_PRIVATE_ADDRESSES).
+        timing_cache: whether timings of kernels are kept for the next build ($TRT_LLM_TIMING_CACHE).
         sandbox: what steps run in ($TRT_LLM_SANDBOX, $TRT_LLM_STEP_USER, $TRT_LLM_STEP_ENV).
     """
 
@@ -58,6 +63,7 @@ class Settings:
     signing_key: Path | None = None
     sandbox: Policy = field(default_factory=Policy)
     repository_code: ServicePolicy = "ask"
+    timing_cache: bool = False
     reach: Reach = field(default_factory=Reach)
 
     @classmethod
@@ -86,6 +92,7 @@ class Settings:
             signing_key=Path(env[_SIGNING_KEY]) if env.get(_SIGNING_KEY) else None,
             sandbox=Policy.from_env(env),
             repository_code=_policy(env, "TRT_LLM_REPOSITORY_CODE"),
+            timing_cache=_switch(env, "TRT_LLM_TIMING_CACHE", default="off"),
             reach=Reach.from_env(env),
         )
 
@@ -112,8 +119,8 @@ def one_owner(env: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {**_ONE_OWNER, **env}
 
 
-def _switch(env: Mapping[str, str], name: str) -> bool:
-    text = env.get(name) or "on"
+def _switch(env: Mapping[str, str], name: str, default: str = "on") -> bool:
+    text = env.get(name) or default
     if text.lower() not in ("on", "off"):
         raise PipelineError(f"{name} is {text!r}; set it to on or off, or unset it")
     return text.lower() == "on"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from trt_llm_pipeline import toolchain
@@ -35,12 +35,14 @@ class Validated:
         notes: what could not be checked, and why, one sentence each.
         layers: what can be held of a sandbox here.
         unchecked: the steps whose options could not be checked.
+        accepted: the names of all options that a step's script has, by step, where it was asked just now.
     """
 
     plan: Plan
     notes: tuple[str, ...]
     layers: Layers
     unchecked: tuple[str, ...] = ()
+    accepted: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def options(self) -> int:
@@ -101,6 +103,7 @@ def _validated(loaded: Loaded, name: str, settings: Settings) -> Validated:
     found = list(loaded.mistakes)
     notes: list[str] = []
     unchecked: list[str] = []
+    accepted: dict[str, frozenset[str]] = {}
     planned: Plan | None = None
     if loaded.config is not None:
         tools = toolchain.find(settings.env)
@@ -111,15 +114,17 @@ def _validated(loaded: Loaded, name: str, settings: Settings) -> Validated:
         for step in planned.steps:
             if known.accepts(step):
                 continue
-            wrong, step_notes, checked = _preflight(planned, step, settings, layers)
-            if not checked:
+            wrong, step_notes, options = _preflight(planned, step, settings, layers)
+            if options is None:
                 unchecked.append(step.shown)
+            else:
+                accepted[step.name] = options
             found.extend(wrong)
             notes.extend(step_notes)
     if found or planned is None:
         found.sort(key=lambda mistake: mistake.line or 0)
         raise ConfigError(found, name)
-    return Validated(planned, tuple(notes), layers, tuple(unchecked))
+    return Validated(planned, tuple(notes), layers, tuple(unchecked), accepted)
 
 
 def _misplaced(planned: Plan, settings: Settings, layers: Layers) -> list[Mistake]:
@@ -156,8 +161,12 @@ class _Accepted:
 
 def _preflight(
     planned: Plan, step: PlannedStep, settings: Settings, layers: Layers
-) -> tuple[list[Mistake], list[str], bool]:
-    """Asks the step's script whether it would accept its arguments; its mistakes, notes, whether it could."""
+) -> tuple[list[Mistake], list[str], frozenset[str] | None]:
+    """Asks the step's script whether it would accept its arguments.
+
+    Returns:
+        Mistakes, notes, and the names of all options that it has; None where it could not be asked.
+    """
     rendered = planned.render(step, planned.expected_dirs())
     answer = probe(
         [*step.program, *rendered.argv],
@@ -168,13 +177,14 @@ def _preflight(
         hidden=hidden_places(settings.workspace.root, settings.env),
     )
     if isinstance(answer, NotChecked):
-        return [], [f"the arguments of step {step.shown} are not checked: {answer.reason}"], False
+        return [], [f"the arguments of step {step.shown} are not checked: {answer.reason}"], None
     mistakes = [_mistake(planned.config, step, wrong, rendered.keys) for wrong in answer.mistakes]
     notes = []
     if answer.leftovers:
         listed = " ".join(answer.leftovers)
         notes.append(f"step {step.shown}: its script leaves these arguments to be read later: {listed}")
-    return mistakes, notes, True
+    names = frozenset(name for option in answer.options for name in option.strings)
+    return mistakes, notes, names
 
 
 def _mistake(

@@ -8,12 +8,14 @@ from trt_llm_pipeline.step.run import (
     prepare_imports,
     run_step,
 )
+from trt_llm_pipeline.step.timing import TimingCache
 from trt_llm_pipeline.step.view import remove_view
 
 __all__ = [
     "CachedSteps",
     "StepContext",
     "StepReport",
+    "TimingCache",
     "environment",
     "prepare_imports",
     "remove_view",

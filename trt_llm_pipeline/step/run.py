@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trt_llm_pipeline.cache import FileHashes, StepCache
@@ -28,6 +28,7 @@ from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.step import failure, results
 from trt_llm_pipeline.step.confine import Confined, confined, import_root
 from trt_llm_pipeline.step.log import LogFile, StepLog
+from trt_llm_pipeline.step.timing import TimingCache
 from trt_llm_pipeline.step.view import Seen, View
 from trt_llm_pipeline.units import in_words
 from trt_llm_pipeline.workspace import FileMark, Ledger, Workspace, disk
@@ -84,6 +85,8 @@ class StepContext:
         gpus: whose memory is watched.
         default_timeout: seconds, for steps that have no limit of their own; None for none.
         layers: what can be held of a sandbox here.
+        timing: the timings of kernels that are kept; None where none are.
+        options: what the parsers of the steps' scripts accept, by step, where that is known.
     """
 
     plan: Plan
@@ -98,6 +101,8 @@ class StepContext:
     output: Callable[[str], None]
     usage: Callable[[str, int, int, Sequence[int]], None]
     layers: Layers = UNCONFINED
+    timing: TimingCache | None = None
+    options: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def prepare_imports(plan: Plan) -> None:
@@ -144,6 +149,7 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
     )
     layers, env, token = context.layers, context.env, context.token
     with confined(plan, step, argv, seen, layers=layers, env=env, token=token) as how:
+        how, timing = _with_timings(context, step, how, rendered.argv)
         places = workspace.own_directories(plan.model_dir, context.logs)
         scene = _Scene(step, named, before, places, how.view)
         try:
@@ -153,6 +159,8 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
             _settle_after(first, context, scene)
             raise
         oom_killed = resources.oom_kills() > kills
+        if timing and result.exit_code == 0:
+            timing.keep(how.cwd)
         try:
             made, full = _settle(context, scene)
         except OSError as second:
@@ -177,6 +185,20 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
     )
     context.log(f"step {step.shown}: done in {result.wall_s:.1f} s, {_cost(report)}, output in {output_dir}")
     return report
+
+
+def _with_timings(
+    context: StepContext, step: PlannedStep, how: Confined, argv: Sequence[str]
+) -> tuple[Confined, TimingCache | None]:
+    """How a step is run that is given the timings of earlier builds; None where it takes none."""
+    timing, options = context.timing, context.options.get(step.name, frozenset())
+    if timing is None or not timing.takes_part(options, argv):
+        return how, None
+    more = timing.give(how.cwd, options)
+    if more is None:
+        return how, timing
+    context.log(f"step {step.shown}: given the timings of kernels that are kept for {timing.about}")
+    return replace(how, argv=(*how.argv, *more)), timing
 
 
 @dataclass(frozen=True)

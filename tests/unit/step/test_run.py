@@ -27,6 +27,7 @@ from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.step import (
     StepContext,
     StepReport,
+    TimingCache,
     failure,
     log,
     prepare_imports,
@@ -73,6 +74,8 @@ class Bench:
         self.usage: list[tuple[object, ...]] = []
         self.token: str | None = None
         self.default_timeout: float | None = 30
+        self.timing: TimingCache | None = None
+        self.options: frozenset[str] = frozenset()
 
     def plan(self, text: str) -> Plan:
         planned, mistakes = make_plan(loads(text, "c.yaml"), self.toolchain, self.workspace)
@@ -112,6 +115,8 @@ class Bench:
             gpus=GpuMonitor({}),
             default_timeout=self.default_timeout,
             layers=self.layers,
+            timing=self.timing,
+            options={name: self.options},
         )
         return run_step(context, next(s for s in planned.steps if s.name == name), {})
 
@@ -417,3 +422,66 @@ class TestWhatIsShown:
         assert [at for at, _, _ in samples] == [float(n) for n in range(0, 601, 2)]
         assert max(used for _, used, _ in samples) == max(used for _, used, _ in before)
         assert run._gpu_peak(samples) == run._gpu_peak(before) == (99, 10)
+
+
+class TestTimings:
+    """What a script has measured is kept, and given to the next one that takes it."""
+
+    LEGACY = frozenset({"--timing_cache", "--do", "--out"})
+    UNIFIED = frozenset({"--input_timing_cache", "--output_timing_cache", "--do", "--out"})
+    READS = (
+        "import os; print('found', open('model.cache').read() if os.path.exists('model.cache') else 'none')"
+    )
+
+    @pytest.fixture
+    def keeping(self, bench: Bench, tmp_path: Path) -> Bench:
+        bench.timing = TimingCache(tmp_path / "timing" / "x.cache", "NVIDIA L4 8.9 and 0.9.0")
+        return bench
+
+    def test_the_next_step_starts_with_them(self, keeping: Bench) -> None:
+        keeping.options = self.LEGACY
+        keeping.run(f"{self.READS}; write('model.cache', 'one'); write('out/a')")
+        assert "found none" in keeping.lines
+        keeping.lines.clear()
+        keeping.run(f"{self.READS}; write('model.cache', 'two'); write('out/a')")
+        assert "found one" in keeping.lines
+        told = "step convert_to_ft: given the timings of kernels that are kept for NVIDIA L4 8.9 and 0.9.0"
+        assert told in keeping.lines
+        assert keeping.timing is not None
+        assert keeping.timing.path.read_text() == "two"
+
+    def test_a_script_that_must_be_told_is_told_and_its_record_does_not_change(self, keeping: Bench) -> None:
+        keeping.options = self.UNIFIED
+        script = keeping.toolchain.root / "examples/gpt/hf_gpt_convert.py"
+        script.write_text(
+            SCRIPT.replace(
+                "arguments =", "parser.add_argument('--input_timing_cache', default='none')\narguments ="
+            )
+        )
+        do = "print('told', arguments.input_timing_cache); write('model.cache'); write('out/a')"
+        first, second = keeping.run(do), keeping.run(do)
+        assert [line for line in keeping.lines if line.startswith("told")] == [
+            "told none",
+            "told model.cache",
+        ]
+        assert first.argv == second.argv
+
+    def test_nothing_is_kept_of_a_failure_nor_of_a_script_that_takes_none(self, keeping: Bench) -> None:
+        keeping.options = self.LEGACY
+        with pytest.raises(StepFailed):
+            keeping.run("write('model.cache', 'bad'); sys.exit(1)")
+        keeping.options = frozenset({"--do"})
+        keeping.run("write('model.cache', 'other'); write('out/a')")
+        assert keeping.timing is not None
+        assert not keeping.timing.path.exists()
+
+    def test_a_file_of_the_users_is_neither_replaced_nor_kept(self, keeping: Bench) -> None:
+        keeping.options = self.LEGACY
+        keeping.run("write('model.cache', 'one'); write('out/a')")
+        mine = keeping.workspace.root / "model.cache"
+        mine.unlink()
+        Ledger(keeping.workspace).recover()
+        mine.write_text("mine")
+        keeping.run(f"{self.READS}; write('out/a')")
+        assert "found mine" in keeping.lines
+        assert mine.read_text() == "mine"
