@@ -19,7 +19,7 @@ from trt_llm_pipeline.units import parse_size
 from trt_llm_pipeline.workspace import Workspace
 
 KEEP_BUILDS = 5
-# What a server for strangers refuses, and who has a machine for himself need not be kept from.
+# What a server for strangers refuses, and a machine with one owner allows.
 _ONE_OWNER = {
     "TRT_LLM_TIMING_CACHE": "on",
     "TRT_LLM_ALLOW_PRIVATE_ADDRESSES": "1",

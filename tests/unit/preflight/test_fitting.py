@@ -102,7 +102,7 @@ class TestRefusing:
         with pytest.raises(DoesNotFit) as refused:
             refuse(planned.plan, planned.fitting(A10))
         mistakes = {(mistake.line, mistake.key) for mistake in refused.value.mistakes}
-        assert mistakes == {(8, "convert_to_ft.args.tp_size")}
+        assert mistakes == {(8, "convert_checkpoint.args.tp_size")}
         assert refused.value.source == "my.yaml"
 
     def test_is_at_the_model_where_no_key_decides(self, tmp_path: Path, miniature: Toolchain) -> None:
