@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from trt_llm_pipeline.config import BuildConfig, CheckConfig, StepConfig, json_schema
+from trt_llm_pipeline.config import BuildConfig, CheckConfig, StepConfig
+from trt_llm_pipeline.config.schema import json_schema
 from trt_llm_pipeline.fleet import matrix
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -31,7 +32,9 @@ def _table(fields: Any, properties: dict[str, Any]) -> str:
     lines = []
     for name, field in fields.items():
         default = "required" if field.is_required() else _default(field.get_default())
-        lines.append(f"| `{name}` | {_type(properties[name])} | {default} | {field.description} |\n")
+        lines.append(
+            f"| `{name}` | {_type(properties[name])} | {default} | {properties[name]['description']} |\n"
+        )
     return HEAD + "".join(lines)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import PlainValidator, TypeAdapter
+from pydantic import ConfigDict, PlainValidator, TypeAdapter
 
 from trt_llm_pipeline.files import PIECE_BYTES, open_regular
 from trt_llm_pipeline.records import Text, Warn, read_record, silent, write_record
@@ -99,7 +99,9 @@ def _entry(value: Any) -> list[Any]:
     return value
 
 
-_KNOWN = TypeAdapter(dict[Text, Annotated[list[Any], PlainValidator(_entry)]])
+_KNOWN = TypeAdapter(
+    dict[Text, Annotated[list[Any], PlainValidator(_entry)]], config=ConfigDict(defer_build=True)
+)
 
 
 def _load(path: Path | None, log: Warn | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import NotRequired, TypedDict
 
 from trt_llm_pipeline.cache.hashes import FileHashes
@@ -37,6 +37,7 @@ _FIELDS = ("step", "model_id", "output_dir", "size", "files", "folders", "beside
 Place = Literal["here", "shared"]
 
 
+@with_config(ConfigDict(defer_build=True))
 class _Entry(TypedDict):
     """`entry.json`: SHA-256 by path, the size of all files in bytes."""
 

@@ -194,7 +194,7 @@ app.command()(archives.verify)
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the config, for editors."""
-    from trt_llm_pipeline.config import json_schema
+    from trt_llm_pipeline.config.schema import json_schema
 
     print_json(json_schema())
 

@@ -7,7 +7,6 @@ from trt_llm_pipeline.config.model import (
     BuildConfig,
     CheckConfig,
     StepConfig,
-    json_schema,
 )
 from trt_llm_pipeline.config.reading import Loaded, examine, examine_node, load, loads
 
@@ -21,7 +20,6 @@ __all__ = [
     "StepConfig",
     "examine",
     "examine_node",
-    "json_schema",
     "load",
     "loads",
 ]

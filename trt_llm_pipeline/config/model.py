@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import (
@@ -101,7 +101,7 @@ Duration: TypeAlias = Annotated[
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class StepConfig(_Strict):
@@ -237,16 +237,3 @@ class BuildConfig(_Strict):
     def mistake(self, message: str, *path: Key) -> Mistake:
         """A mistake at the key `path`, with its line."""
         return Mistake(message, self._source.line(*path), self._source.dotted(*path) or None)
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a build config."""
-    schema = BuildConfig.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "Build config"
-    properties = schema["properties"]
-    properties["convert_checkpoint"] = {
-        **properties["convert_to_ft"],
-        "description": "Another name for convert_to_ft.",
-    }
-    return schema

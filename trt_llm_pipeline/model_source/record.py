@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import PlainValidator, StrictBool, TypeAdapter
+from pydantic import ConfigDict, PlainValidator, StrictBool, TypeAdapter, with_config
 from typing_extensions import NotRequired, TypedDict
 
 from trt_llm_pipeline import records
@@ -185,6 +185,7 @@ class _File(TypedDict):
     inode: NotRequired[Count | None]
 
 
+@with_config(ConfigDict(defer_build=True))
 class _Snapshot(TypedDict):
     """`snapshot.json`; see `Record`."""
 

@@ -35,6 +35,7 @@ class Running(TypedDict):
     directories: list[Text]
 
 
+@with_config(ConfigDict(defer_build=True))
 class Made(TypedDict):
     """`made.json`."""
 
@@ -44,6 +45,7 @@ class Made(TypedDict):
     running: NotRequired[Running]
 
 
+@with_config(ConfigDict(defer_build=True))
 class Holder(TypedDict):
     """`lock-holder.json`."""
 
@@ -120,7 +122,7 @@ class VerdictRecord(TypedDict):
     notes: NotRequired[list[Text]]
 
 
-@with_config(ConfigDict(extra="allow"))
+@with_config(ConfigDict(extra="allow", defer_build=True))
 class BuildRecord(TypedDict):
     """`build.json`, as far as a later build goes by it."""
 
@@ -145,7 +147,7 @@ class NamedArchive(TypedDict):
     name: Text
 
 
-@with_config(ConfigDict(extra="allow"))
+@with_config(ConfigDict(extra="allow", defer_build=True))
 class KeptRecord(TypedDict):
     """`build.json`, as far as a build's directory goes by it."""
 
@@ -158,7 +160,9 @@ class KeptRecord(TypedDict):
 
 MADE = TypeAdapter(Made)
 HOLDER = TypeAdapter(Holder)
-PUBLISHED = TypeAdapter(dict[Text, Annotated[list[int], PlainValidator(_published_mark)]])
+PUBLISHED = TypeAdapter(
+    dict[Text, Annotated[list[int], PlainValidator(_published_mark)]], config=ConfigDict(defer_build=True)
+)
 KEPT = TypeAdapter(KeptRecord)
 #: For a build whose archive is used again: all of it goes into the next record.
 BUILD = TypeAdapter(BuildRecord)

@@ -18,7 +18,8 @@ from tests.dockerfile import tracked_files
 from tests.readme import blocks
 from trt_llm_pipeline import settings
 from trt_llm_pipeline.cli import app
-from trt_llm_pipeline.config import BuildConfig, StepConfig, json_schema, loads, yaml_reader
+from trt_llm_pipeline.config import BuildConfig, StepConfig, loads, yaml_reader
+from trt_llm_pipeline.config.schema import json_schema
 from trt_llm_pipeline.fleet import matrix
 from trt_llm_pipeline.plan.command import render, shell_line
 from trt_llm_pipeline.server import answer

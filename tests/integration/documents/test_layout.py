@@ -26,6 +26,7 @@ COVERED_ELSEWHERE = {
     "cli/edge": "integration/documents/test_readme_commands.py",
     "cli/fleet": "integration/fleet/test_tiny.py",
     "cli/inputs": "integration/command_line/test_options.py",
+    "config/schema": "unit/config/test_model.py",
     "config/reading": "unit/config/test_model.py",
     "config/yaml_text": "unit/config/test_yaml_reader.py",
     "delivery/attesting": "integration/delivery/test_statements.py",
