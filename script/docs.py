@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from trt_llm_pipeline.config import BuildConfig, CheckConfig, StepConfig
+from trt_llm_pipeline.config import BuildConfig, CheckConfig, DatasetConfig, StepConfig
 from trt_llm_pipeline.config.schema import json_schema
 from trt_llm_pipeline.fleet import matrix
 
@@ -24,6 +24,9 @@ def tables() -> dict[str, str]:
     return {
         "Keys": _table(BuildConfig.model_fields, schema["properties"]),
         "Keys of check": _table(CheckConfig.model_fields, schema["$defs"]["CheckConfig"]["properties"]),
+        "Keys of a dataset": _table(
+            DatasetConfig.model_fields, schema["$defs"]["DatasetConfig"]["properties"]
+        ),
         "Keys of a step": _table(StepConfig.model_fields, schema["$defs"]["StepConfig"]["properties"]),
     }
 

@@ -86,6 +86,7 @@ class _Notes:
     clock: Clock = field(default_factory=Clock)
     warnings: list[str] = field(default_factory=list)
     snapshot: Snapshot | None = None
+    datasets: dict[str, Snapshot] = field(default_factory=dict)
     reports: list[StepReport] = field(default_factory=list)
     fit: Assessment | None = None
     engine_key: str | None = None
@@ -218,6 +219,7 @@ def build(
 def _stages(context: _Context) -> BuildResult:
     """A build, stage by stage."""
     snapshot = download(context)
+    download_datasets(context)
     cached = foresee(context, snapshot)
     if cached is not None and (record := answer_from_cache(context, cached)) is not None:
         return finish(context, record)
@@ -272,6 +274,30 @@ def download(context: _Context) -> Snapshot:
     return snapshot
 
 
+def download_datasets(context: _Context) -> None:
+    """Brings the datasets that the config names, or finds that they are there."""
+
+    def make_room(to_come: DownloadPlan) -> None:
+        _check_room(context, to_come.missing_bytes, 0)
+
+    if not context.plan.config.datasets:
+        return
+    with context.measure("datasets"):
+        for name, request in context.plan.dataset_requests.items():
+            context.notes.datasets[name] = snapshot = model_source.fetch(
+                request,
+                context.settings.workspace.datasets,
+                token=context.token,
+                log=context.voice.log,
+                progress=partial(context.voice.progress, "download"),
+                before=make_room,
+                env=context.settings.env,
+                permission=preview.permission(context.plan, context.settings),
+            )
+            for warning in snapshot.warnings:
+                context.warn(warning)
+
+
 def check_fit(context: _Context, revision: str) -> None:
     """Refuses what cannot possibly be loaded or made on this machine, and says what might not fit."""
     found = fitting.fitting(
@@ -294,7 +320,15 @@ def foresee(context: _Context, snapshot: Snapshot) -> CachedSteps | None:
     hashes = FileHashes(context.settings.workspace.state / "hashes.json", context.voice.log)
     source, gpus = (snapshot.source, snapshot.revision), context.gpus.gpus
     try:
-        keys = StepKeys(context.plan, *source, context.ledger, gpus, hashes, confined=context.layers.files)
+        keys = StepKeys(
+            context.plan,
+            *source,
+            context.ledger,
+            gpus,
+            hashes,
+            confined=context.layers.files,
+            datasets={name: there.revision for name, there in context.notes.datasets.items()},
+        )
         return CachedSteps.foresee(_step_context(context), context.cache, keys, hashes)
     except OSError as error:
         context.warn(f"nothing is cached, because {error.filename} cannot be read: {error.strerror}")
@@ -554,6 +588,7 @@ def _manifest(context: _Context, snapshot: Snapshot) -> dict[str, Any]:
         context.gpus.gpus,
         context.layers,
         context.notes.verdict,
+        context.notes.datasets,
     )
     return dict(context.redactor.values(facts))
 

@@ -67,11 +67,13 @@ def manifest(
     gpus: Sequence[Gpu],
     layers: Layers,
     check: Mapping[str, Any] | None,
+    datasets: Mapping[str, Snapshot],
 ) -> dict[str, Any]:
     """The facts of `manifest.json`; the archive adds every file's size and SHA-256.
 
     Of the check only what does not vary: its status, the level that was passed, the world size.
-    `repository_code` lists the model's files that run code, with their SHA-256, where that was allowed.
+    `repository_code` lists the files of the model and the datasets that run code, with their SHA-256, where
+    that was allowed.
     """
     tools = plan.toolchain
     size = fitting.facts_of(plan, snapshot.path)
@@ -87,8 +89,14 @@ def manifest(
         **({} if check is None else {"check": {name: check.get(name) for name in CHECK_FACTS}}),
         **({} if size is None else {"fit": size}),
     }
-    if snapshot.code:
-        facts["repository_code"] = [asdict(code) for code in snapshot.code]
+    if datasets:
+        facts["datasets"] = {
+            name: {"id": there.model_id, "revision": there.revision} for name, there in datasets.items()
+        }
+    code = [asdict(code) for code in snapshot.code]
+    code += [{**asdict(code), "dataset": name} for name, there in datasets.items() for code in there.code]
+    if code:
+        facts["repository_code"] = code
     return facts
 
 

@@ -119,6 +119,20 @@ def model_reference(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> d
     return found
 
 
+def dataset_references(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each dataset's name, address and commit, as the manifest says them."""
+    named = manifest.get("datasets")
+    return [
+        {
+            "name": f"dataset {name}",
+            "uri": f"pkg:huggingface/datasets/{facts.get('id')}@{facts.get('revision')}",
+            "digest": {"gitCommit": str(facts.get("revision"))},
+        }
+        for name, facts in (named.items() if isinstance(named, dict) else ())
+        if isinstance(facts, dict)
+    ]
+
+
 def toolchain_reference(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The toolchain's name and release, as the manifest says them."""
     tools = manifest.get("toolchain")

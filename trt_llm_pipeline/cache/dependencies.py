@@ -1,4 +1,4 @@
-"""What a build was made from, as in-toto resource descriptors with digests: model, toolchain, service.
+"""What a build was made from, as in-toto resource descriptors with digests.
 
 https://github.com/in-toto/attestation, `spec/v1/resource_descriptor.md`. A folder's digest is its `dirHash`
 (see `artifact.content`).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -46,18 +47,20 @@ def resolved_dependencies(
             anew: the memory lies where steps of earlier builds may have written.
 
     Returns:
-        Model, toolchain and service. One with something among its files that has no content to hash, a FIFO
-        or a file of `/proc`, says so (`notHashed`) and has no digest of them.
+        Model, datasets, toolchain and service. One with something among its files that has no content to
+        hash, a FIFO or a file of `/proc`, says so (`notHashed`) and has no digest of them.
 
     Raises:
         OSError: a file cannot be read.
     """
     parameters = statement.external_parameters(config)["config"]
     model = statement.model_reference(manifest, parameters)
+    datasets = statement.dataset_references(manifest)
     toolchain = statement.toolchain_reference(manifest)
     disks = Disks()
+    folders = [(model, plan.model_dir), *zip(datasets, plan.dataset_dirs.values(), strict=True)]
     return [
-        {**model, **_told(lambda: _model(plan.model_dir, model, hashes, disks))},
+        *({**known, **_told(partial(_model, folder, known, hashes, disks))} for known, folder in folders),
         {**toolchain, **_told(lambda: _toolchain(plan.toolchain, disks))},
         _service(disks),
     ]
@@ -80,7 +83,8 @@ def _model(folder: Path, known: Mapping[str, Any], hashes: FileHashes, disks: Di
     if record.source == "hub":
         parts = urlsplit(record.origin)
         port = f":{parts.port}" if parts.port else ""
-        found["downloadLocation"] = f"{parts.scheme}://{parts.hostname}{port}/{record.model_id}"
+        folder_of = "" if known["name"] == "model" else "datasets/"
+        found["downloadLocation"] = f"{parts.scheme}://{parts.hostname}{port}/{folder_of}{record.model_id}"
     return found
 
 

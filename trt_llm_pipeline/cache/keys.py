@@ -53,6 +53,7 @@ class StepKeys:
         gpus: those that the build uses.
         hashes: remembers what has been hashed; filled on the way.
         confined: whether steps run in a sandbox.
+        datasets: the commit of each dataset that the config names, by its name there.
 
     Raises:
         OSError: a file of the toolchain cannot be read.
@@ -68,6 +69,7 @@ class StepKeys:
         hashes: FileHashes,
         *,
         confined: bool,
+        datasets: Mapping[str, str] | None = None,
     ) -> None:
         self._plan = plan
         self._source = source
@@ -77,6 +79,8 @@ class StepKeys:
         self._disks = Disks()
         self._gpus = [f"{gpu.name} {gpu.compute_capability}" for gpu in gpus]
         self._confined = confined
+        commits, named = datasets or {}, plan.config.datasets
+        self._datasets = {name: f"{named[name].id}@{commit}" for name, commit in sorted(commits.items())}
         self._toolchain = fingerprint.toolchain_identity(plan.toolchain, hashes, self._disks)
 
     def preflight(self, step: PlannedStep) -> str:
@@ -115,6 +119,7 @@ class StepKeys:
             earlier=dict(earlier),
             inputs=files,
             gpus=gpus,
+            **({"datasets": self._datasets} if self._datasets else {}),
             **allowed,
         )
         parts = {
@@ -123,6 +128,7 @@ class StepKeys:
             "command": fingerprint.combined(**command),
             "earlier": fingerprint.combined(**earlier),
             "inputs": fingerprint.combined(**files),
+            "datasets": fingerprint.combined(**self._datasets),
             "gpus": fingerprint.combined(gpus=gpus),
             "allowed": fingerprint.combined(**allowed),
         }
@@ -205,7 +211,7 @@ class StepKeys:
         files = named_files(
             workspace.root,
             argv,
-            skip=[self._plan.model_dir, *known, *own],
+            skip=[self._plan.model_dir, *self._plan.dataset_dirs.values(), *known, *own],
             hidden=[workspace.root / name for name in SERVICE_FOLDERS],
             disks=self._disks,
         )

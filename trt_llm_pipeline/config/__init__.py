@@ -6,6 +6,7 @@ from trt_llm_pipeline.config.model import (
     ArgValue,
     BuildConfig,
     CheckConfig,
+    DatasetConfig,
     StepConfig,
 )
 from trt_llm_pipeline.config.reading import Loaded, examine, examine_node, load, loads
@@ -16,6 +17,7 @@ __all__ = [
     "ArgValue",
     "BuildConfig",
     "CheckConfig",
+    "DatasetConfig",
     "Loaded",
     "StepConfig",
     "examine",

@@ -1,6 +1,6 @@
 """What a build config may say. The format is the one of the original cog-trt-llm.
 
-The JSON Schema comes from here too, so each field's description is what an editor shows.
+The JSON Schema is made of it (`schema.py`): what stands below a field is what an editor shows.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ STEP_NAMES = ("convert_to_ft", "quantize", "build")
 EXECUTABLES = ("python", "python3", "trtllm-build")
 #: Other names of a step, as later releases of TensorRT-LLM call it.
 STEP_ALIASES = {"convert_checkpoint": "convert_to_ft"}
+
+_DATASET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}(?:/[A-Za-z_][A-Za-z0-9_-]{0,63})?")
 
 # The Hub's rule for names: https://huggingface.co/docs/hub (at most 96 characters, no "--" or "..").
 _MODEL_ID_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
@@ -76,6 +78,19 @@ def _relative_path(value: str) -> str:
 def _executable(value: str) -> str:
     if value not in EXECUTABLES:
         raise ValueError(f"{value!r} is not allowed; choose one of {', '.join(EXECUTABLES)}")
+    return value
+
+
+def _datasets(value: dict[str, DatasetConfig]) -> dict[str, DatasetConfig]:
+    names: dict[str, str] = {}
+    for name, dataset in value.items():
+        if not _DATASET_NAME.fullmatch(name):
+            raise ValueError(
+                f"{name!r} is no name for a dataset; write letters, digits, '-' and '_', once '/'"
+            )
+        if dataset.id in names:
+            raise ValueError(f"{names[dataset.id]} and {name} are the same dataset {dataset.id}; keep one")
+        names[dataset.id] = name
     return value
 
 
@@ -171,6 +186,15 @@ def _check(value: object) -> object:
     raise ValueError(f"{shown}; write on, off, required, or a mapping such as {{reference: true}}")
 
 
+class DatasetConfig(_Strict):
+    """A dataset that a script reads, to calibrate with for instance."""
+
+    id: Annotated[Text, AfterValidator(_model_id)]
+    """The dataset's name on the Hub: `owner/name`."""
+    revision: Annotated[Text, AfterValidator(_revision)] | None = None
+    """A branch, tag or commit of the dataset's repository; `main` when left out."""
+
+
 class BuildConfig(_Strict):
     """What to build: a model, the scripts to run on it, and their options."""
 
@@ -190,8 +214,10 @@ class BuildConfig(_Strict):
     """Which weight files to download; safetensors is preferred when left out."""
     model_tar_url: Annotated[Text, AfterValidator(_tar_url)] | None = None
     """A .tar or .tar.gz with the model's files, used instead of the Hub."""
+    datasets: Annotated[dict[str, DatasetConfig], AfterValidator(_datasets)] = {}
+    """Datasets to download, each by a name of your own; `${datasets.NAME}` is where it is."""
     allow_repository_code: bool = False
-    """Whether Python code and pickles that come with the model may be run."""
+    """Whether Python code and pickles that come with the model or a dataset may be run."""
     requires_trt_llm: Annotated[Text, AfterValidator(_requirement)] | None = None
     """The TensorRT-LLM releases that this config is for, such as `>=0.9,<0.13`."""
     compression: Literal["gzip", "none"] = "gzip"

@@ -18,6 +18,7 @@ from trt_llm_pipeline.config.model import (
     ArgValue,
     BuildConfig,
     CheckConfig,
+    DatasetConfig,
     StepConfig,
 )
 from trt_llm_pipeline.config.overrides import override
@@ -233,7 +234,7 @@ def _mistake(details: Any, source: SourceMap) -> Mistake:
     if kind == "missing":
         return Mistake(f"is missing; {_hint(str(path[-1]))}", source.line(*parent), key)
     if kind == "extra_forbidden":
-        holder = BuildConfig if not parent else CheckConfig if parent == ("check",) else StepConfig
+        holder = _holder(parent)
         known = list(holder.model_fields)
         close = difflib.get_close_matches(str(path[-1]), [*known, *([] if parent else STEP_ALIASES)], 1, 0.5)
         advice = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
@@ -242,8 +243,11 @@ def _mistake(details: Any, source: SourceMap) -> Mistake:
         return Mistake(f"is not a known key; {advice}", source.line(*path), key)
     if kind == "value_error":
         message = str(details["ctx"]["error"])
-    elif kind in ("model_type", "model_attributes_type"):
-        message = "must be a mapping with script, output_dir and args"
+    elif kind in ("model_type", "model_attributes_type") or path == ("datasets",):
+        keys = "id and revision" if "datasets" in path[:1] else "script, output_dir and args"
+        message = f"must be a mapping with {keys}"
+        if path == ("datasets",):
+            message = "must be a mapping of names to datasets, such as cnn: {id: abisee/cnn_dailymail}"
     elif kind == "literal_error":
         message = f"{details['input']!r} is not allowed; choose one of {details['ctx']['expected']}"
     elif details["input"] in (None, ""):
@@ -257,8 +261,18 @@ def _mistake(details: Any, source: SourceMap) -> Mistake:
     return Mistake(message, source.line(*path), key or None)
 
 
+def _holder(parent: tuple[Key, ...]) -> type[BuildConfig | CheckConfig | DatasetConfig | StepConfig]:
+    """What has the keys at a place."""
+    if not parent:
+        return BuildConfig
+    if parent[0] == "datasets":
+        return DatasetConfig
+    return CheckConfig if parent == ("check",) else StepConfig
+
+
 def _hint(field: str) -> str:
     return {
+        "id": "name the dataset as on the Hub: owner/name",
         "model_id": "name the model as on the Hub: owner/name",
         "example_name": "name the example whose scripts to run, such as gpt",
         "build": "add a build step with script and args",

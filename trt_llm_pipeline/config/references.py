@@ -1,8 +1,9 @@
 """`${...}` in a config: a scalar that stands elsewhere, so that no path is written twice.
 
-`${model_dir}`, `${model_id}`, `${revision}`, `${example_name}`, `${<step>.output_dir}`, `${<step>.script}`
-and `${<step>.args.<option>}` can be referred to; `$${` is a literal `${`. A step whose `output_dir` is left
-out can be referred to in the `args` of later steps only: nobody knows its directory before it has run.
+`${model_dir}`, `${datasets.<name>}`, `${model_id}`, `${revision}`, `${example_name}`,
+`${<step>.output_dir}`, `${<step>.script}` and `${<step>.args.<option>}` can be referred to; `$${` is a
+literal `${`. A step whose `output_dir` is left out can be referred to in the `args` of later steps only:
+nobody knows its directory before it has run.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Resolver:
         output_dirs: what `${<step>.output_dir}` stands for where the config does not say: directories that
             were found after their step ran, or stand-ins before that.
         written: maps a scalar as the author wrote it, before its references are replaced (`/src`).
+        dataset_dirs: what `${datasets.<name>}` stands for.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class Resolver:
         model_dir: str,
         output_dirs: Mapping[str, str],
         written: Callable[[str], str] = str,
+        dataset_dirs: Mapping[str, str] | None = None,
     ) -> None:
         self._config = config
         self._raw = _scalars(config)
         self._written = written
         self._known = {"model_dir": model_dir}
+        self._known |= {f"datasets.{name}": place for name, place in (dataset_dirs or {}).items()}
         for step, directory in output_dirs.items():
             self._known.setdefault(f"{step}.output_dir", directory)
         self._resolved: dict[str, str] = {}

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from trt_llm_pipeline.config.model import BuildConfig, CheckConfig, StepConfig
+from trt_llm_pipeline.config.model import BuildConfig, CheckConfig, DatasetConfig, StepConfig
 
 
 def json_schema() -> dict[str, Any]:
@@ -19,7 +19,7 @@ def json_schema() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "Build config"
     _describe(BuildConfig, schema["properties"])
-    for part in (StepConfig, CheckConfig):
+    for part in (StepConfig, CheckConfig, DatasetConfig):
         _describe(part, schema["$defs"][part.__name__]["properties"])
     properties = schema["properties"]
     properties["convert_checkpoint"] = {

@@ -209,7 +209,12 @@ def _build(said: Mapping[str, Any], contents: ArchiveContents) -> Check:
             differing += [f"{name}.{part}" for part in parts]
     parameters = external["config"] if isinstance(external["config"], dict) else {}
     dependencies = _by_name(_at(definition, "resolvedDependencies"))
-    for wanted in (stated.model_reference(manifest, parameters), stated.toolchain_reference(manifest)):
+    references = (
+        stated.model_reference(manifest, parameters),
+        *stated.dataset_references(manifest),
+        stated.toolchain_reference(manifest),
+    )
+    for wanted in references:
         found = dependencies.get(wanted["name"], {})
         differing += [
             f"resolvedDependencies.{wanted['name']}.{key}" for key in wanted if found.get(key) != wanted[key]

@@ -18,6 +18,7 @@ from trt_llm_pipeline.errors import (
     ModelUnavailable,
     TrtLlmPipelineError,
 )
+from trt_llm_pipeline.model_source.model_types import Kind
 from trt_llm_pipeline.model_source.record import RecordedFile, check_path
 from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.net.client import fetch_bytes
@@ -33,7 +34,7 @@ from trt_llm_pipeline.net.stopping import run_interruptibly
 from trt_llm_pipeline.redaction import token_of
 
 if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo
+    from huggingface_hub.hf_api import DatasetInfo, ModelInfo
 
 T = TypeVar("T")
 
@@ -51,6 +52,7 @@ class Hub:
         endpoint: its address without a slash at the end.
         token: None lets huggingface_hub use a saved login, if there is one.
         reach: which addresses may be connected to, its own among them.
+        kind: which of its repositories are asked about.
     """
 
     endpoint: str
@@ -58,15 +60,22 @@ class Hub:
     limits: RetryLimits
     log: Callable[[str], None]
     reach: Reach
+    kind: Kind = "model"
     clock: Callable[[], float] = time.monotonic
 
     @classmethod
     def from_env(
-        cls, env: Mapping[str, str], token: str | None, limits: RetryLimits, log: Callable[[str], None]
+        cls,
+        env: Mapping[str, str],
+        token: str | None,
+        limits: RetryLimits,
+        log: Callable[[str], None],
+        kind: Kind = "model",
     ) -> Hub:
         """The Hub of an environment, wherever the operator has it; a token given here wins over HF_TOKEN."""
         endpoint = endpoint_of(env)
-        return cls(endpoint, token or token_of(env), limits, log, Reach.from_env(env).trusting(endpoint))
+        reach = Reach.from_env(env).trusting(endpoint)
+        return cls(endpoint, token or token_of(env), limits, log, reach, kind)
 
     def list_files(self, model_id: str, revision: str | None) -> Listing:
         """Resolves the revision and lists every file of that commit.
@@ -99,7 +108,7 @@ class Hub:
     def url_of(self, model_id: str, commit: str, path: str) -> str:
         from huggingface_hub import hf_hub_url
 
-        return hf_hub_url(model_id, path, revision=commit, endpoint=self.endpoint)
+        return hf_hub_url(model_id, path, revision=commit, endpoint=self.endpoint, repo_type=self.kind)
 
     def headers(self) -> dict[str, str]:
         """Authorization and User-Agent."""
@@ -111,14 +120,14 @@ class Hub:
         """The error for an answer to a file's download that no retry can heal."""
         return self._refused(failure.status, failure.error_code, model_id, None, f"{path} of {model_id}")
 
-    def _info(self, model_id: str, revision: str | None) -> ModelInfo:
-        """As `HfApi.model_info`, whose own client follows redirects to wherever they lead."""
-        from huggingface_hub.hf_api import ModelInfo
+    def _info(self, model_id: str, revision: str | None) -> ModelInfo | DatasetInfo:
+        """As `HfApi.repo_info`, whose own client follows redirects to wherever they lead."""
+        from huggingface_hub.hf_api import DatasetInfo, ModelInfo
 
-        make: Callable[..., ModelInfo] = ModelInfo
+        make: Callable[..., ModelInfo | DatasetInfo] = ModelInfo if self.kind == "model" else DatasetInfo
         commit = "" if revision is None else f"/revision/{quote(revision, safe='')}"
         answer = fetch_bytes(
-            f"{self.endpoint}/api/models/{model_id}{commit}?blobs=True",
+            f"{self.endpoint}/api/{self.kind}s/{model_id}{commit}?blobs=True",
             most_bytes=_LARGEST_LISTING,
             silence=self.limits.silence,
             reach=self.reach,
@@ -225,7 +234,7 @@ class Hub:
     def _refused(
         self, status: int, code: str, model_id: str, revision: str | None, about: str
     ) -> TrtLlmPipelineError:
-        page = f"{self.endpoint}/{model_id}"
+        page = f"{self.endpoint}/{'' if self.kind == 'model' else 'datasets/'}{model_id}"
         if code == "GatedRepo":
             if self.token is None:
                 return ModelAccessDenied(
@@ -252,7 +261,8 @@ class Hub:
                 if self.token is None
                 else "if it is private, the given token has no access to it"
             )
-            return ModelNotFound(f"{self.endpoint} has no model {model_id}: check model_id; {hint}")
+            key = "model_id" if self.kind == "model" else "its id"
+            return ModelNotFound(f"{self.endpoint} has no {self.kind} {model_id}: check {key}; {hint}")
         if status == 401:
             if self.token is None:
                 return ModelAccessDenied(f"{about} needs a token: give one as hf_token (see {page})")

@@ -7,24 +7,27 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 WeightFormat = Literal["safetensors", "bin", "pt"]
+Kind = Literal["model", "dataset"]
 Source = Literal["hub", "tar", "local"]
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """What the config asks for.
+    """What the config asks for: a model, or a dataset.
 
     Attributes:
-        model_id: `owner/name`.
+        model_id: `owner/name`; a dataset's likewise.
         revision: branch, tag or commit; None is the repository's `main`.
         weight_format: None takes safetensors where there are any, then bin, then pt.
         tar_url: http(s) address of a .tar or .tar.gz that is used instead of the Hub.
+        kind: which of the two. A dataset is downloaded whole, whatever its files are.
     """
 
     model_id: str
     revision: str | None = None
     weight_format: WeightFormat | None = None
     tar_url: str | None = None
+    kind: Kind = "model"
 
 
 @dataclass(frozen=True)

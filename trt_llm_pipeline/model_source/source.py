@@ -59,6 +59,7 @@ from trt_llm_pipeline.net.retrying import BRIEFLY, RetryLimits
 from trt_llm_pipeline.records import Warn, silent
 from trt_llm_pipeline.units import in_words
 
+_NO_DATA = frozenset({".gitattributes"})
 _RECORD_SECONDS = 1.0
 _STOPPED = "The download was stopped."
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -96,13 +97,13 @@ def plan(
         return tar.plan_tar(request, folder, limits=limits, log=log, env=env)
     record = read_record(folder)
     if (settled := _settled(folder, record, request, env)) is not None:
-        ask_for_access(Hub.from_env(env, token, BRIEFLY, log), settled, env)
+        ask_for_access(Hub.from_env(env, token, BRIEFLY, log, request.kind), settled, env)
         _look_at_folder(request.model_id, folder, permission, settled.revision)
         return DownloadPlan(request.model_id, settled.revision, "hub", (), _bytes(settled.files), 0)
     if is_offline(env):
         raise offline_error(request.model_id)
     usable = _complete(folder, record, request)
-    hub = Hub.from_env(env, token, BRIEFLY if usable is not None else limits, log)
+    hub = Hub.from_env(env, token, BRIEFLY if usable is not None else limits, log, request.kind)
     try:
         files, listing = _choose(hub, request)
     except ModelUnavailable as error:
@@ -218,15 +219,15 @@ def _fetch(
         )
     record = read_record(folder)
     if (settled := _settled(folder, record, request, env)) is not None:
-        ask_for_access(Hub.from_env(env, token, BRIEFLY, log), settled, env)
-        log(f"model {request.model_id}: complete at {settled.revision[:12]}; nothing to download")
+        ask_for_access(Hub.from_env(env, token, BRIEFLY, log, request.kind), settled, env)
+        log(f"{request.kind} {request.model_id}: complete at {settled.revision[:12]}; nothing to download")
         if settled != record:  # files were looked at anew
             write_record(folder, settled)
         return _snapshot(request, folder, settled, 0)
     if is_offline(env):
         raise offline_error(request.model_id)
     usable = _complete(folder, record, request)
-    hub = Hub.from_env(env, token, BRIEFLY if usable is not None else limits, log)
+    hub = Hub.from_env(env, token, BRIEFLY if usable is not None else limits, log, request.kind)
     try:
         files, listing = _choose(hub, request)
     except ModelUnavailable as error:
@@ -299,14 +300,14 @@ def _download(
     looked = _look_first(hub, request, listing, files, folder, permission) if missing else Looked()
     folder.mkdir(parents=True, exist_ok=True)
     if not missing and not current.stale:
-        hub.log(f"model {request.model_id}: complete at {listing.commit[:12]}; nothing to download")
+        hub.log(f"{request.kind} {request.model_id}: complete at {listing.commit[:12]}; nothing to download")
     # Before the first file: from now on the folder is known to be ours, and to be incomplete.
     write_record(folder, current)
     received = looked.received
     if missing:
         hub.log(
-            f"model {request.model_id} at {listing.commit[:12]}: {len(missing)} of {len(files)} files, "
-            f"{in_words(needed)} to download from {hub.endpoint}"
+            f"{request.kind} {request.model_id} at {listing.commit[:12]}: {len(missing)} of "
+            f"{len(files)} files, {in_words(needed)} to download from {hub.endpoint}"
         )
 
         in_place = looked.put_in_place(folder)
@@ -344,7 +345,7 @@ def _download(
         current = current.with_files(in_place)
         seconds = max(time.monotonic() - started, 1e-3)
         hub.log(
-            f"model {request.model_id}: downloaded {in_words(received)} in {seconds:.1f} s "
+            f"{request.kind} {request.model_id}: downloaded {in_words(received)} in {seconds:.1f} s "
             f"({received / 1e6 / seconds:.0f} MB/s)"
         )
     remove_files(folder, current.stale)
@@ -401,6 +402,8 @@ def _digests(folder: Path) -> dict[str, str]:
 def _choose(hub: Hub, request: ModelRequest) -> tuple[tuple[RecordedFile, ...], Listing]:
     listing = hub.list_files(request.model_id, request.revision)
     known = {file.path: file for file in listing.files}
+    if request.kind == "dataset":
+        return tuple(file for file in listing.files if file.path not in _NO_DATA), listing
     chosen = choose_files(known, request.weight_format, request.model_id)
     return tuple(known[path] for path in chosen), listing
 

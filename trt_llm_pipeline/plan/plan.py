@@ -68,6 +68,17 @@ class Plan:
         return self.workspace.models / self.config.model_id
 
     @property
+    def dataset_dirs(self) -> dict[str, Path]:
+        """Where each of the config's datasets will be, by its name there."""
+        return _dataset_dirs(self.config, self.workspace)
+
+    @property
+    def dataset_requests(self) -> dict[str, ModelRequest]:
+        """What the config asks of the Hub for each dataset, by its name there."""
+        wanted = self.config.datasets.items()
+        return {name: ModelRequest(each.id, each.revision, kind="dataset") for name, each in wanted}
+
+    @property
     def model_request(self) -> ModelRequest:
         """What the config asks of the model's source."""
         config = self.config
@@ -259,7 +270,12 @@ def _resolver(
     config: BuildConfig, workspace: Workspace, output_dirs: Mapping[str, str]
 ) -> Callable[[str], str]:
     model_dir = str(workspace.models / config.model_id)
-    return Resolver(config, model_dir, output_dirs, workspace.map).text
+    datasets = {name: str(path) for name, path in _dataset_dirs(config, workspace).items()}
+    return Resolver(config, model_dir, output_dirs, workspace.map, datasets).text
+
+
+def _dataset_dirs(config: BuildConfig, workspace: Workspace) -> dict[str, Path]:
+    return {name: workspace.datasets / dataset.id for name, dataset in config.datasets.items()}
 
 
 def _overlaps(config: BuildConfig, output_dirs: Mapping[str, Path]) -> list[Mistake]:

@@ -56,7 +56,7 @@ def misplaced(plan: Plan, readable: Iterable[Path], *, confined: bool) -> list[M
 class _Judge:
     def __init__(self, plan: Plan, readable: list[Path], *, confined: bool) -> None:
         self._root = plan.workspace.root
-        self._own = (plan.model_dir,)
+        self._own = (plan.model_dir, *plan.dataset_dirs.values())
         self._readable = [Path(os.path.realpath(path)) for path in readable]
         self._confined = confined
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,7 +32,11 @@ class CachedStep:
 
 
 def foreseen(
-    validated: Validated, settings: Settings, download: DownloadPlan, cache: StepCache
+    validated: Validated,
+    settings: Settings,
+    download: DownloadPlan,
+    cache: StepCache,
+    datasets: Mapping[str, DownloadPlan],
 ) -> tuple[dict[str, str], dict[str, Path]]:
     """The keys and output directories of as many steps as can be told before anything has run.
 
@@ -41,13 +45,15 @@ def foreseen(
         settings: where, and with what environment.
         download: which model it would be.
         cache: is asked where results would be put back.
+        datasets: which datasets, by their names in the config.
     """
     hashes = FileHashes(settings.workspace.state / "hashes.json")
     with GpuMonitor(settings.env) as gpus:
         try:
             ledger, confined = Ledger(settings.workspace), validated.layers.files
             known = validated.plan, download.source, download.revision, ledger, gpus.gpus, hashes
-            return StepKeys(*known, confined=confined).foresee(cache)
+            commits = {name: dataset.revision for name, dataset in datasets.items()}
+            return StepKeys(*known, confined=confined, datasets=commits).foresee(cache)
         except OSError:  # what cannot be read is not cached either
             return {}, {}
 
@@ -75,15 +81,19 @@ def look_up(
     nothing = tuple(CachedStep(step.name, None, "nowhere") for step in plan.steps)
     if not plan.config.cache:
         return nothing
+    token = settings.hub_token(None, plan.config.hf_token)
     if download is None:
-        token = settings.hub_token(None, plan.config.hf_token)
         folder = plan.workspace.models
         download = model_source.plan(plan.model_request, folder, token=token, env=settings.env)
     if download.source == "tar":  # its revision is known once it is here
         return nothing
     shared = remote.from_env(settings.env, warn=warn)
     cache = StepCache(settings.workspace, 0, settings.cache_folder, shared)
-    by_step, _ = foreseen(validated, settings, download, cache)
+    datasets = {
+        name: model_source.plan(request, plan.workspace.datasets, token=token, env=settings.env)
+        for name, request in plan.dataset_requests.items()
+    }
+    by_step, _ = foreseen(validated, settings, download, cache, datasets)
     found = []
     for step in plan.steps:
         key = by_step.get(step.name)

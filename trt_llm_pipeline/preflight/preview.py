@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class Preview:
     download: DownloadPlan
     disk: DiskNeed
     fitting: Fitting
+    datasets: Mapping[str, DownloadPlan] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """All of it as JSON values; sizes in bytes."""
@@ -66,11 +67,12 @@ class Preview:
             "model_dir": str(plan.model_dir),
             "model": {
                 "model_id": self.download.model_id,
-                "revision": self.download.revision,
                 "source": self.download.source,
-                "total_bytes": self.download.total_bytes,
-                "missing_bytes": self.download.missing_bytes,
-                "files": [{"path": file.path, "size": file.size} for file in self.download.files],
+                **_download_json(self.download),
+            },
+            "datasets": {
+                name: {"id": each.model_id, "dir": str(plan.dataset_dirs[name]), **_download_json(each)}
+                for name, each in self.datasets.items()
             },
             "steps": [
                 {
@@ -97,12 +99,10 @@ class Preview:
         lines = [plan.toolchain.describe(), self.validated.in_words(), f"workspace {plan.workspace.root}", ""]
         source = self.download
         lines.append(f"model {source.model_id} at {source.revision or 'no known revision'} ({source.source})")
-        lines.append(f"  into {plan.model_dir}")
-        lines.extend(f"  {in_words(file.size):>10}  {file.path}" for file in source.files)
-        if source.files:
-            lines.append(f"  {in_words(source.missing_bytes):>10}  to download")
-        else:
-            lines.append("  nothing to download")
+        lines += _download_text(source, plan.model_dir)
+        for name, dataset in self.datasets.items():
+            lines += ["", f"dataset {name}: {dataset.model_id} at {dataset.revision}"]
+            lines += _download_text(dataset, plan.dataset_dirs[name])
         for step in self.steps:
             lines += [
                 "",
@@ -117,13 +117,28 @@ class Preview:
         return "\n".join(lines)
 
 
+def _download_json(download: DownloadPlan) -> dict[str, Any]:
+    return {
+        "revision": download.revision,
+        "total_bytes": download.total_bytes,
+        "missing_bytes": download.missing_bytes,
+        "files": [{"path": file.path, "size": file.size} for file in download.files],
+    }
+
+
+def _download_text(download: DownloadPlan, into: Path) -> list[str]:
+    files = [f"  {in_words(file.size):>10}  {file.path}" for file in download.files]
+    sum_up = f"{in_words(download.missing_bytes):>10}  to download" if files else "nothing to download"
+    return [f"  into {into}", *files, f"  {sum_up}"]
+
+
 def permission(plan: Plan, settings: Settings) -> Permission:
     """Who allows that code of the model's is run."""
     return Permission(settings.repository_code, plan.config.allow_repository_code)
 
 
 def look_for_code(validated: Validated, settings: Settings, token: str | None = None) -> tuple[str, ...]:
-    """Asks the model's source once whether the model comes with code that nobody has allowed.
+    """Asks the sources once whether the model or a dataset comes with code that nobody has allowed.
 
     Returns:
         Notes: why it could not be asked. What is in a tar shows only while it is unpacked.
@@ -133,22 +148,25 @@ def look_for_code(validated: Validated, settings: Settings, token: str | None = 
     """
     plan = validated.plan
     asked = plan.model_request
-    if asked.tar_url is not None:
-        return ()
-    try:
-        model_source.plan(
-            asked,
-            plan.workspace.models,
-            token=settings.hub_token(token, plan.config.hf_token),
-            env=settings.env,
-            limits=RetryLimits(attempts=1),
-            permission=permission(plan, settings),
-        )
-    except RepositoryCodeRefused:
-        raise
-    except ModelSourceError as error:
-        return (f"the model was not looked at for code of its own: {error}",)
-    return ()
+    models = [] if asked.tar_url is not None else [(asked, plan.workspace.models)]
+    datasets = [(request, plan.workspace.datasets) for request in plan.dataset_requests.values()]
+    notes = []
+    for request, folder in (*models, *datasets):
+        try:
+            model_source.plan(
+                request,
+                folder,
+                token=settings.hub_token(token, plan.config.hf_token),
+                env=settings.env,
+                limits=RetryLimits(attempts=1),
+                permission=permission(plan, settings),
+            )
+        except RepositoryCodeRefused:
+            raise
+        except ModelSourceError as error:
+            what = "the model" if request.kind == "model" else f"the dataset {request.model_id}"
+            notes.append(f"{what} was not looked at for code of its own: {error}")
+    return tuple(notes)
 
 
 def preview(
@@ -179,7 +197,18 @@ def preview(
         log=log,
         permission=permission(plan, settings),
     )
-    cached = _cached(validated, download, settings)
+    datasets = {
+        name: model_source.plan(
+            request,
+            plan.workspace.datasets,
+            token=token,
+            env=settings.env,
+            log=log,
+            permission=permission(plan, settings),
+        )
+        for name, request in plan.dataset_requests.items()
+    }
+    cached = _cached(validated, download, settings, datasets)
     expected = {**plan.expected_dirs(), **cached}
     steps = tuple(
         StepPreview(
@@ -190,19 +219,20 @@ def preview(
         )
         for step in plan.steps
     )
-    room = disk.need(
-        plan.workspace.root, download.missing_bytes, download.total_bytes, len(steps) - len(cached)
-    )
+    missing = sum(each.missing_bytes for each in (download, *datasets.values()))
+    room = disk.need(plan.workspace.root, missing, download.total_bytes, len(steps) - len(cached))
     fitted = fitting(plan, settings, token=token, gpu=gpu, revision=download.revision or None)
-    return Preview(validated, steps, download, room, fitted)
+    return Preview(validated, steps, download, room, fitted, datasets)
 
 
-def _cached(validated: Validated, download: DownloadPlan, settings: Settings) -> dict[str, Path]:
+def _cached(
+    validated: Validated, download: DownloadPlan, settings: Settings, datasets: Mapping[str, DownloadPlan]
+) -> dict[str, Path]:
     """The output directories of the steps whose results are cached."""
     plan = validated.plan
     place = settings.cache_folder or settings.workspace.state
     if not plan.config.cache or download.source == "tar" or not place.is_dir():
         return {}
     cache = StepCache(settings.workspace, 0, settings.cache_folder)
-    by_step, found = foreseen(validated, settings, download, cache)
+    by_step, found = foreseen(validated, settings, download, cache, datasets)
     return {name: found[name] for name, key in by_step.items() if name in found and cache.has(key)}

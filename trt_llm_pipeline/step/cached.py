@@ -17,6 +17,7 @@ _CHANGED = {
     "command": "its arguments changed",
     "earlier": "the results of the step before it changed",
     "inputs": "a file that its arguments name changed",
+    "datasets": "a dataset changed",
     "gpus": "the GPUs changed",
     "allowed": "what it is allowed changed",
 }

@@ -137,6 +137,7 @@ def _read(plan: Plan, step: PlannedStep, env: Mapping[str, str], view: View | No
         *readable([Path(part).parent for part in step.program if part.startswith("/")], hidden),
         import_root(plan),
         *_with_link_targets(plan.model_dir),
+        *(path for path in plan.dataset_dirs.values() if path.is_dir()),
     ]
     return (*places, *(view.readable if view else ()))
 

@@ -146,6 +146,7 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
         kept=tuple(found.values()),
         named=(*named, *filter(None, [step.output_dir])),
         model_dir=plan.model_dir,
+        datasets=plan.dataset_dirs,
     )
     layers, env, token = context.layers, context.env, context.token
     with confined(plan, step, argv, seen, layers=layers, env=env, token=token) as how:

@@ -38,6 +38,7 @@ class Seen:
         kept: the output directories of this build's earlier steps.
         named: the paths in the workspace that the step's arguments name, and its output directory.
         model_dir: the model's directory.
+        datasets: the directory of each dataset, by its name in the config.
     """
 
     before: Mapping[str, FileMark]
@@ -45,6 +46,7 @@ class Seen:
     kept: Sequence[Path]
     named: Sequence[Path]
     model_dir: Path
+    datasets: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass
@@ -193,6 +195,7 @@ def lay_out(workspace: Workspace, seen: Seen) -> View:
     )
     layer.lay("")
     _show_model(view, seen.model_dir)
+    _show_datasets(view, seen.datasets)
     return view
 
 
@@ -249,6 +252,19 @@ def _show_model(view: View, model_dir: Path) -> None:
     view._folders.update(set(_and_above(str(PurePosixPath(name).parent))))
     link.symlink_to(model_dir)
     view._links[name] = str(model_dir)
+
+
+def _show_datasets(view: View, datasets: Mapping[str, Path]) -> None:
+    """By their names in the step's directory, for scripts that have a name of their own for a dataset."""
+    for name, place in datasets.items():
+        link = view.root / name
+        above = link.parent
+        if os.path.lexists(link) or above.is_symlink() or above.is_file():
+            continue  # the user has something there
+        above.mkdir(exist_ok=True)
+        view._folders.update(_and_above(str(PurePosixPath(name).parent)))
+        link.symlink_to(place)
+        view._links[name] = str(place)
 
 
 def _inside(workspace: Workspace, path: Path) -> str:

@@ -65,6 +65,11 @@ class Workspace:
         return self.root / STATE_DIR
 
     @property
+    def datasets(self) -> Path:
+        """Where datasets are downloaded to, one directory an id."""
+        return self.state / "datasets"
+
+    @property
     def work(self) -> Path:
         """Where a step in a sandbox runs, and where all that it writes lands."""
         return self.state / "work"

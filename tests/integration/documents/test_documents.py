@@ -18,7 +18,7 @@ from tests.dockerfile import tracked_files
 from tests.readme import blocks
 from trt_llm_pipeline import settings
 from trt_llm_pipeline.cli import app
-from trt_llm_pipeline.config import BuildConfig, StepConfig, loads, yaml_reader
+from trt_llm_pipeline.config import BuildConfig, DatasetConfig, StepConfig, loads, yaml_reader
 from trt_llm_pipeline.config.schema import json_schema
 from trt_llm_pipeline.fleet import matrix
 from trt_llm_pipeline.plan.command import render, shell_line
@@ -60,12 +60,13 @@ def first_table(text: str) -> str:
 class TestConfigReference:
     """docs/config.md and docs/config.schema.json against BuildConfig."""
 
-    @pytest.mark.parametrize("heading", ["Keys", "Keys of a step"])
+    @pytest.mark.parametrize("heading", ["Keys", "Keys of a step", "Keys of a dataset"])
     def test_table_has_every_key_as_the_code_describes_it(self, heading: str) -> None:
         expected = runpy.run_path(str(ROOT / "script" / "docs.py"))["tables"]()[heading]
         table = first_table(section(DOCS / "config.md", heading))
         assert table == expected, "run script/docs, which writes this table"
-        for name in {"Keys": BuildConfig, "Keys of a step": StepConfig}[heading].model_fields:
+        models = {"Keys": BuildConfig, "Keys of a step": StepConfig, "Keys of a dataset": DatasetConfig}
+        for name in models[heading].model_fields:
             assert f"| `{name}` |" in table
 
     def test_schema_file_is_what_the_command_prints(self) -> None:

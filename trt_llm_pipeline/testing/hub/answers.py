@@ -30,11 +30,11 @@ from trt_llm_pipeline.testing.hub.repository import (
 )
 
 _API = re.compile(
-    r"/api/models/(?P<id>[^/]+/[^/]+?)"
+    r"/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+?)"
     r"(?:/(?P<what>revision|tree|refs|paths-info)(?:/(?P<revision>[^/]+)(?:/(?P<under>.*))?)?)?$"
 )
-_RESOLVE = re.compile(r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)$")
-_STORAGE = re.compile(r"/storage/(?P<id>[^/]+/[^/]+)/(?P<sha256>[0-9a-f]{64})$")
+_RESOLVE = re.compile(r"/(?P<kind>datasets/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)$")
+_STORAGE = re.compile(r"/storage/(?P<id>[^/]+)/(?P<sha256>[0-9a-f]{64})$")
 _PLAIN = re.compile(r"/files/(?P<path>.+)$")
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)$")
 _ETAG_OF_PLAIN = '"{size:x}-{stamp:x}"'
@@ -64,6 +64,12 @@ class _Hub(Protocol):
     def connected(self) -> None: ...
     def repository(self, model_id: str) -> Repository | None: ...
     def plain_file(self, path: str) -> Path | bytes | None: ...
+
+
+def _full_id(match: re.Match[str]) -> str:
+    """Datasets are kept as `datasets/owner/name`, as the Hub's own addresses have them."""
+    is_dataset = (match["kind"] or "").startswith("datasets")
+    return f"datasets/{unquote(match['id'])}" if is_dataset else unquote(match["id"])
 
 
 class _Refused(Exception):
@@ -191,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
     # Endpoints.
 
     def _api(self, match: re.Match[str], query: Mapping[str, list[str]], body: bytes) -> None:
-        repository = self._repository(match["id"], files=False)
+        repository = self._repository(_full_id(match), files=False)
         what = match["what"]
         if what == "refs":
             return self._send_json(200, self._refs(repository))
@@ -225,7 +231,7 @@ class _Handler(BaseHTTPRequestHandler):
         }
 
     def _resolve(self, match: re.Match[str], fault: Fault | None) -> None:
-        repository = self._repository(match["id"], files=True)
+        repository = self._repository(_full_id(match), files=True)
         commit = self._commit(repository, unquote(match["revision"]))
         blob = commit.files.get(unquote(match["path"]))
         headers = {"X-Repo-Commit": commit.sha}
@@ -237,7 +243,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send_blob(blob.source, blob.size, headers, fault)
         # Large files are elsewhere, as on the Hub.
         headers |= {"X-Linked-Size": str(blob.size), "X-Linked-Etag": f'"{blob.etag}"'}
-        headers["Location"] = f"{self.server.hub.storage_url}/storage/{quote(match['id'])}/{blob.sha256}"
+        place = quote(_full_id(match), safe="")
+        headers["Location"] = f"{self.server.hub.storage_url}/storage/{place}/{blob.sha256}"
         return self._send_head(302, {**headers, "Content-Length": "0"})
 
     def _storage(self, match: re.Match[str], fault: Fault | None) -> None:

@@ -87,10 +87,10 @@ def make_commit(files: Mapping[str, Path | bytes]) -> Commit:
 
 @dataclass
 class Repository:
-    """A model repository.
+    """A model's repository, or a dataset's.
 
     Attributes:
-        model_id: `owner/name`.
+        model_id: `owner/name`; for a dataset `datasets/owner/name`.
         gated: listed for all, its files only for tokens that were granted access.
         private: not even listed for others.
         granted: tokens with access; empty means every token that the Hub knows.
@@ -129,7 +129,7 @@ def files_of(folder: Path) -> dict[str, Path | bytes]:
 
 
 def describe(repository: Repository, commit: Commit, *, blobs: bool) -> dict[str, object]:
-    """The answer of `GET /api/models/<id>`; with `blobs`, sizes and hashes too."""
+    """The answer of `GET /api/models/<id>` or `/api/datasets/<id>`; with `blobs`, sizes and hashes too."""
     siblings: list[dict[str, object]] = []
     for path, blob in commit.files.items():
         entry: dict[str, object] = {"rfilename": path}
@@ -138,11 +138,12 @@ def describe(repository: Repository, commit: Commit, *, blobs: bool) -> dict[str
             if blob.sha256 is not None:
                 entry["lfs"] = {"sha256": blob.sha256, "size": blob.size, "pointerSize": _POINTER_BYTES}
         siblings.append(entry)
+    is_dataset = repository.model_id.startswith("datasets/")
     return {
         "_id": commit.sha[:24],
-        "id": repository.model_id,
-        "modelId": repository.model_id,
-        "author": repository.model_id.partition("/")[0],
+        "id": repository.model_id.removeprefix("datasets/"),
+        **({} if is_dataset else {"modelId": repository.model_id}),
+        "author": repository.model_id.removeprefix("datasets/").partition("/")[0],
         "sha": commit.sha,
         "private": repository.private,
         "gated": "manual" if repository.gated else False,

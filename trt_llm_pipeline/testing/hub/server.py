@@ -95,7 +95,7 @@ class HubServer:
         """Adds a commit to a repository, which is made if need be.
 
         Args:
-            model_id: `owner/name`.
+            model_id: `owner/name`; for a dataset `datasets/owner/name`.
             files: a folder, or each file's bytes or place by its path in the repository.
             revision: the branch that points at the commit from now on.
             gated, private: who may have it; only tokens in `granted`, or any known token if that is empty.
