@@ -59,3 +59,21 @@ def test_numbers(variable: str, text: str, field: str, value: object) -> None:
 def test_nonsense_is_refused_with_the_variables_name(variable: str, text: str) -> None:
     with pytest.raises(PipelineError, match=f"{variable} is '{text}'"):
         Settings.from_env({variable: text})
+
+
+def test_a_server_is_for_strangers_and_a_terminal_for_one_owner() -> None:
+    assert not Settings.from_env({}).reach.inside
+    assert "TRT_LLM_SHARED_MODELS" not in Settings.from_env({}).env
+    own = Settings.of_one_owner({})
+    assert own.reach.inside
+    assert own.env["TRT_LLM_SHARED_MODELS"] == "1"
+    kept = {"TRT_LLM_SHARED_MODELS": "0", "TRT_LLM_ALLOW_PRIVATE_ADDRESSES": "0"}
+    strict = Settings.of_one_owner(kept)
+    assert not strict.reach.inside
+    assert strict.env.items() >= kept.items()
+
+
+@pytest.mark.parametrize("variable", ["TRT_LLM_SHARED_MODELS", "TRT_LLM_ALLOW_PRIVATE_ADDRESSES"])
+def test_permissions_are_one_or_nought(variable: str) -> None:
+    with pytest.raises(PipelineError, match=f"{variable} is 'on'; set it to 1 or 0"):
+        Settings.from_env({variable: "on"})

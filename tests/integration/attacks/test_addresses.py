@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +108,19 @@ def test_a_file_that_the_hub_keeps_with_others_inside_is_not_fetched(tmp_path: P
             fetch(request, tmp_path, token=None, log=[].append, env=env)
         assert not [request for request in hub.requests if request.path.startswith("/storage")]
         fetch(request, tmp_path, token=None, log=[].append, env={**env, ALLOW_PRIVATE: "1"})
+
+
+@pytest.mark.parametrize(("setting", "allowed"), [(None, True), ("1", True), ("0", False)])
+def test_the_command_line_is_for_a_machine_with_one_owner(setting: str | None, allowed: bool) -> None:
+    env = {name: value for name, value in os.environ.items() if name != ALLOW_PRIVATE}
+    if setting is not None:
+        env[ALLOW_PRIVATE] = setting
+    with server(says("HTTP/1.1 200 OK\nContent-Length: 4\n\na: 1")) as (url, heads):
+        command = [sys.executable, "-m", "trt_llm_pipeline.cli", "validate", f"{url}/c.yaml"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert (len(heads) == 1) == allowed
+        assert (REFUSED in done.stderr) != allowed
+        assert ("a: is not a known key" in done.stderr) == allowed
 
 
 def test_configs_and_archives_are_not_read_from_inside() -> None:

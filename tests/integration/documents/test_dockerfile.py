@@ -89,6 +89,13 @@ class TestImage:
         assert env["TRTLLM_PYTHON"] == "/usr/bin/python3"
         assert env["TRTLLM_DIR"] == "/app/tensorrt_llm"
 
+    def test_nothing_is_allowed_that_only_one_owner_would(self) -> None:
+        allowed = {"TRT_LLM_ALLOW_PRIVATE_ADDRESSES", "TRT_LLM_SHARED_MODELS"}
+        assert not allowed & set(environment(FINAL))
+        script = (ROOT / "script" / "server").read_text()
+        assert "TRT_LLM_ALLOW_PRIVATE_ADDRESSES" in script
+        assert "TRT_LLM_SHARED_MODELS" not in script
+
     def test_starts_cog_s_server_below_an_init_that_signals_the_group(self) -> None:
         assert of("ENTRYPOINT")[0].words == ["tini", "-g", "--"]
         assert of("CMD")[0].words == ["python", "-m", "trt_llm_pipeline.server.guard"]
