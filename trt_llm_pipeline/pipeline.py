@@ -6,7 +6,7 @@ Whatever happens, a failed build returns nothing, leaves the last good archive a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,8 +35,8 @@ from trt_llm_pipeline.model_source import DownloadPlan, Snapshot
 from trt_llm_pipeline.observer import Clock, Observer, RedactedObserver
 from trt_llm_pipeline.plan import Plan, resolved_yaml
 from trt_llm_pipeline.preflight import Validated, fitting, preview
-from trt_llm_pipeline.preflight.parser_check import NotChecked, OptionFacts, probe
-from trt_llm_pipeline.process import Layers, Usage, hidden_places, reduced
+from trt_llm_pipeline.preflight.parser_check import option_reader
+from trt_llm_pipeline.process import Layers, Usage
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.records import write_record
 from trt_llm_pipeline.redaction import Redactor
@@ -437,18 +437,6 @@ def check_engine(
         return
     env = context.settings.env
 
-    def options(command: Sequence[str]) -> Sequence[OptionFacts] | str:
-        tools = context.plan.toolchain
-        told = probe(
-            command,
-            interpreter=tools.python,
-            toolchain_root=tools.root,
-            env=reduced(env, more=context.layers.policy.variables),
-            layers=context.layers,
-            hidden=hidden_places(context.settings.workspace.root, env),
-        )
-        return told.reason if isinstance(told, NotChecked) else told.options
-
     def each_second(usage: Usage) -> None:
         context.ledger.heartbeat()
         context.voice.usage("check", usage.rss_bytes, usage.peak_rss_bytes, context.gpus.used_bytes())
@@ -464,7 +452,7 @@ def check_engine(
         redactor=context.redactor,
         log_file=context.directory / "logs" / "check.log",
         default_timeout=context.settings.step_timeout,
-        options=options,
+        options=option_reader(context.plan.toolchain, env, context.layers, context.settings.workspace.root),
         lock=context.settings.workspace.step_lock,
         each_second=each_second,
     )

@@ -14,15 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline.check.limits import Limits
+from trt_llm_pipeline.check.limits import Limits, limits
 from trt_llm_pipeline.check.options import CannotAskError, Dialect, Option, dialect
 from trt_llm_pipeline.check.reading import UnreadableError, read_csv, read_npy, read_texts
 from trt_llm_pipeline.check.verdict import Answer
+from trt_llm_pipeline.engine import layout
 from trt_llm_pipeline.files import read_json
 from trt_llm_pipeline.process import ProcessResult
 from trt_llm_pipeline.toolchain import Toolchain
 
 PROGRAMS = Path(__file__).parent / "programs"
+CPU_TOOLCHAIN = "cpu"
 _RUN = "run.py"
 _UNLIMITED = 1 << 20
 
@@ -179,6 +181,55 @@ class Asker:
         except (OSError, ValueError):
             told = None
         return (told if isinstance(told, dict) else None), ran
+
+
+def make_asker(
+    engine_dir: Path,
+    *,
+    toolchain: Toolchain,
+    example: Path,
+    gpus: int,
+    options: ParserOptions,
+    run: Runner,
+    scratch: Path,
+    tokens: int,
+    search_path: str | None,
+) -> Asker:
+    """Looks at an engine and at the toolchain's `run.py`, so that the one can be asked through the other.
+
+    Args:
+        engine_dir, run, scratch, search_path, toolchain: see `Asker`.
+        example: the directory of the engine's example.
+        gpus: how many there are.
+        options: asks a script's parser.
+        tokens: to generate at most.
+
+    Raises:
+        CannotAskError: it cannot be asked here.
+    """
+    script = find_script(toolchain, example)
+    try:
+        facts = layout.check_engine(engine_dir)
+    except layout.LayoutError as problem:
+        raise CannotAskError(f"{problem}") from None
+    if any("/" in name for name in facts.rank_files):
+        raise CannotAskError(
+            "it is an encoder-decoder engine, and the prompts are for models that continue a text"
+        )
+    if toolchain.name != CPU_TOOLCHAIN and facts.world_size > gpus:
+        have = f"{gpus} GPU{'s' * (gpus != 1)}" if gpus else "no GPU"
+        raise CannotAskError(f"it has {facts.world_size} ranks, one for each GPU, and there is {have} here")
+    return Asker(
+        toolchain=toolchain,
+        script=script,
+        dialect=ask_dialect(toolchain, script, options),
+        engine_dir=engine_dir,
+        world_size=facts.world_size,
+        limits=limits(engine_dir, tokens),
+        run=run,
+        scratch=scratch,
+        search_path=search_path,
+    )
 
 
 def find_script(toolchain: Toolchain, example: Path) -> Path:

@@ -13,20 +13,19 @@ from typing import Any
 
 from trt_llm_pipeline.check import judging
 from trt_llm_pipeline.check.asking import (
+    CPU_TOOLCHAIN,
     PROGRAMS,
     Asker,
     NoAnswerError,
     ParserOptions,
-    ask_dialect,
     find_script,
+    make_asker,
 )
 from trt_llm_pipeline.check.judging import Suspicion
-from trt_llm_pipeline.check.limits import limits
 from trt_llm_pipeline.check.options import CannotAskError
 from trt_llm_pipeline.check.referring import Comparison, compare
 from trt_llm_pipeline.check.supervised import Supervision, environment, sandbox
 from trt_llm_pipeline.check.verdict import Answer, Verdict, in_quotes
-from trt_llm_pipeline.engine import layout
 from trt_llm_pipeline.errors import CheckFailed, PipelineError
 from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.process import Layers, Usage
@@ -40,7 +39,6 @@ PROMPTS = (
 )
 TOKENS = 16
 DEFAULT_TIMEOUT_S = 3600.0
-CPU_TOOLCHAIN = "cpu"
 _SCRATCH = "check-"
 _LEFT_OUT = "the engine will not be checked"
 
@@ -168,7 +166,17 @@ def run(request: CheckRequest) -> Verdict:
             each_second=request.each_second,
         )
         try:
-            asker = _asker(request, archived, scratch, supervision)
+            asker = make_asker(
+                archived,
+                toolchain=request.plan.toolchain,
+                example=request.plan.steps[-1].example,
+                gpus=request.gpus,
+                options=request.options,
+                run=supervision.run,
+                scratch=scratch,
+                tokens=TOKENS,
+                search_path=request.env.get("PATH"),
+            )
         except CannotAskError as reason:
             return Verdict("unchecked", 0, f"{reason}")
         verdict = Verdict(
@@ -218,33 +226,6 @@ def require(verdict: Verdict, request: CheckRequest) -> None:
             f"{kept} Leave required out to have it packed all the same.",
             verdict=request.redactor.values(verdict.as_json()),
         )
-
-
-def _asker(request: CheckRequest, archived: Path, scratch: Path, supervision: Supervision) -> Asker:
-    plan = request.plan
-    script = find_script(plan.toolchain, plan.steps[-1].example)
-    try:
-        facts = layout.check_engine(archived)
-    except layout.LayoutError as problem:
-        raise CannotAskError(f"{problem}") from None
-    if any("/" in name for name in facts.rank_files):
-        raise CannotAskError(
-            "it is an encoder-decoder engine, and the prompts are for models that continue a text"
-        )
-    if plan.toolchain.name != CPU_TOOLCHAIN and facts.world_size > request.gpus:
-        have = f"{request.gpus} GPU{'s' * (request.gpus != 1)}" if request.gpus else "no GPU"
-        raise CannotAskError(f"it has {facts.world_size} ranks, one for each GPU, and there is {have} here")
-    return Asker(
-        toolchain=plan.toolchain,
-        script=script,
-        dialect=ask_dialect(plan.toolchain, script, request.options),
-        engine_dir=archived,
-        world_size=facts.world_size,
-        limits=limits(archived, TOKENS),
-        run=supervision.run,
-        scratch=scratch,
-        search_path=request.env.get("PATH"),
-    )
 
 
 def judge(verdict: Verdict, asker: Asker, model_dir: Path, *, reference: bool) -> Verdict:

@@ -56,7 +56,7 @@ class Supervision:
         redactor: knows the secrets.
         log_file: gets every line that they print, up to a limit.
         timeout: seconds that each may take; None for no limit.
-        lock: entered while one runs; gives a descriptor that keeps the workspace held.
+        lock: entered while one runs; gives a descriptor that keeps the workspace held, or None.
         each_second: called while one runs, with what it uses.
     """
 
@@ -66,7 +66,7 @@ class Supervision:
     redactor: Redactor
     log_file: Path
     timeout: float | None
-    lock: Callable[[], AbstractContextManager[int]]
+    lock: Callable[[], AbstractContextManager[int | None]]
     each_second: Callable[[Usage], None]
 
     def run(self, argv: Sequence[str], on_line: Callable[[str], None]) -> ProcessResult:

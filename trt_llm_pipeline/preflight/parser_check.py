@@ -14,7 +14,7 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,14 @@ from trt_llm_pipeline.process import (
     Layers,
     Sandbox,
     capture,
+    hidden_places,
     program_places,
     readable,
+    reduced,
     toolchain_places,
 )
 from trt_llm_pipeline.redaction import Redactor, secrets_of
+from trt_llm_pipeline.toolchain import Toolchain
 
 # A first import of torch and tensorrt_llm from a cold disk takes tens of seconds.
 TIME_LIMIT_S = 60.0
@@ -175,6 +178,32 @@ def probe(
         reason = messages.not_parsed(found.name, **answer["not_parsed"])
         return NotChecked(Redactor(secrets_of(env))(reason))
     return _checked(answer["parsed"], found.name)
+
+
+def option_reader(
+    toolchain: Toolchain, env: Mapping[str, str], layers: Layers, workspace: Path | None
+) -> Callable[[Sequence[str]], Sequence[OptionFacts] | str]:
+    """What asks the parser of a command's script for its options; a text says why it could not be asked.
+
+    Args:
+        toolchain: whose scripts.
+        env: the service's environment.
+        layers: what can be held of a sandbox here.
+        workspace: whose secrets the script must not read.
+    """
+
+    def options(command: Sequence[str]) -> Sequence[OptionFacts] | str:
+        told = probe(
+            command,
+            interpreter=toolchain.python,
+            toolchain_root=toolchain.root,
+            env=reduced(env, more=layers.policy.variables),
+            layers=layers,
+            hidden=hidden_places(workspace, env),
+        )
+        return told.reason if isinstance(told, NotChecked) else told.options
+
+    return options
 
 
 def _ask(

@@ -9,6 +9,7 @@ from tests.dockerfile import tracked_files
 #: Modules without a test file of their own, by what runs them instead. The one place where such are named.
 COVERED_ELSEWHERE = {
     "artifact/engine_files": "unit/artifact/test_pack.py",
+    "artifact/unpack": "integration/command_line/test_try.py",
     "cache/dependencies": "integration/statements/test_statements.py",
     "cache/fingerprint": "unit/cache/test_keys.py",
     "cache/remote": "integration/cache/test_shared_cache.py",
@@ -17,6 +18,7 @@ COVERED_ELSEWHERE = {
     "check/programs/reference": "integration/check/test_damage.py",
     "check/programs/spell": "integration/check/test_asking.py",
     "check/referring": "integration/check/test_damage.py",
+    "check/trial": "integration/command_line/test_try.py",
     "check/supervised": "integration/check/test_check_stage.py",
     "check/verdict": "integration/check/test_check_stage.py",
     "cli/__main__": "integration/faults/test_cancel.py",
@@ -27,6 +29,7 @@ COVERED_ELSEWHERE = {
     "cli/fleet": "integration/fleet/test_tiny.py",
     "cli/inputs": "integration/command_line/test_options.py",
     "config/schema": "unit/config/test_model.py",
+    "cli/trying": "integration/command_line/test_try.py",
     "config/reading": "unit/config/test_model.py",
     "config/yaml_text": "unit/config/test_yaml_reader.py",
     "delivery/attesting": "integration/delivery/test_statements.py",

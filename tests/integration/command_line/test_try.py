@@ -1,0 +1,94 @@
+"""`trt-llm-pipeline try`: an archive is unpacked aside and asked through the toolchain's run.py."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.conftest import MODEL_ID
+from tests.integration.conftest import TOOLCHAIN
+from trt_llm_pipeline import pipeline
+from trt_llm_pipeline.check.trial import Trial
+from trt_llm_pipeline.cli import app
+from trt_llm_pipeline.preflight import validate
+from trt_llm_pipeline.settings import Settings
+from trt_llm_pipeline.testing import models
+from trt_llm_pipeline.testing.hub import HubServer
+from trt_llm_pipeline.testing.recorder import Recorder
+from trt_llm_pipeline.testing.servers import PROJECT_ROOT
+
+
+@pytest.fixture(scope="module")
+def archive(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quick start's engine."""
+    place = tmp_path_factory.mktemp("ws")
+    env = {"HF_ENDPOINT": hub.url, "TRTLLM_DIR": str(TOOLCHAIN), "PATH": "/usr/bin:/bin"}
+    settings = Settings.of_one_owner(env, place)
+    text = (PROJECT_ROOT / "examples" / "gpt" / "config.yaml").read_text() + "check: off\n"
+    result = pipeline.build(validate(text, "config.yaml", settings), settings, Recorder())
+    assert result.archive is not None
+    return result.archive
+
+
+def run(*arguments: str, toolchain: Path = TOOLCHAIN, temporary: Path | None = None) -> Result:
+    env = {"TRTLLM_DIR": str(toolchain)}
+    return CliRunner().invoke(app, ["try", *arguments], env=env)
+
+
+def test_it_writes_what_its_model_was_made_to_write(archive: Path, tmp_path: Path) -> None:
+    model = models.make_demo_gpt2(tmp_path / MODEL_ID)
+    done = run(str(archive), str(model.prompt), "--tokens", "32", "--json")
+    assert done.exit_code == 0, done.stderr + done.stdout
+    told = json.loads(done.stdout)
+    assert told["text"].strip() == str(model.sentence).strip()
+    assert 1 < told["tokens"] <= 32
+    assert told["seconds"] > 0
+    plain = run(str(archive), str(model.prompt), "--tokens", "2")
+    assert plain.stdout.strip()
+    assert "2 tokens in " in plain.stderr
+
+
+def test_an_engine_of_another_toolchain_is_not_tried(archive: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    (other / "examples" / "gpt").mkdir(parents=True)
+    (other / "version.txt").write_text("tensorrt_llm\nfollows: 0.9.0\n")
+    done = run(str(archive), "x", toolchain=other)
+    assert done.exit_code == 1
+    assert "built by the toolchain cpu" in done.stderr
+
+
+def test_what_leads_out_of_an_archive_is_not_unpacked(tmp_path: Path) -> None:
+    for name, kind in (("../escaped", tarfile.REGTYPE), ("link", tarfile.SYMTYPE)):
+        path = tmp_path / "bad.tar"
+        with tarfile.open(path, "w") as tar:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd"
+            tar.addfile(member)
+        done = run(str(path), "x")
+        assert done.exit_code == 1
+        assert "bad.tar" in done.stderr
+    assert not (tmp_path.parent / "escaped").exists()
+
+
+def test_an_archive_that_is_cut_off_or_none_says_so(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.tar.gz").write_bytes(archive.read_bytes()[:5000])
+    (tmp_path / "none.tar.gz").write_bytes(b"not one")
+    for name in ("cut.tar.gz", "none.tar.gz", "missing.tar.gz"):
+        done = run(str(tmp_path / name), "x")
+        assert (done.exit_code, name in done.stderr) == (1, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("trial", "words"),
+    [
+        (Trial("x", 32, 2.0, 40.0), "32 tokens in 2.0 s, 40.0 tokens/s after loading"),
+        (Trial("x", 32, 2.0, None), "32 tokens in 2.0 s, too fast to be measured"),
+        (Trial("x", None, 2.0, None), "tokens are not told by run.py in 2.0 s"),
+    ],
+)
+def test_the_rate_is_said_only_where_it_is_known(trial: Trial, words: str) -> None:
+    assert trial.in_words() == words
