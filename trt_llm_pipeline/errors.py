@@ -23,6 +23,9 @@ TrtLlmPipelineError             base; its text is meant for the user as it stand
     │   └── ContentChanged      a file changed while the archive was made of it
     ├── DeliveryError           an archive that could not be sent to its destination
     ├── SigningError            a key that cannot be read or used
+    ├── ServerError             a prediction server that cannot be used
+    │   └── ServerBusy          it has other work
+    ├── PredictionFailed        a build on a prediction server; its own words say why
     └── FleetError              a fleet of builds that could not be begun or finished
         ├── FleetInfeasible     cells that no node can run
         ├── FleetBusy           somebody else runs the same fleet
@@ -281,6 +284,28 @@ class DeliveryError(PipelineError):
 
 class SigningError(PipelineError):
     """A key, for signing or for checking a signature, that cannot be read or used."""
+
+
+class ServerError(PipelineError):
+    """A prediction server that cannot be reached, or refuses.
+
+    Attributes:
+        answered: whether it has answered at all.
+    """
+
+    def __init__(self, message: str, *, answered: bool = False) -> None:
+        self.answered = answered
+        super().__init__(message)
+
+
+class ServerBusy(ServerError):
+    """It has other work: try again later."""
+
+    kind: ClassVar[Kind] = "busy"
+
+
+class PredictionFailed(PipelineError):
+    """A build on a prediction server has failed; the text is the server's."""
 
 
 class FleetError(PipelineError):

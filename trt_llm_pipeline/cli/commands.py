@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import trt_llm_pipeline
-from trt_llm_pipeline.cli import archives, trying
+from trt_llm_pipeline.cli import archives, submitting, trying
 from trt_llm_pipeline.cli.cache import app as cache_app
 from trt_llm_pipeline.cli.edge import JsonOption, failures, leave, print_json, tell
 from trt_llm_pipeline.cli.fleet import app as fleet_app
@@ -190,6 +190,7 @@ def plan(
 app.command()(archives.inspect)
 app.command()(archives.verify)
 app.command("try")(trying.try_)
+app.command()(submitting.submit)
 
 
 @app.command()

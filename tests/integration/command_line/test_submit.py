@@ -1,0 +1,225 @@
+"""`trt-llm-pipeline submit`: to this project's own server, and to one that is asked again as Replicate is."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.conftest import ROOT
+from tests.integration.conftest import Service
+from tests.integration.house import House, start_until, wait_for
+from trt_llm_pipeline.artifact import read_archive
+from trt_llm_pipeline.cli import app
+from trt_llm_pipeline.errors import ServerError
+from trt_llm_pipeline.submission.api import address_of
+from trt_llm_pipeline.testing.servers import CogServer
+
+QUICK_START = str(ROOT / "examples" / "gpt" / "config.yaml")
+COMMAND = Path(sys.executable).with_name("trt-llm-pipeline")
+
+
+def run(*arguments: str, **env: str) -> Result:
+    return CliRunner().invoke(app, ["submit", *arguments], env=env)
+
+
+class TestCog:
+    """Cog's own server has no address to ask about a prediction: it tells by webhook, or in the answer."""
+
+    def test_log_is_followed_and_the_archive_is_saved_and_verified(
+        self, service: Service, tmp_path: Path
+    ) -> None:
+        output = tmp_path / "mine.tar.gz"
+        service.cog.wait_until_ready()
+        done = run(QUICK_START, "--to", service.cog.url, "--output", str(output), "--json")
+        assert done.exit_code == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert told["output"] == str(output)
+        assert told["sha256"] == hashlib.sha256(output.read_bytes()).hexdigest()
+        assert not read_archive(str(output)).problems
+        assert "step build: done in" in done.stderr
+        assert done.stderr.count("step build: done in") == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["mine.tar.gz"]
+
+    def test_answer_without_webhooks_is_the_same(self, service: Service, tmp_path: Path) -> None:
+        output = tmp_path / "engine.tar.gz"
+        service.cog.wait_until_ready()
+        address = service.cog.url.replace("127.0.0.1", "[::ffff:127.0.0.1]")  # no name for this machine to it
+        done = run(QUICK_START, "--to", address, "--output", str(output))
+        assert done.exit_code == 0, done.stderr
+        assert done.stdout == f"{output}\n"
+        assert "verified: " in done.stderr
+        assert "step build: " in done.stderr
+
+    def test_what_a_destination_has_is_said_and_nothing_is_saved(
+        self, service: Service, tmp_path: Path
+    ) -> None:
+        service.cog.wait_until_ready()
+        output = ["--output", str(tmp_path / "engine.tar.gz")]
+        to = ["--to", service.cog.url, "--input", "destination=file:///src/out/x.tar.gz"]
+        done = run(QUICK_START, *to, *output)
+        assert done.exit_code == 0, done.stderr
+        assert done.stdout.strip() == f"file://{service.workspace.resolve()}/out/x.tar.gz"
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_failed_build_says_what_the_server_says(self, service: Service, tmp_path: Path) -> None:
+        (tmp_path / "wrong.yaml").write_text("model_id: a\nexample_name: gpt\n")
+        service.cog.wait_until_ready()
+        done = run(str(tmp_path / "wrong.yaml"), "--to", service.cog.url, "--json")
+        assert done.exit_code == 1
+        told = json.loads(done.stdout)
+        assert told["type"] == "PredictionFailed"
+        assert "build: is missing" in told["error"]
+
+    def test_an_interruption_cancels_the_prediction(
+        self, house: House, server: CogServer, tmp_path: Path
+    ) -> None:
+        server.wait_until_ready()
+        seen = len(server.output())
+        argv = [COMMAND, "submit", house.config("will_not_die.py"), "--to", server.url]
+        process = subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        try:
+            wait_for(lambda: "everything is started" in server.output()[seen:], "the step runs", 60)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert process.returncode == 130
+        assert "the prediction has been cancelled" in err
+        wait_for(lambda: not house.alive_below(server), "every process of the step is dead", 60)
+
+    def test_a_busy_server_is_a_reason_to_come_again(
+        self, house: House, server: CogServer, tmp_path: Path
+    ) -> None:
+        prediction = start_until(server, house.config("will_not_die.py"), "everything is started")
+        done = run(QUICK_START, "--to", server.url, "--output", str(tmp_path / "x"), "--json")
+        server.cancel(prediction)
+        assert (done.exit_code, json.loads(done.stdout)["type"]) == (75, "ServerBusy")
+
+
+@dataclass
+class Polled:
+    """A service that is asked again, as Replicate's API describes it; it builds nothing."""
+
+    output: str = ""
+    status: str = "succeeded"
+    port: int = 0
+    asked: list[tuple[str, str, str | None, dict[str, Any]]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1/deployments/acme/builder"
+
+
+@pytest.fixture
+def polled() -> Iterator[Polled]:
+    state = Polled()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self._answer(201, "starting", "")
+
+        def do_GET(self) -> None:
+            count = sum(method == "GET" for method, *_ in state.asked)
+            if count == 0:
+                self._answer(200, "processing", "one\n")
+            else:
+                self._answer(200, state.status, "one\ntwo\n")
+
+        def _answer(self, status: int, stands: str, logs: str) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            authorization = self.headers.get("Authorization")
+            state.asked.append((self.command, self.path, authorization, json.loads(body or b"{}")))
+            get = f"http://127.0.0.1:{state.port}/v1/predictions/p1"
+            told = {"id": "p1", "status": stands, "logs": logs, "urls": {"get": get}, "error": "it broke"}
+            data = json.dumps(told | ({"output": state.output} if stands == "succeeded" else {})).encode()
+            self.send_response(status if authorization == "Bearer r8_secret" else 401)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.port = server.server_port
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield state
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class TestPolled:
+    """A service that has tokens and says where to ask."""
+
+    def test_it_is_asked_until_it_has_ended_and_the_output_is_fetched(
+        self, polled: Polled, service: Service, tmp_path: Path
+    ) -> None:
+        service.cog.wait_until_ready()
+        real = tmp_path / "real.tar.gz"
+        assert run(QUICK_START, "--to", service.cog.url, "--output", str(real)).exit_code == 0
+        (service.folder / "out.tar.gz").write_bytes(real.read_bytes())
+        polled.output = f"{service.configs.url}/out.tar.gz"
+        output = tmp_path / "engine.tar.gz"
+        to = ["--to", polled.url, "--token-env", "MY_TOKEN", "--model-version", "v7"]
+        done = run(QUICK_START, *to, "--output", str(output), MY_TOKEN="r8_secret")
+        assert done.exit_code == 0, done.stderr
+        assert output.read_bytes() == real.read_bytes()
+        assert done.stderr.startswith("one\ntwo\n")
+        method, path, _, body = polled.asked[0]
+        assert (method, path) == ("POST", "/v1/deployments/acme/builder/predictions")
+        assert body["version"] == "v7"
+        sent = base64.b64decode(body["input"]["config"].partition(",")[2]).decode()
+        assert sent == Path(QUICK_START).read_text()
+        assert "r8_secret" not in done.stdout + done.stderr
+
+    def test_an_archive_that_is_not_what_its_manifest_says_is_not_kept(
+        self, polled: Polled, tmp_path: Path
+    ) -> None:
+        polled.output = f"data:application/gzip;base64,{base64.b64encode(b'no archive').decode()}"
+        output = tmp_path / "engine.tar.gz"
+        to = ["--to", polled.url, "--token-env", "MY_TOKEN"]
+        done = run(QUICK_START, *to, "--output", str(output), MY_TOKEN="r8_secret")
+        assert done.exit_code == 1
+        assert list(tmp_path.iterdir()) == []
+
+    def test_failure_refusal_and_a_token_that_is_not_there(self, polled: Polled) -> None:
+        to = ["--to", polled.url, "--token-env", "MY_TOKEN"]
+        refused = run(QUICK_START, *to, MY_TOKEN="r8_another")
+        assert (refused.exit_code, "answers HTTP 401: it broke" in refused.stderr) == (1, True)
+        polled.asked.clear()
+        polled.status = "failed"
+        failed = run(QUICK_START, *to, MY_TOKEN="r8_secret")
+        assert (failed.exit_code, "it broke" in failed.stderr) == (1, True)
+        missing = run(QUICK_START, *to, MY_TOKEN="")
+        assert (missing.exit_code, "set MY_TOKEN" in missing.stderr) == (2, True)
+        assert "r8_secret" not in refused.stderr + failed.stderr
+
+
+@pytest.mark.parametrize("text", ["ftp://x", "localhost:5000", "https://user:pw@host", "http://"])
+def test_what_is_no_address_of_a_server(text: str) -> None:
+    with pytest.raises(ServerError, match="is no address of a server"):
+        address_of(text)
+
+
+def test_a_server_that_is_not_there_and_a_token_in_the_clear() -> None:
+    gone = run(QUICK_START, "--to", "http://127.0.0.1:9")
+    assert (gone.exit_code, "cannot be reached: Connection refused" in gone.stderr) == (1, True)
+    clear = run(QUICK_START, "--to", "http://example.invalid", "--token-env", "MY_TOKEN", MY_TOKEN="x")
+    assert (clear.exit_code, "no token is sent there" in clear.stderr) == (1, True)
+    assert os.environ.get("MY_TOKEN") is None
