@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import trt_llm_pipeline
-from trt_llm_pipeline.cli import archives, submitting, trying
+from trt_llm_pipeline.cli import archives, beginning, submitting, trying
 from trt_llm_pipeline.cli.cache import app as cache_app
 from trt_llm_pipeline.cli.edge import JsonOption, failures, leave, print_json, tell
 from trt_llm_pipeline.cli.fleet import app as fleet_app
@@ -54,6 +54,9 @@ def _main(
     ] = False,
 ) -> None:
     """Builds TensorRT-LLM engines from a YAML config."""
+
+
+app.command()(beginning.init)
 
 
 @app.command()
