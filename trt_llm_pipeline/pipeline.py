@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from trt_llm_pipeline import check, inspection, model_source, provenance, report
 from trt_llm_pipeline.artifact import FinishedArchive
@@ -38,6 +39,7 @@ from trt_llm_pipeline.preflight import Validated, fitting, preview
 from trt_llm_pipeline.preflight.parser_check import option_reader
 from trt_llm_pipeline.process import Layers, Usage
 from trt_llm_pipeline.process.gpus import GpuMonitor
+from trt_llm_pipeline.process.machine import describe_machine
 from trt_llm_pipeline.records import write_record
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.report import REPORT_NAME
@@ -47,12 +49,15 @@ from trt_llm_pipeline.step import (
     StepContext,
     StepReport,
     TimingCache,
+    last_lines,
     prepare_imports,
     remove_view,
     run_step,
 )
 from trt_llm_pipeline.units import in_words
-from trt_llm_pipeline.workspace import ARCHIVE_NAMES, RECORD_NAME, Builds, Ledger, disk, new_build_id
+from trt_llm_pipeline.workspace import ARCHIVE_NAMES, RECORD_NAME, Builds, Ledger, began, disk, new_build_id
+
+_LAST_LINES = 50
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ class _Notes:
     fit: Assessment | None = None
     engine_key: str | None = None
     verdict: Mapping[str, Any] | None = None
+    stage: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,7 @@ class _Context:
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
         """Takes a stage's time, and tells of its beginning and end."""
+        self.notes.stage = stage
         shown = self.plan.config.called(stage)
         self.voice.stage(shown, "running")
         try:
@@ -370,7 +377,11 @@ def answer_from_cache(context: _Context, cached: CachedSteps) -> dict[str, Any] 
             "content_sha256": old["archive"]["content_sha256"],
         },
         "statement": attest(context.warn),
+        "started": began(context.build_id),
         "seconds": provenance.rounded(context.notes.clock.seconds),
+        "starts": provenance.rounded(context.notes.clock.starts),
+        "logs": [],
+        "previous": None,
     }
 
 
@@ -500,7 +511,9 @@ def package(
     said = provenance.statement(context.build_id, archive, facts, config_text, made_from)
     statement = context.attesting.put(archive.name, context.redactor.values(said), context.warn)
     record = _record(context, snapshot, facts, key=key, readiness=ready, archive=archive)
-    return {**record, "statement": statement}
+    earlier = context.builds.earlier(record["config"])
+    previous = {"build_id": earlier.get("build_id"), **report.figures(earlier)} if earlier else None
+    return {**record, "statement": statement, "previous": previous}
 
 
 def finish(context: _Context, record: Mapping[str, Any]) -> BuildResult:
@@ -568,7 +581,7 @@ def _tell_cost(context: _Context, report: StepReport) -> None:
         metric(f"peak_gpu_memory.{report.name}.{index}", used)
 
 
-def _manifest(context: _Context, snapshot: Snapshot) -> dict[str, Any]:
+def _manifest(context: _Context, snapshot: Snapshot | None) -> dict[str, Any]:
     facts = provenance.manifest(
         context.plan,
         snapshot,
@@ -591,7 +604,7 @@ def _made_from(context: _Context, facts: Mapping[str, Any], config: bytes) -> li
 
 def _record(
     context: _Context,
-    snapshot: Snapshot,
+    snapshot: Snapshot | None,
     facts: Mapping[str, Any],
     *,
     key: str | None = None,
@@ -603,15 +616,27 @@ def _record(
         key=key,
         manifest=facts,
         reports=context.notes.reports,
-        seconds=context.notes.clock.seconds,
+        clock=context.notes.clock,
         warnings=context.notes.warnings,
-        model_bytes=_size(snapshot),
+        model_bytes=_size(snapshot) if snapshot else 0,
         readiness=readiness,
         fit=context.notes.fit,
         engine_key=context.notes.engine_key,
         check=context.notes.verdict,
+        config=resolved_yaml(context.plan, context.plan.expected_dirs()),
+        machine=describe_machine(context.gpus),
+        model_url=_model_url(context, snapshot),
+        logs=sorted(path.name for path in (context.directory / "logs").glob("*.log")),
     )
     return dict(context.redactor.values(provenance.build_record(story, archive)))
+
+
+def _model_url(context: _Context, snapshot: Snapshot | None) -> str | None:
+    """The page of the model's revision, where it is the Hub's."""
+    if snapshot is None or snapshot.source != "hub":
+        return None
+    hub = context.settings.env.get("HF_ENDPOINT") or "https://huggingface.co"
+    return f"{hub.rstrip('/')}/{quote(snapshot.model_id)}/tree/{quote(snapshot.revision)}"
 
 
 def _write_report(context: _Context, record: Mapping[str, Any]) -> None:
@@ -640,24 +665,42 @@ def _keep_newest(context: _Context) -> None:
 
 
 def _report_failure(context: _Context, error: BaseException) -> None:
-    """Leaves a record and a page beside the logs of a build whose step has failed, or was interrupted."""
-    snapshot, logs = context.notes.snapshot, context.directory / "logs"
-    still_ours = os.path.realpath(logs) == str(logs)  # a step may have put a link in its place
-    if snapshot is None or not still_ours:
+    """Leaves a record and a page beside the logs of a build that has failed, or was interrupted."""
+    logs = context.directory / "logs"
+    if not logs.is_dir() or os.path.realpath(logs) != str(logs):  # a step may have put a link there
         return
-    record = {
+    told = _failure_record(context, error, logs)
+    write_record(context.directory / RECORD_NAME, told)
+    _write_report(context, told)
+    context.voice.kept("report", context.directory / REPORT_NAME)
+    if told["logs"]:
+        context.voice.kept("logs", logs)
+
+
+def _failure_record(context: _Context, error: BaseException, logs: Path) -> dict[str, Any]:
+    snapshot, stage = context.notes.snapshot, context.notes.stage
+    return {
         **_record(context, snapshot, _manifest(context, snapshot)),
         "error": context.redactor(str(error) or type(error).__name__),
         "kind": kind_of(error),
         "type": type(error).__name__,
+        "failed": {
+            "stage": stage,
+            "argv": context.redactor.values(_command(context, stage)),
+            "last_lines": last_lines(logs / f"{stage}.log", _LAST_LINES),
+        },
     }
-    try:
-        write_record(context.directory / RECORD_NAME, record)
-    except (OSError, PipelineError) as second:  # the first error is what counts
-        context.voice.log(f"warning: {second}")
-    _write_report(context, record)
-    context.voice.kept("report", context.directory / REPORT_NAME)
-    context.voice.kept("logs", logs)
+
+
+def _command(context: _Context, stage: str) -> list[str]:
+    """What a stage runs; nothing where it is no step."""
+    found = {report.name: report.output_dir for report in context.notes.reports}
+    return [
+        part
+        for step in context.plan.steps
+        if step.name == stage
+        for part in (*step.program, *context.plan.render(step, found).argv)
+    ]
 
 
 def _size(snapshot: Snapshot) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from trt_llm_pipeline.artifact.statement import Run, Subject, make_statement
 from trt_llm_pipeline.fit import Assessment
 from trt_llm_pipeline.inspection import Check
 from trt_llm_pipeline.model_source import Snapshot
+from trt_llm_pipeline.observer import Clock
 from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.preflight import fitting
 from trt_llm_pipeline.process import Layers
@@ -38,31 +39,39 @@ class Story:
         key: the cache key of its archive; None where nothing is cached.
         manifest: see `manifest`.
         reports: its steps'.
-        seconds: how long each stage took.
         warnings: sentences.
         model_bytes: the model's size.
         readiness: what a server will find of the archive.
         fit: whether it was found to fit; None where that is not known.
         engine_key: the cache key of the engine, whatever is packed with it; None where nothing is cached.
         check: whether the engine talks, as JSON values; None where the build has not come to that.
+        clock: when each stage began and how long it took.
+        config: the config as it is run, without secrets.
+        machine: see `process.machine.describe_machine`.
+        model_url: where people can look at the model; None where that is not known.
+        logs: names of the files that have what was printed.
     """
 
     build_id: str
     key: str | None
     manifest: Mapping[str, Any]
     reports: Sequence[StepReport]
-    seconds: Mapping[str, float]
+    clock: Clock
     warnings: Sequence[str]
     model_bytes: int
     readiness: Sequence[Check]
     fit: Assessment | None = None
     engine_key: str | None = None
     check: Mapping[str, Any] | None = None
+    config: str = ""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    model_url: str | None = None
+    logs: Sequence[str] = ()
 
 
 def manifest(
     plan: Plan,
-    snapshot: Snapshot,
+    snapshot: Snapshot | None,
     reports: Sequence[StepReport],
     gpus: Sequence[Gpu],
     layers: Layers,
@@ -71,17 +80,17 @@ def manifest(
 ) -> dict[str, Any]:
     """The facts of `manifest.json`; the archive adds every file's size and SHA-256.
 
-    Of the check only what does not vary: its status, the level that was passed, the world size.
-    `repository_code` lists the files of the model and the datasets that run code, with their SHA-256, where
-    that was allowed.
+    Of the check only what does not vary: its status, the level that was passed, the world size. There is no
+    snapshot where the model could not be obtained. `repository_code` lists the files of the model and the
+    datasets that run code, with their SHA-256, where that was allowed.
     """
     tools = plan.toolchain
-    size = fitting.facts_of(plan, snapshot.path)
+    size = fitting.facts_of(plan, snapshot.path) if snapshot else None
     facts: dict[str, Any] = {
         "schema": MANIFEST_SCHEMA,
-        "model_id": snapshot.model_id,
-        "revision": snapshot.revision,
-        "source": snapshot.source,
+        "model_id": plan.config.model_id,
+        "revision": snapshot.revision if snapshot else plan.config.revision or "",
+        "source": snapshot.source if snapshot else "",
         "toolchain": {"name": tools.name, "version": tools.version, "follows": list(tools.follows)},
         "sandbox": layers.held(),
         "gpus": [{"name": gpu.name, "compute_capability": gpu.compute_capability} for gpu in gpus] or "cpu",
@@ -93,7 +102,7 @@ def manifest(
         facts["datasets"] = {
             name: {"id": there.model_id, "revision": there.revision} for name, there in datasets.items()
         }
-    code = [asdict(code) for code in snapshot.code]
+    code = [asdict(code) for code in (snapshot.code if snapshot else ())]
     code += [{**asdict(code), "dataset": name} for name, there in datasets.items() for code in there.code]
     if code:
         facts["repository_code"] = code
@@ -106,14 +115,20 @@ def build_record(story: Story, archive: FinishedArchive | None = None) -> dict[s
         "build_id": story.build_id,
         "key": story.key,
         "engine_key": story.engine_key,
+        "started": began(story.build_id),
         "service_version": trt_llm_pipeline.__version__,
         "model_bytes": story.model_bytes,
-        "seconds": rounded(story.seconds),
-        "steps": [_step(report) for report in story.reports],
+        "model_url": story.model_url,
+        "seconds": rounded(story.clock.seconds),
+        "starts": rounded(story.clock.starts),
+        "steps": [_step(report, story.clock) for report in story.reports],
         "warnings": list(story.warnings),
         "readiness": [asdict(check) for check in story.readiness],
         "check": story.check,
         "manifest": story.manifest,
+        "config": story.config,
+        "machine": story.machine,
+        "logs": list(story.logs),
     }
     if story.fit is not None:
         record["fit"] = story.fit.as_json()
@@ -157,13 +172,14 @@ def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in seconds.items()}
 
 
-def _step(report: StepReport) -> dict[str, Any]:
+def _step(report: StepReport, clock: Clock) -> dict[str, Any]:
     return {
         "name": report.name,
         "argv": list(report.argv),
         "output_dir": str(report.output_dir),
         "output_bytes": _size(report.output_dir),
         "cached": report.cached,
+        "start_s": None if report.began is None else round(clock.at(report.began), 3),
         "wall_s": round(report.wall_s, 3),
         "cpu_s": round(report.cpu_s, 3),
         "peak_memory_bytes": report.peak_memory_bytes,

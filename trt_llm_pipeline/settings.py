@@ -39,7 +39,7 @@ class Settings:
         cache_folder: where cached steps lie when several workspaces share them; None for the workspace's own.
         secrets: values of the environment that nobody may see: tokens, keys and passwords, by their names.
         step_timeout: seconds a step may take where the config does not say ($TRT_LLM_STEP_TIMEOUT).
-        keep_builds: how many directories below `builds/` are kept ($TRT_LLM_KEEP_BUILDS).
+        keep_builds: how many successful builds are kept, and how many failed ones ($TRT_LLM_KEEP_BUILDS).
         disk_check: whether a build is refused where its disk looks too small ($TRT_LLM_DISK_CHECK=off).
         fit_check: whether a build is refused where its engine cannot fit ($TRT_LLM_FIT_CHECK=off).
         repository_code: whether code that comes with a model is run ($TRT_LLM_REPOSITORY_CODE).

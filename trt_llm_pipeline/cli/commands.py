@@ -14,6 +14,7 @@ import typer
 
 import trt_llm_pipeline
 from trt_llm_pipeline.cli import archives, beginning, submitting, trying
+from trt_llm_pipeline.cli.builds import app as builds_app
 from trt_llm_pipeline.cli.cache import app as cache_app
 from trt_llm_pipeline.cli.edge import JsonOption, failures, leave, print_json, tell
 from trt_llm_pipeline.cli.fleet import app as fleet_app
@@ -204,6 +205,7 @@ def schema() -> None:
     print_json(json_schema())
 
 
+app.add_typer(builds_app)
 app.add_typer(cache_app)
 app.add_typer(fleet_app)
 

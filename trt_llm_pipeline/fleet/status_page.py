@@ -17,7 +17,7 @@ from typing import Any
 from trt_llm_pipeline.errors import DeliveryError
 from trt_llm_pipeline.fleet.overview import overview
 from trt_llm_pipeline.fleet.records import Records
-from trt_llm_pipeline.report.style import STYLE
+from trt_llm_pipeline.report import style
 
 _FRESH_S = 1.0  # however many look at the page, the store is asked once in that time
 _POLICY = (
@@ -132,7 +132,7 @@ PAGE = f"""<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Fleet</title>
 <link rel="icon" href="data:,">
-<style>{STYLE}{_OWN_STYLE}</style>
+<style>{style()}{_OWN_STYLE}</style>
 </head>
 <body>
 <main>

@@ -18,6 +18,7 @@ from trt_llm_pipeline.inspection.checks import Check, Verdict, settings, table, 
 from trt_llm_pipeline.inspection.readiness import ArchiveFacts
 from trt_llm_pipeline.inspection.tokenizer_trial import try_tokenizer
 from trt_llm_pipeline.net.addresses import Reach
+from trt_llm_pipeline.printable import printable
 from trt_llm_pipeline.units import in_words
 
 _LARGEST_READ = 64 << 20
@@ -79,7 +80,7 @@ class Inspection:
             "cog-triton",
             *table(self.checks),
         ]
-        return "\n".join(map(_printable, lines))
+        return "\n".join(map(printable, lines))
 
 
 def inspect(
@@ -219,8 +220,3 @@ def _content(entry: Entry) -> bytes:
         return bytes(content[:filled])
     finally:
         source.close()
-
-
-def _printable(line: str) -> str:
-    """A line that cannot move a terminal's cursor: an archive's names are anyone's text."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)

@@ -11,6 +11,7 @@ from trt_llm_pipeline.artifact.dsse import Envelope, VerifyingKey
 from trt_llm_pipeline.artifact.reader import ArchiveContents, read_archive
 from trt_llm_pipeline.errors import ArtifactError
 from trt_llm_pipeline.inspection.checks import Check, table, verdict
+from trt_llm_pipeline.printable import printable
 
 _LARGEST_CONFIG = 4 << 20
 _MOST_SHOWN = 4
@@ -64,7 +65,7 @@ class Verification:
     def as_text(self) -> str:
         """A line for each check, and what they come to, for a terminal."""
         lines = [self.label, *table(self.checks), "", self._verdict()]
-        return "\n".join(map(_printable, lines))
+        return "\n".join(map(printable, lines))
 
     def _verdict(self) -> str:
         if not self.holds:
@@ -245,8 +246,3 @@ def _short(value: Any) -> str:
 def _few(texts: list[str]) -> str:
     more = len(texts) - _MOST_SHOWN
     return "; ".join(texts[:_MOST_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _printable(line: str) -> str:
-    """A line that cannot move a terminal's cursor: names and statements are anyone's text."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)

@@ -44,6 +44,10 @@ class GpuMonitor:
 
     Args:
         env: the environment of the scripts; without `CUDA_VISIBLE_DEVICES` every GPU is used.
+
+    Attributes:
+        gpus: those that are used.
+        driver: its version; None without a driver.
     """
 
     def __init__(self, env: Mapping[str, str]) -> None:
@@ -51,6 +55,7 @@ class GpuMonitor:
         self._nvml: Any = None
         self._handles: list[Any] = []
         self.gpus: tuple[Gpu, ...] = ()
+        self.driver: str | None = None
 
     def __enter__(self) -> GpuMonitor:
         try:
@@ -69,6 +74,7 @@ class GpuMonitor:
                 total = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
                 self._handles.append(handle)
                 found.append(Gpu(len(found), name, f"{major}.{minor}", total))
+            self.driver = _text(pynvml.nvmlSystemGetDriverVersion())
         self.gpus = tuple(found)
         return self
 

@@ -1,11 +1,14 @@
 """The build report: one HTML page that works from disk."""
 
-from trt_llm_pipeline.report.page import REPORT_NAME, render
+from trt_llm_pipeline.report.compared import figures
+from trt_llm_pipeline.report.page import REPORT_NAME, render, style
 from trt_llm_pipeline.report.verdict import serving_settings, verdict
 
 __all__ = [
     "REPORT_NAME",
+    "figures",
     "render",
     "serving_settings",
+    "style",
     "verdict",
 ]

@@ -1,128 +1,159 @@
-"""The report's pictures: bars in HTML, curves in inline SVG that stretch while their text does not."""
+"""The report's pictures, computed: places in percent for bars in HTML, points for curves in inline SVG."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from xml.etree.ElementTree import Element
+from typing import Any
 
-from trt_llm_pipeline.report.markup import el
 from trt_llm_pipeline.units import in_time, in_words
 
-_WIDTH, _HEIGHT = 1000, 100
+WIDTH, HEIGHT = 1000, 100
 _SERIES = 8
 
 
 @dataclass(frozen=True)
 class Span:
-    """One bar of a timeline: its name, when it began and how long it took in seconds, and its kind.
+    """A part of a timeline's row, in seconds.
 
-    `kind` is `step`, `cached` for a step whose earlier result was used, or `other`.
+    `kind` is `step` for a script, `other` for what the service does itself, `cached` where an earlier
+    result was used, `failed` where it ended the build.
     """
 
-    name: str
     start_s: float
     length_s: float
     kind: str
+    title: str
 
 
-def timeline(spans: Sequence[Span]) -> Element:
-    """A row for each part of a build, on one axis of seconds."""
-    total = max((span.start_s + span.length_s for span in spans), default=0.0)
-    bars = el("div", css="bars lanes")
-    for span in spans:
-        words = "used again" if span.kind == "cached" else ""
-        at = f"{span.name}: {in_time(span.length_s)}, from {in_time(span.start_s)}"
-        css = "bar" if span.kind == "step" else f"bar {span.kind}"
-        bar = el("div", css=css, style=_place(span.start_s, span.length_s, total), title=at)
-        bars.extend(
-            [
-                el("div", span.name, css="name"),
-                el("div", bar, css="track"),
-                el("div", in_time(span.length_s), el("small", f" {words}") if words else None, css="value"),
-            ]
-        )
-    marks = ticks(total)
-    axis = el("div", css="axis")
-    for mark in marks:
-        shift = "0" if not mark else "-100%" if mark > 0.97 * total else "-50%"
-        place = f"left:{_percent(mark, total)};transform:translateX({shift})"
-        axis.append(el("span", in_time(mark), style=place))
-    bars.extend([el("div", css="blank"), axis, el("div", css="blank")])
-    return bars
+@dataclass(frozen=True)
+class Bar:
+    """A bar: its place from the left and its width, in percent; its kind, and a text for who points at it."""
+
+    left: float
+    width: float
+    kind: str
+    title: str
 
 
-def sizes(rows: Iterable[tuple[str, int, str]]) -> Element:
+@dataclass(frozen=True)
+class Row:
+    """A name, its bars, and what they come to with a remark."""
+
+    name: str
+    bars: tuple[Bar, ...]
+    value: str
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a chart: points of its SVG, the number of its color, and its legend."""
+
+    points: str
+    area: str
+    color: int
+    label: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Memory over time.
+
+    Attributes:
+        title: what it shows.
+        most, top, half, last: words for the peak, the upper end, the middle and the end of its axes.
+        peak: where the peak's line is, from 0 at the top to `HEIGHT`.
+        curves: one or more.
+    """
+
+    title: str
+    most: str
+    top: str
+    half: str
+    last: str
+    peak: float
+    curves: tuple[Curve, ...]
+
+
+def timeline(rows: Sequence[tuple[str, Sequence[Span], str]]) -> tuple[list[Row], list[tuple[float, str]]]:
+    """A row for each stage of a build, on one axis of seconds.
+
+    Args:
+        rows: names, their parts, and remarks.
+
+    Returns:
+        The rows, and the axis: places in percent, with the time there.
+    """
+    total = max((span.start_s + span.length_s for _, spans, _ in rows for span in spans), default=0.0)
+    drawn = []
+    for name, spans, remark in rows:
+        bars = [
+            Bar(_percent(span.start_s, total), _percent(span.length_s, total), span.kind, span.title)
+            for span in spans
+        ]
+        drawn.append(Row(name, tuple(bars), in_time(sum(span.length_s for span in spans)), remark))
+    return drawn, [(_percent(mark, total), in_time(mark)) for mark in ticks(total)]
+
+
+def sizes(rows: Sequence[tuple[str, int, str]]) -> list[Row]:
     """A bar for each name, size in bytes and remark, from one zero."""
-    listed = list(rows)
-    largest = max((size for _, size, _ in listed), default=0)
-    bars = el("div", css="bars")
-    for name, size, remark in listed:
-        bar = el("div", css="bar", style=_place(0, size, largest), title=f"{name}: {size:,} bytes")
-        value = el("div", in_words(size), css="value")
-        if remark:
-            value.append(el("small", f" {remark}"))
-        bars.extend([el("div", name, css="name"), el("div", bar, css="track"), value])
-    return bars
+    largest = max((size for _, size, _ in rows), default=0)
+    return [
+        Row(name, (Bar(0, _percent(size, largest), "step", f"{size:,} bytes"),), in_words(size), remark)
+        for name, size, remark in rows
+    ]
 
 
 def memory(
-    title: str, times_s: Sequence[float], series: Sequence[tuple[str, Sequence[int]]], peak_bytes: int
-) -> Element:
+    title: str, times_s: Sequence[float], series: Mapping[str, Sequence[int]], peak_bytes: int
+) -> Chart:
     """Memory over time.
 
     Args:
-        title: the picture's caption.
+        title: what it shows.
         times_s: when each sample was taken, in seconds, rising.
-        series: a name and as many bytes as there are times, for each curve; a single one is filled.
+        series: as many bytes as there are times, for each curve's name; a single one is filled.
         peak_bytes: the most that was seen at any moment, drawn as a line where it is above the samples.
     """
-    top = round_up(max([peak_bytes, *(value for _, values in series for value in values)], default=0))
+    top = round_up(max([peak_bytes, *(value for values in series.values() for value in values)], default=0))
     last = max(times_s, default=0.0) or 1.0
-    figure = el("figure", el("figcaption", el("h3", title), el("span", f"at most {in_words(peak_bytes)}")))
-    svg = el(
-        "svg",
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-        preserveAspectRatio="none",
-        role="img",
-        aria_label=f"{title}: at most {in_words(peak_bytes)} in {in_time(last)}",
-    )
-    for level in (0, _HEIGHT / 2):
-        svg.append(el("line", css="grid", x1=0, x2=_WIDTH, y1=level, y2=level))
-    svg.append(el("line", css="base", x1=0, x2=_WIDTH, y1=_HEIGHT, y2=_HEIGHT))
-    for index, (name, values) in enumerate(series):
+    curves = []
+    for index, (name, values) in enumerate(series.items()):
         points = [
-            (_WIDTH * time / last, _HEIGHT * (1 - value / top))
+            (WIDTH * time / last, HEIGHT * (1 - value / top))
             for time, value in zip(times_s, values, strict=False)
         ]
         if not points:
             continue
         text = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        if len(series) == 1:
-            closed = f"{points[0][0]:.1f},{_HEIGHT} {text} {points[-1][0]:.1f},{_HEIGHT}"
-            svg.append(el("polygon", css="area", points=closed))
-        curve = el("polyline", css="curve", points=text, style=f"stroke:var(--s{index % _SERIES})")
-        curve.append(el("title", f"{name}: at most {in_words(max(values))}"))
-        svg.append(curve)
-    level = _HEIGHT * (1 - peak_bytes / top)
-    svg.append(el("line", css="peak", x1=0, x2=_WIDTH, y1=f"{level:.1f}", y2=f"{level:.1f}"))
-    figure.append(
-        el(
-            "div",
-            el("div", el("span", in_words(top)), el("span", in_words(top / 2)), el("span", "0"), css="ys"),
-            svg,
-            el("div", el("span", "0 s"), el("span", in_time(last)), css="xs"),
-            css="plot",
+        closed = (
+            f"{points[0][0]:.1f},{HEIGHT} {text} {points[-1][0]:.1f},{HEIGHT}" if len(series) == 1 else ""
         )
-    )
-    if len(series) > 1:
-        legend = el("div", css="legend")
-        for index, (name, values) in enumerate(series):
-            key = el("i", style=f"background:var(--s{index % _SERIES})")
-            legend.append(el("span", key, f"{name}, at most {in_words(max(values, default=0))}"))
-        figure.append(legend)
-    return figure
+        label = f"{name}, at most {in_words(max(values))}"
+        curves.append(Curve(text, closed, index % _SERIES, label))
+    level = HEIGHT * (1 - peak_bytes / top)
+    words = (in_words(peak_bytes), in_words(top), in_words(top / 2), in_time(last))
+    return Chart(title, *words, round(level, 1), tuple(curves))
+
+
+def memory_of_step(name: str, step: Mapping[str, Any]) -> list[Chart]:
+    """Charts of the host's memory and of the GPUs' for a step that has at least three samples."""
+    samples = step.get("samples", [])
+    if len(samples) < 3:
+        return []
+    times = [sample[0] for sample in samples]
+    host = {"processes": [sample[1] for sample in samples]}
+    charts = [memory(f"{name}: host", times, host, step["peak_memory_bytes"])]
+    count = max(len(sample[2]) for sample in samples)
+    if count:
+        gpus = {
+            f"GPU {index}": [sample[2][index] if index < len(sample[2]) else 0 for sample in samples]
+            for index in range(count)
+        }
+        charts.append(memory(f"{name}: GPUs", times, gpus, max([*step["peak_gpu_memory_bytes"], 0])))
+    return charts
 
 
 def ticks(total: float) -> list[float]:
@@ -148,9 +179,5 @@ def round_up(size: int) -> int:
     return next(round(unit * part) for part in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if unit * part >= size)
 
 
-def _place(start: float, length: float, total: float) -> str:
-    return f"left:{_percent(start, total)};width:{_percent(length, total)}"
-
-
-def _percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole if whole > 0 else 0:.2f}%"
+def _percent(part: float, whole: float) -> float:
+    return round(100 * part / whole, 2) if whole > 0 else 0.0

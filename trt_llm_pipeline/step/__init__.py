@@ -2,6 +2,7 @@
 
 from trt_llm_pipeline.step.cached import CachedSteps
 from trt_llm_pipeline.step.confine import environment
+from trt_llm_pipeline.step.failure import last_lines
 from trt_llm_pipeline.step.run import (
     StepContext,
     StepReport,
@@ -17,6 +18,7 @@ __all__ = [
     "StepReport",
     "TimingCache",
     "environment",
+    "last_lines",
     "prepare_imports",
     "remove_view",
     "run_step",

@@ -9,9 +9,12 @@ import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from trt_llm_pipeline.files import open_regular
 from trt_llm_pipeline.process import resources
 from trt_llm_pipeline.units import in_words
 from trt_llm_pipeline.workspace import FileMark
+
+_TAIL_BYTES = 64 * 1024
 
 _MOST_OF_IT = 0.8
 # How scripts say it: Python, torch (https://docs.pytorch.org/docs/stable/notes/faq.html), CUDA's runtime,
@@ -51,6 +54,20 @@ def exit_in_words(exit_code: int, peak_bytes: int, *, memory: bool) -> str:
     if memory:
         text += ": probably out of memory; use a machine with more, or fewer workers"
     return text
+
+
+def last_lines(log: Path, count: int) -> list[str]:
+    """The last lines of a log, as far as they are in its last part; none where it cannot be read."""
+    try:
+        with os.fdopen(open_regular(log), "rb") as file:
+            file.seek(0, os.SEEK_END)
+            size = file.tell()
+            file.seek(max(0, size - _TAIL_BYTES))
+            lines = file.read(_TAIL_BYTES).decode(errors="replace").splitlines()
+    except OSError:
+        return []
+    whole = lines if size <= _TAIL_BYTES else lines[1:]
+    return whole[-count:]
 
 
 def left_behind(made: Mapping[str, FileMark]) -> str:

@@ -53,6 +53,7 @@ class StepReport:
         cached: its results are those of an earlier build.
         beside: what it wrote elsewhere in the workspace, by relative path.
         removed: whether it removed files that it had not made; that cannot be done again from the cache.
+        began: when its script was started, as `time.monotonic` tells it; None where it was not.
         samples: memory over time: seconds since it began, bytes of its tree, bytes in use on each GPU.
     """
 
@@ -67,6 +68,7 @@ class StepReport:
     samples: tuple[Sample, ...] = ()
     beside: tuple[str, ...] = ()
     removed: bool = False
+    began: float | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
         scene = _Scene(step, named, before, places, how.view)
         try:
             with workspace.step_lock() as held:
+                began = time.monotonic()
                 result, samples = _supervise(context, step, how, places, held)
         except BaseException as first:
             _settle_after(first, context, scene)
@@ -183,6 +186,7 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
         samples=tuple(samples),
         beside=tuple(name for name in made if not (workspace.root / name).is_relative_to(output_dir)),
         removed=removed,
+        began=began,
     )
     context.log(f"step {step.shown}: done in {result.wall_s:.1f} s, {_cost(report)}, output in {output_dir}")
     return report

@@ -35,7 +35,7 @@ def facts(record: Mapping[str, Any], directory: Path, archive: Path | None) -> l
         ("set", " ".join(f"{name}={value}" for name, value in serving_settings(checks).items())),
         ("archive", str(archive or record["archive"].get("address", ""))),
         ("report", str(directory / REPORT_NAME)),
-        ("logs", str(directory / "logs")),
+        ("logs", str(directory / "logs") if record.get("logs") else ""),
     ]
     return [(name, value) for name, value in found if value]
 

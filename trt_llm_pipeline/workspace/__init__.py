@@ -1,6 +1,7 @@
 """The one directory that a build may write: what lies where, who made it, and is there room."""
 
-from trt_llm_pipeline.workspace.builds import RECORD_NAME, Builds, began, new_build_id
+from trt_llm_pipeline.workspace.build import RECORD_NAME, Build
+from trt_llm_pipeline.workspace.builds import Builds, began, new_build_id
 from trt_llm_pipeline.workspace.ledger import Ledger
 from trt_llm_pipeline.workspace.workspace import (
     ARCHIVE_NAMES,
@@ -15,6 +16,7 @@ __all__ = [
     "IMAGE_WORKSPACE",
     "RECORD_NAME",
     "SERVICE_FOLDERS",
+    "Build",
     "Builds",
     "FileMark",
     "Ledger",

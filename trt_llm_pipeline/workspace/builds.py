@@ -14,11 +14,9 @@ from typing import Any
 
 from trt_llm_pipeline.files import PARTIAL_SUFFIX, replacing
 from trt_llm_pipeline.records import Warn, read_record, silent, write_record
+from trt_llm_pipeline.workspace.build import RECORD_NAME, Build
 from trt_llm_pipeline.workspace.shapes import BUILD, KEPT, PUBLISHED
 from trt_llm_pipeline.workspace.workspace import ARCHIVE_NAMES, Workspace
-
-RECORD_NAME = "build.json"
-
 
 _BUILD_ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{4}")
 
@@ -49,15 +47,24 @@ class Builds:
             if record.get("key") != key:
                 continue
             whole = read_record(directory / RECORD_NAME, BUILD, self._warn)
-            if whole is not None and (archive := _archive(directory, whole)) is not None:
+            if whole is not None and (archive := Build(directory, {**whole}).archive) is not None:
                 return archive, dict(whole)
         return None
 
     def records(self) -> Iterator[Mapping[str, Any]]:
-        """What each finished build has written of itself, the newest first."""
+        """What each successful build has written of itself, the newest first."""
         for directory in self.directories():
-            if record := self._read(directory):
+            if "archive" in (record := self._read(directory)):
                 yield record
+
+    def listed(self) -> list[Build]:
+        """Every build, the newest first."""
+        return [Build(directory, self._read(directory)) for directory in self.directories()]
+
+    def earlier(self, config: str) -> Mapping[str, Any] | None:
+        """What the newest successful build of the same config has written, if it has run its steps itself."""
+        own = (each for each in self.records() if not each.get("answered_from"))
+        return next((record for record in own if record.get("config") == config), None)
 
     def find_check(self, engine_key: str) -> tuple[str, Mapping[str, Any]] | None:
         """The newest build of an engine that has passed its check: the build's name, and its `check`."""
@@ -117,9 +124,6 @@ class Builds:
         for path in directory.iterdir():
             if path.is_file() or path.is_symlink():
                 path.unlink()
-        logs = directory / "logs"
-        if not logs.is_dir() or not any(logs.iterdir()):
-            shutil.rmtree(directory)
 
     def remove_unfinished(self) -> None:
         """Removes what a build that was killed left of its archive, in its directory and at the top."""
@@ -130,12 +134,18 @@ class Builds:
             path.unlink(missing_ok=True)
 
     def keep_newest(self, count: int) -> None:
-        """Removes the oldest directories; the last build's and the newest with an archive always stay."""
+        """Removes the oldest builds: so many successful ones stay, and as many that have failed.
+
+        The last build and the newest with an archive always stay.
+        """
         directories = self.directories()
         always = {*directories[:1], *filter(None, [self._newest_archive(directories)])}
-        others = [path for path in directories if path not in always]
-        for path in others[max(0, count - len(always)) :]:
-            shutil.rmtree(path, ignore_errors=True)
+        good = [path for path in directories if "archive" in self._read(path)]
+        for alike in (good, [path for path in directories if path not in good]):
+            kept = always.intersection(alike)
+            others = [path for path in alike if path not in kept]
+            for path in others[max(0, count - len(kept)) :]:
+                shutil.rmtree(path, ignore_errors=True)
 
     def give_way(self, wanted_bytes: int) -> int:
         """Removes old archives, the oldest first, until that many bytes are free; the bytes removed.
@@ -156,7 +166,7 @@ class Builds:
 
     def _newest_archive(self, directories: list[Path]) -> Path | None:
         """The newest build whose archive is there. A build that was sent elsewhere has none here."""
-        return next((path for path in directories if _archive(path, self._read(path)) is not None), None)
+        return next((path for path in directories if Build(path, self._read(path)).archive is not None), None)
 
     def _published(self, path: Path) -> bool:
         """True where a build has put the archive at the workspace's top that is there now."""
@@ -201,16 +211,6 @@ def new_build_id() -> str:
 def began(build_id: str) -> str:
     """When the build of that name began: RFC 3339, UTC, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.strptime(build_id.partition(".")[0], "%Y%m%dT%H%M%S"))
-
-
-def _archive(directory: Path, record: Mapping[str, Any]) -> Path | None:
-    """The archive that a build's record names, where it is a file in the build's directory."""
-    named = record.get("archive")
-    name = named.get("name") if isinstance(named, dict) else None
-    if name not in ARCHIVE_NAMES.values():
-        return None
-    archive = directory / str(name)
-    return archive if archive.is_file() and not archive.is_symlink() else None
 
 
 def _at_the_top(name: str) -> bool:

@@ -38,7 +38,9 @@ function isRead(element) {
   return text && shown && !["SCRIPT", "title"].includes(element.tagName);
 }
 
-addEventListener("load", () => {
+addEventListener("load", async () => {
+  for (const button of document.querySelectorAll(".copy button")) button.click();
+  await new Promise((done) => setTimeout(done, 300));
   const read = [...document.body.querySelectorAll("*")].filter(isRead);
   const width = document.documentElement.clientWidth;
   const widths = (selector) =>
@@ -52,9 +54,13 @@ addEventListener("load", () => {
     bars: widths(".lanes .bar"),
     curves: widths("polyline"),
     read: read.length,
+    copies: document.querySelectorAll(".copy button").length,
+    first: document.querySelector("section h2").textContent,
+    red: getComputedStyle(document.querySelector(".bar.failed") || document.body).backgroundColor,
+    stacked: [...document.querySelectorAll(".stack td")].map((each) => getComputedStyle(each).display),
   };
   const told = document.createElement("pre");
   told.id = "probe";
   told.textContent = JSON.stringify(found);
-  document.body.append(told);
+  parent.document.body.append(told);  // the page is in a frame, whose width may be less than any window's
 });

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import shlex
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import FIXTURES
-from trt_llm_pipeline.report import render
-from trt_llm_pipeline.report.charts import in_time, memory, round_up, ticks
+from trt_llm_pipeline.report import charts, figures, render
+from trt_llm_pipeline.report.charts import memory, round_up, ticks
 from trt_llm_pipeline.report.page import shell
+from trt_llm_pipeline.report.stages import stages
+from trt_llm_pipeline.units import in_time
 
 HOSTILE = "</title><script src=//evil.example/x.js>alert('\"&amp;')</script><img src=x onerror=alert(1)>"
 _VOID = {"meta", "br"}
@@ -30,6 +35,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         self.style = ""
+        self.script = ""
         self.feed(text)
         self.close()
         assert self.open == []
@@ -45,6 +51,8 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] == "style":
             self.style += data
+        elif self.open and self.open[-1] == "script":
+            self.script += data
         else:
             self.words.append(data)
 
@@ -126,7 +134,6 @@ def test_it_is_well_formed_and_says_what_the_record_says() -> None:
 def test_it_needs_nothing_but_itself() -> None:
     page = Page(render(record()))
     assert {tag for tag, _ in page.tags} & {
-        "script",
         "link",
         "img",
         "iframe",
@@ -136,6 +143,11 @@ def test_it_needs_nothing_but_itself() -> None:
     } == set()
     references = {name for _, attrs in page.tags for name in attrs} & {"src", "href", "action", "srcset"}
     assert references == set()
+    (policy,) = [attrs["content"] or "" for attrs in page.all("meta") if "http-equiv" in attrs]
+    digest = hashlib.sha256(page.script.encode()).digest()
+    assert policy.startswith("default-src 'none'; ")
+    assert f"; script-src 'sha256-{base64.b64encode(digest).decode()}'; " in policy
+    assert page.all("script") == [{}]
     assert not re.search(r"url\(|@import|https?:", page.style)
     assert "prefers-color-scheme: dark" in page.style
 
@@ -155,12 +167,39 @@ def test_other_peoples_texts_are_escaped_wherever_they_stand() -> None:
             "toolchain": {"name": HOSTILE, "version": HOSTILE, "follows": [HOSTILE]},
             "gpus": [{"name": HOSTILE, "compute_capability": HOSTILE}],
         },
+        build_id=HOSTILE,
+        started=HOSTILE,
+        config=HOSTILE,
+        machine={"cpu": HOSTILE, "cpus": HOSTILE, "system": HOSTILE, "driver": HOSTILE},
+        model_url=f"https://host/{HOSTILE}",
+        logs=[HOSTILE],
+        previous={"build_id": HOSTILE, "seconds": 2.0},
+        fit=None,
+        error=HOSTILE,
+        failed={"stage": HOSTILE, "argv": [HOSTILE], "last_lines": [HOSTILE]},
     )
     page = Page(render(hostile))
-    assert {tag for tag, _ in page.tags} & {"script", "img"} == set()
+    assert page.script == Page(render(record())).script
+    assert [tag for tag, _ in page.tags if tag in ("script", "img")] == ["script"]
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
-    assert page.text.count("alert(1)") >= 12
+    assert page.text.count("alert(1)") >= 24
     assert len(page.all("title")) == 1 + len(page.all("polyline"))
+
+
+@pytest.mark.parametrize("address", ["javascript:alert(1)", "data:text/html,x", "//evil.example", None, ""])
+def test_a_link_leads_to_a_web_server_or_is_none(address: str | None) -> None:
+    assert Page(render(record(model_url=address))).all("a") == []
+
+
+def test_links_lead_to_the_model_and_to_the_logs_and_nowhere_else() -> None:
+    told = record(model_url="https://huggingface.co/acme/tiny/tree/0123", logs=["a b?.log", "../x"])
+    links = [attrs["href"] for attrs in Page(render(told)).all("a")]
+    assert links == ["https://huggingface.co/acme/tiny/tree/0123", "logs/a%20b%3F.log", "logs/..%2Fx"]
+
+
+def test_no_template_leaves_anything_unescaped() -> None:
+    for path in (Path(charts.__file__).parent / "templates").glob("*.html"):
+        assert not re.search(r"\|\s*safe|autoescape|Markup|\bif[^%]*href", path.read_text()), path
 
 
 @given(st.text(max_size=40))
@@ -182,10 +221,32 @@ class TestTimeline:
         page = Page(render(record(seconds={"download": 1, "convert_to_ft": 2, "build": 4, "package": 1})))
         assert self.bars(page) == [(0, 12.5), (12.5, 25), (37.5, 50), (87.5, 12.5)]
 
+    def test_a_script_is_a_part_of_its_stage(self) -> None:
+        told = record(
+            seconds={"download": 1, "build": 8},
+            starts={"download": 0.5, "build": 2},
+            steps=[step("build", start_s=3, wall_s=4)],
+        )
+        assert [
+            (name, [(s.start_s, s.length_s, s.kind) for s in spans]) for name, spans, _ in stages(told)
+        ] == [
+            ("download", [(0.5, 1, "other")]),
+            ("build", [(2, 1, "other"), (3, 4, "step"), (7, 3, "other")]),
+        ]
+        page = Page(render(told))
+        assert self.bars(page)[1:] == [(20, 10), (30, 40), (70, 30)]
+        assert "8 s script 4 s" in page.text
+
+    def test_a_build_that_was_answered_ran_no_script(self) -> None:
+        told = record(
+            answered_from="b", seconds={"download": 0.1}, starts={"download": 0}, steps=[step("build")]
+        )
+        assert [span.kind for _, spans, _ in stages(told) for span in spans] == ["other"]
+
     def test_a_step_that_was_not_run_is_marked(self) -> None:
         page = Page(render(record(steps=[step("convert_to_ft", cached=True, samples=[]), step("build")])))
         assert len(page.all("div", "bar cached")) == 1
-        assert "convert did not run: its earlier result was used again." in page.text
+        assert "convert_to_ft did not run: its earlier result was used again." in page.text
 
     def test_a_build_that_was_answered_from_an_earlier_one_says_so(self) -> None:
         text = render(
@@ -226,9 +287,9 @@ class TestMemory:
         assert "91.0 MB at most, in 0.40 s" in page.text
 
     def test_no_value_leaves_the_picture(self) -> None:
-        figure = memory("x", [0, 1], [("a", [5, 900])], 1000)
-        points = figure.find(".//polyline").get("points")  # type: ignore[union-attr]
-        assert [tuple(map(float, point.split(","))) for point in str(points).split()] == [
+        chart = memory("x", [0, 1], {"a": [5, 900]}, 1000)
+        points = chart.curves[0].points
+        assert [tuple(map(float, point.split(","))) for point in points.split()] == [
             (0, 99.5),
             (1000, 10),
         ]
@@ -252,6 +313,63 @@ def test_a_failed_build_has_a_page_with_the_reason_and_what_had_been_done() -> N
     assert page.all("span", "pill")[0]["class"] == "pill problem"
     assert "build.json" not in page.text
     assert len(page.all("div", "bar")) > 0
+
+
+def test_what_failed_comes_first_with_its_command_and_last_lines() -> None:
+    lines = [f"line {number}" for number in range(50)]
+    failed = record(
+        error="step build: exited with code 1\n  | line 48\n  | line 49",
+        failed={"stage": "build", "argv": ["python", "build.py", "--x", "1"], "last_lines": lines},
+        logs=["build.log"],
+        steps=[step("convert_to_ft")],
+    )
+    del failed["archive"]
+    text = Page(render(failed)).text
+    told = "It failed in build step build: exited with code 1 The command python build.py"
+    last = "The last 50 lines that it printed line 0"
+    assert text.index(told) < text.index(last) < text.index("line 49") < text.index("build.log")
+    assert text.index("build.log") < text.index("Time ") < text.index("Timeline")
+    assert text.count("line 49") == 1
+    assert [bar["class"] for bar in Page(render(failed)).all("div", "bar failed")] == ["bar failed"]
+
+
+def test_figures_stand_beside_those_of_the_build_before() -> None:
+    previous = {
+        "build_id": "earlier",
+        "seconds": 34.0,
+        "archive_bytes": 5_400_000,
+        "memory_bytes": 182_000_000,
+    }
+    text = Page(render(record(previous=previous))).text
+    assert "time 1 min 8 s 34 s +100%" in text
+    assert "archive 5.4 MB 5.4 MB same" in text
+    assert "memory, at most 91.0 MB 182.0 MB -50%" in text
+    assert "Build earlier had the same config." in text
+    assert "Against the build before" not in Page(render(record(previous=None))).text
+
+
+@pytest.mark.parametrize(
+    "spoilt", [None, [], "x", {"name": "1"}, [None, {"name": "build", "output_bytes": "1"}]]
+)
+def test_figures_of_a_spoilt_record_are_left_out(spoilt: Any) -> None:
+    assert figures({"seconds": spoilt, "steps": spoilt, "archive": spoilt}) in ({}, {"seconds": 0})
+
+
+def test_the_machine_and_the_config_are_shown() -> None:
+    machine = {"cpu": "Xeon", "cpus": 8, "memory_bytes": 64 * 10**9, "system": "Linux 6", "driver": "550.1"}
+    gpus = [{"name": "NVIDIA H100", "memory_bytes": 85 * 10**9}]
+    text = Page(render(record(machine={**machine, "gpus": gpus}, config="model_id: acme/tiny\n"))).text
+    for said in ("8 × Xeon", "64.0 GB", "85.0 GB", "550.1", "Linux 6", "Config model_id: acme/tiny"):
+        assert said in text
+
+
+def test_the_head_has_start_and_verdict_before_anything_else() -> None:
+    text = Page(render(record(started="2024-01-02T03:04:05Z"))).text
+    assert (
+        text.index("started 2024-01-02 03:04:05 UTC")
+        < text.index("ready for cog-triton")
+        < text.index("revision")
+    )
 
 
 def test_a_section_with_nothing_in_it_is_left_out() -> None:
@@ -344,7 +462,7 @@ class TestTalk:
             status="failed", level=1, reason=HOSTILE, answers=[answer], reference=reference, notes=[]
         )
         assert HOSTILE in page.text
-        assert page.all("script") == []
+        assert page.all("script") == [{}]
         assert "the model itself (numpy 2)" in page.text
         assert "better 5" in page.text
 

@@ -35,6 +35,7 @@ RECORD = {
     "archive": {"size": 5_400_000},
     "readiness": [{"name": "gpus", "status": "ok", "message": "", "settings": {"WORLD_SIZE": "2"}}],
     "check": {"status": "passed", "level": 2},
+    "logs": ["build.log"],
 }
 BARS = "━╸╺"
 

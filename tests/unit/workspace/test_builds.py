@@ -137,6 +137,77 @@ class TestPublishing:
         assert not (workspace.root / "engine.tar").exists()
 
 
+def make_failed_build(workspace: Workspace) -> Path:
+    """A build that has failed: its directory."""
+    directory = workspace.builds / new_build_id()
+    (directory / "logs").mkdir(parents=True)
+    (directory / "build.json").write_text(json.dumps({"key": None, "error": "it failed"}))
+    return directory
+
+
+class TestKeeping:
+    """So many successful builds stay, and as many that have failed."""
+
+    def test_failures_evict_no_success(self, workspace: Workspace) -> None:
+        archives = [make_build(workspace) for _ in range(3)]
+        failed = [make_failed_build(workspace) for _ in range(5)]
+        Builds(workspace).keep_newest(2)
+        assert [archive.is_file() for archive in archives] == [False, True, True]
+        assert [directory.is_dir() for directory in failed] == [False, False, False, True, True]
+
+    def test_successes_evict_no_failure(self, workspace: Workspace) -> None:
+        failed = make_failed_build(workspace)
+        archives = [make_build(workspace) for _ in range(4)]
+        Builds(workspace).keep_newest(3)
+        assert failed.is_dir()
+        assert [archive.is_file() for archive in archives] == [False, True, True, True]
+
+    def test_what_a_killed_build_left_counts_as_failed(self, workspace: Workspace) -> None:
+        killed = [workspace.builds / new_build_id() for _ in range(3)]
+        for directory in killed:
+            directory.mkdir()
+        archive = make_build(workspace)
+        Builds(workspace).keep_newest(1)
+        assert [directory.is_dir() for directory in killed] == [False, False, True]
+        assert archive.is_file()
+
+    def test_a_failed_build_is_no_record_to_go_by(self, workspace: Workspace) -> None:
+        make_failed_build(workspace)
+        good = make_build(workspace).parent
+        builds = Builds(workspace)
+        assert [record["build_id"] for record in builds.records()] == [good.name]
+        assert [build.directory for build in builds.listed()] == builds.directories()
+
+
+class TestOneBuild:
+    """What is found of it on the disk."""
+
+    def test_its_state_is_what_its_record_says(self, workspace: Workspace) -> None:
+        (workspace.builds / new_build_id()).mkdir()
+        interrupted = make_failed_build(workspace)
+        (interrupted / "build.json").write_text(json.dumps({"kind": "interrupted", "error": "x"}))
+        make_failed_build(workspace)
+        make_sent_build(workspace)
+        make_build(workspace)
+        found = Builds(workspace).listed()
+        assert [build.state for build in found] == [*["succeeded"] * 2, "failed", "interrupted", "unfinished"]
+        assert [build.archive is not None for build in found] == [True, False, False, False, False]
+
+    def test_links_are_not_followed(self, workspace: Workspace, tmp_path: Path) -> None:
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "secret.log").write_text("secret")
+        failed = make_failed_build(workspace)
+        (failed / "logs" / "build.log").symlink_to(elsewhere / "secret.log")
+        (failed / "report.html").symlink_to(elsewhere / "secret.log")
+        (build,) = Builds(workspace).listed()
+        assert build.files() == {}
+        (failed / "logs" / "build.log").unlink()
+        (failed / "logs").rmdir()
+        (failed / "logs").symlink_to(elsewhere)
+        assert build.logs() == {}
+
+
 class TestNewestArchive:
     """It stays, whatever was built and sent elsewhere after it."""
 

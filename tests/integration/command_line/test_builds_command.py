@@ -1,0 +1,131 @@
+"""`trt-llm-pipeline builds`: what earlier builds have left, listed, shown, read and opened."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from tests.conftest import MODEL_ID
+from tests.integration.conftest import TOOLCHAIN
+from trt_llm_pipeline import pipeline
+from trt_llm_pipeline.cli.commands import app
+from trt_llm_pipeline.errors import TrtLlmPipelineError
+from trt_llm_pipeline.preflight import validate
+from trt_llm_pipeline.settings import Settings
+from trt_llm_pipeline.testing.hub import HubServer
+from trt_llm_pipeline.testing.recorder import Recorder
+from trt_llm_pipeline.testing.servers import PROJECT_ROOT
+
+QUICK_START = (PROJECT_ROOT / "examples" / "gpt" / "config.yaml").read_text()
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> Settings:
+    """A workspace where one build has succeeded; then five were mistyped, and one step has failed."""
+    env = {
+        "HF_ENDPOINT": hub.url,
+        "TRTLLM_DIR": str(TOOLCHAIN),
+        "TRT_LLM_WORKSPACE": str(tmp_path_factory.mktemp("ws")),
+        "PATH": "/usr/bin:/bin",
+    }
+    made = replace(Settings.from_env(env), keep_builds=3)
+    typos = [QUICK_START.replace(MODEL_ID, f"nobody/typo-{number}") for number in range(5)]
+    wrong_place = QUICK_START.replace("  output_dir: ./engine_outputs/", "  output_dir: ./elsewhere/", 1)
+    pipeline.build(validate(QUICK_START, "config.yaml", made), made, Recorder())
+    for text in (*typos, wrong_place):
+        with pytest.raises(TrtLlmPipelineError):
+            pipeline.build(validate(text, "config.yaml", made), made, Recorder())
+    return made
+
+
+def run(settings: Settings, *arguments: str, **env: str) -> Result:
+    found = CliRunner().invoke(
+        app, ["builds", *arguments, "--workspace", str(settings.workspace.root)], env=env
+    )
+    assert "Traceback" not in found.output
+    return found
+
+
+def listed(settings: Settings) -> list[dict[str, str]]:
+    return list(json.loads(run(settings, "list", "--json").stdout))
+
+
+def test_five_typos_evict_nothing(settings: Settings) -> None:
+    found = listed(settings)
+    assert [build["state"] for build in found] == ["failed"] * 3 + ["succeeded"]
+    assert Path(found[-1]["archive"]).is_file()
+    assert (settings.workspace.root / "engine.tar.gz").is_file()
+
+
+def test_the_list_has_a_line_for_each_and_says_why_it_failed(settings: Settings) -> None:
+    lines = run(settings, "list").stdout.splitlines()
+    assert [line.split()[1] for line in lines] == ["failed"] * 3 + ["succeeded"]
+    assert f"{MODEL_ID}: step build: exited 0, but" in lines[0]
+    assert "has no model nobody/typo-4" in lines[1]
+    assert "kB" in lines[3]
+    assert [line.split()[0] for line in lines] == [build["build_id"] for build in listed(settings)]
+    assert run(settings).stdout.splitlines() == lines  # `builds` alone lists, too
+
+
+def test_show_tells_the_result_or_the_error(settings: Settings) -> None:
+    newest, *_, good = listed(settings)
+    shown = run(settings, "show", good["build_id"]).stdout
+    for fact in (f"engine:   {MODEL_ID} at ", "verdict:  ", f"archive:  {good['archive']}", good["report"]):
+        assert fact in shown
+    shown = run(settings, "show").stdout
+    assert f"build:    {newest['build_id']}\nstate:    failed\nerror:    step build: exited 0" in shown
+    assert f"logs:     {newest['logs']}" in shown
+    assert json.loads(run(settings, "show", good["build_id"], "--json").stdout)["archive"]["size"] > 0
+    assert json.loads(run(settings, "show", "--json").stdout)["state"] == "failed"
+
+
+def test_logs_prints_what_the_scripts_have_printed(settings: Settings) -> None:
+    newest, *_, good = listed(settings)
+    shown = run(settings, "logs", good["build_id"]).stdout
+    heads = [line for line in shown.splitlines() if line.startswith("== ")]
+    assert heads == ["== convert_to_ft", "== build", "== check"]
+    own = (Path(newest["logs"]) / "build.log").read_text()
+    assert run(settings, "logs", "--step", "build").stdout == own
+    wrong = run(settings, "logs", "--step", "quantize")
+    assert wrong.exit_code != 0
+    assert "has no log of 'quantize'; it has build" in wrong.output
+
+
+def test_a_log_cannot_move_the_cursor(settings: Settings) -> None:
+    log = Path(listed(settings)[0]["logs"]) / "zzz.log"
+    log.write_text("a\x1b[2Jb\x07\n")
+    try:
+        assert run(settings, "logs", "--step", "zzz").stdout == "a\\x1b[2Jb\\x07\n"
+    finally:
+        log.unlink()
+
+
+def test_open_opens_the_report_in_the_browser(settings: Settings, tmp_path: Path) -> None:
+    opened = tmp_path / "opened"
+    browser = tmp_path / "browser.sh"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {shlex.quote(str(opened))}\n')
+    browser.chmod(0o755)
+    good = listed(settings)[-1]
+    found = run(settings, "open", good["build_id"], BROWSER=f"{browser} %s")
+    assert found.stdout.strip() == good["report"]
+    assert opened.read_text().strip() == Path(good["report"]).as_uri()
+
+
+def test_a_name_has_to_be_of_one_build(settings: Settings) -> None:
+    missing, several = run(settings, "show", "1999"), run(settings, "show", "20")
+    assert missing.exit_code != 0
+    assert "'1999' names no build; `trt-llm-pipeline builds` lists them" in missing.output
+    assert "'20' begins the names of 4 builds" in several.output
+
+
+def test_a_workspace_without_builds_says_so(tmp_path: Path) -> None:
+    found = CliRunner().invoke(app, ["builds", "show", "--workspace", str(tmp_path)])
+    assert found.exit_code != 0
+    assert "no build has left anything in this workspace" in found.output
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,155 @@
+"""trt-llm-pipeline builds: what earlier builds of a workspace have left."""
+
+from __future__ import annotations
+
+import webbrowser
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trt_llm_pipeline.cli.edge import JsonOption, failures, print_json
+from trt_llm_pipeline.cli.inputs import WorkspaceOption, settings_of
+from trt_llm_pipeline.printable import printable
+
+if TYPE_CHECKING:
+    from trt_llm_pipeline.workspace import Build
+
+app = typer.Typer(name="builds", rich_markup_mode=None)
+
+BuildArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[BUILD]", help="A build's id, or the beginning of one. [default: the newest]"),
+]
+
+
+@app.callback(invoke_without_command=True)
+def builds(context: typer.Context, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """List what earlier builds have left, the newest first."""
+    if context.invoked_subcommand is None:
+        list_builds(workspace, as_json)
+
+
+@app.command("list")
+def list_builds(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """List what earlier builds have left, the newest first."""
+    with failures(as_json):
+        found = _builds(workspace)
+        if as_json:
+            print_json([_in_short(build) for build in found])
+            return
+        for build in found:
+            typer.echo(_line(build))
+
+
+@app.command()
+def show(build: BuildArgument = None, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Print what a build came to, and where its files are."""
+    with failures(as_json):
+        from trt_llm_pipeline.terminal.summary import facts
+
+        chosen = _chosen(build, workspace)
+        record = chosen.whole()
+        if as_json:
+            print_json(record if record is not None else _in_short(chosen))
+            return
+        if record is not None:
+            rows = [("build", chosen.build_id), *facts(record, chosen.directory, chosen.archive)]
+        else:
+            rows = [
+                ("build", chosen.build_id),
+                ("state", chosen.state),
+                ("error", str(chosen.record.get("error", "what it has written of itself is not there"))),
+                *((name, str(path)) for name, path in chosen.files().items()),
+            ]
+        for name, value in rows:
+            typer.echo(printable(f"{name + ':':9} {value}"))
+
+
+@app.command()
+def logs(
+    build: BuildArgument = None,
+    step: Annotated[str | None, typer.Option(help="Only what that step has printed.")] = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Print what a build's scripts have printed."""
+    with failures(False):
+        from trt_llm_pipeline.errors import WorkspaceError
+
+        chosen = _chosen(build, workspace)
+        files = chosen.logs()
+        if step is not None and step not in files:
+            raise WorkspaceError(
+                f"build {chosen.build_id} has no log of {step!r}; it has {', '.join(files) or 'none'}"
+            )
+        for name in files if step is None else [step]:
+            if step is None:
+                typer.echo(f"== {name}")
+            with files[name].open(errors="replace") as lines:
+                for line in lines:
+                    typer.echo(printable(line.rstrip("\n")))
+
+
+@app.command("open")
+def open_report(build: BuildArgument = None, workspace: WorkspaceOption = None) -> None:
+    """Open a build's report in a browser, and print where it is."""
+    with failures(False):
+        from trt_llm_pipeline.errors import WorkspaceError
+
+        chosen = _chosen(build, workspace)
+        report = chosen.files().get("report")
+        if report is None:
+            raise WorkspaceError(f"build {chosen.build_id} has no report; `builds logs` prints its logs")
+        typer.echo(report)
+        if not webbrowser.open(report.as_uri()):
+            typer.echo("there is no browser here; open that file in one", err=True)
+
+
+def _builds(workspace: Path | None) -> list[Build]:
+    from trt_llm_pipeline.workspace import Builds
+
+    return Builds(settings_of(workspace).workspace).listed()
+
+
+def _chosen(wanted: str | None, workspace: Path | None) -> Build:
+    from trt_llm_pipeline.errors import WorkspaceError
+
+    found = _builds(workspace)
+    if not found:
+        raise WorkspaceError("no build has left anything in this workspace; --workspace names another")
+    if wanted is None:
+        return found[0]
+    matching = [build for build in found if build.build_id.startswith(wanted)]
+    if len(matching) != 1:
+        what = "names no build" if not matching else f"begins the names of {len(matching)} builds"
+        raise WorkspaceError(f"{wanted!r} {what}; `trt-llm-pipeline builds` lists them")
+    return matching[0]
+
+
+def _line(build: Build) -> str:
+    from trt_llm_pipeline.units import in_time, in_words
+
+    short = _in_short(build)
+    time = "" if short["seconds"] is None else in_time(short["seconds"])
+    size = "" if short["archive_bytes"] is None else in_words(short["archive_bytes"])
+    first = str(short["error"] or "").strip().partition("\n")[0]
+    text = f"{build.build_id}  {build.state:9} {time:>11} {size:>10}  {short['model_id'] or ''}"
+    return printable(f"{text}: {first[:80]}" if first else text)
+
+
+def _in_short(build: Build) -> dict[str, Any]:
+    from trt_llm_pipeline.report import figures
+
+    record = build.record
+    manifest = record.get("manifest")
+    known = figures(record)
+    return {
+        "build_id": build.build_id,
+        "state": build.state,
+        "model_id": manifest.get("model_id") if isinstance(manifest, Mapping) else None,
+        "seconds": known.get("seconds"),
+        "archive_bytes": known.get("archive_bytes"),
+        "error": record.get("error"),
+        **{name: str(path) for name, path in build.files().items()},
+    }

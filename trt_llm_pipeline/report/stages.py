@@ -1,0 +1,53 @@
+"""A build's stages as the report's timeline has them: scripts, and what the service does around them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trt_llm_pipeline.report.charts import Span
+from trt_llm_pipeline.units import in_time
+
+
+def stages(record: Mapping[str, Any]) -> list[tuple[str, list[Span], str]]:
+    """Rows for `charts.timeline`.
+
+    Args:
+        record: `build.json`. One of an earlier version does not say when a stage or a script began: stages
+            then follow one another, and are not divided.
+    """
+    steps = {} if record.get("answered_from") else {step["name"]: step for step in record.get("steps", [])}
+    failed = (record.get("failed") or {}).get("stage")
+    starts = record.get("starts", {})
+    rows, end = [], 0.0
+    for name, length in record.get("seconds", {}).items():
+        start = starts.get(name, end)
+        end = start + length
+        rows.append(_row(name, start, end, steps.get(name), failed=name == failed))
+    return rows
+
+
+def _row(
+    name: str, start: float, end: float, step: Mapping[str, Any] | None, *, failed: bool
+) -> tuple[str, list[Span], str]:
+    if failed:
+        return name, [_span(name, start, end, "failed")], "failed"
+    if step is None:
+        return name, [_span(name, start, end, "other")], ""
+    if step.get("cached"):
+        return name, [_span(name, start, end, "cached")], "used again"
+    script = step.get("start_s")
+    if script is None:
+        return name, [_span(name, start, end, "step")], ""
+    ended = min(script + step["wall_s"], end)
+    parts = [
+        _span(f"{name}: before its script", start, script, "other"),
+        _span(f"{name}: script", script, ended, "step"),
+        _span(f"{name}: after its script", ended, end, "other"),
+    ]
+    return name, parts, f"script {in_time(step['wall_s'])}"
+
+
+def _span(title: str, start: float, end: float, kind: str) -> Span:
+    length = max(0.0, end - start)
+    return Span(start, length, kind, f"{title}: {in_time(length)}, from {in_time(start)}")
