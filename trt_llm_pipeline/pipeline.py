@@ -626,6 +626,7 @@ def _record(
         config=resolved_yaml(context.plan, context.plan.expected_dirs()),
         machine=describe_machine(context.gpus),
         model_url=_model_url(context, snapshot),
+        names={step.name: step.shown for step in context.plan.steps if step.shown != step.name},
         logs=sorted(path.name for path in (context.directory / "logs").glob("*.log")),
     )
     return dict(context.redactor.values(provenance.build_record(story, archive)))

@@ -50,6 +50,7 @@ class Story:
         machine: see `process.machine.describe_machine`.
         model_url: where people can look at the model; None where that is not known.
         logs: names of the files that have what was printed.
+        names: what the config calls a step, where that is not its name here.
     """
 
     build_id: str
@@ -67,6 +68,7 @@ class Story:
     machine: Mapping[str, Any] = field(default_factory=dict)
     model_url: str | None = None
     logs: Sequence[str] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def manifest(
@@ -126,6 +128,7 @@ def build_record(story: Story, archive: FinishedArchive | None = None) -> dict[s
         "readiness": [asdict(check) for check in story.readiness],
         "check": story.check,
         "manifest": story.manifest,
+        "names": dict(story.names),
         "config": story.config,
         "machine": story.machine,
         "logs": list(story.logs),

@@ -20,7 +20,7 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from trt_llm_pipeline.report import charts
 from trt_llm_pipeline.report.compared import figures
 from trt_llm_pipeline.report.fits import fit_tables
-from trt_llm_pipeline.report.stages import stages
+from trt_llm_pipeline.report.stages import names_of, stages
 from trt_llm_pipeline.report.verdict import serving_settings, verdict
 from trt_llm_pipeline.units import in_time, in_words
 
@@ -61,6 +61,7 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
     """What the template shows, as words and numbers."""
     manifest = record.get("manifest", {})
     steps = [step for step in record.get("steps", []) if not step.get("cached")]
+    called = names_of(record)
     rows, axis = charts.timeline(stages(record))
     checks = record.get("readiness", [])
     error = record.get("error")
@@ -84,10 +85,10 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
         "compared": list(_compared(record)),
         "rows": rows,
         "axis": axis,
-        "charts": [chart for step in steps for chart in charts.memory_of_step(step["name"], step)],
+        "charts": [chart for step in steps for chart in charts.memory_of_step(called(step["name"]), step)],
         "short": charts.sizes(
             [
-                (step["name"], step["peak_memory_bytes"], f"at most, in {in_time(step['wall_s'])}")
+                (called(step["name"]), step["peak_memory_bytes"], f"at most, in {in_time(step['wall_s'])}")
                 for step in steps
                 if len(step.get("samples", [])) < 3
             ]
@@ -95,6 +96,7 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
         "sizes": charts.sizes(list(_sizes(record))),
         "fit": fit_tables(record),
         "check": _talk(record.get("check")),
+        "called": called,
         "in_time": in_time,
         "in_words": in_words,
         "shell": shell,
@@ -131,19 +133,20 @@ def _link(address: object) -> str | None:
 
 
 def _tiles(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    archive, seconds = record.get("archive"), record.get("seconds", {})
+    archive, seconds, called = record.get("archive"), record.get("seconds", {}), names_of(record)
     if archive:
         yield "Archive", in_words(archive["size"]), f"{len(record.get('files', {}))} files"
     total = sum(seconds.values())
     longest = max(seconds, key=lambda each: seconds[each]) if total else ""
-    yield "Time", in_time(total), f"{100 * seconds[longest] / total:.0f}% of it in {longest}" if total else ""
+    share = f"{100 * seconds[longest] / total:.0f}% of it in {called(longest)}" if total else ""
+    yield "Time", in_time(total), share
     steps = [step for step in record.get("steps", []) if not step.get("cached")]
     if steps:
         top = max(steps, key=lambda step: step["peak_memory_bytes"])
-        yield "Memory", in_words(top["peak_memory_bytes"]), f"at most, in {top['name']}"
+        yield "Memory", in_words(top["peak_memory_bytes"]), f"at most, in {called(top['name'])}"
     peaks = [max(step["peak_gpu_memory_bytes"], default=0) for step in steps]
     if any(peaks):
-        name = steps[peaks.index(max(peaks))]["name"]
+        name = called(steps[peaks.index(max(peaks))]["name"])
         yield "GPU memory", in_words(max(peaks)), f"at most on one GPU, in {name}"
 
 
@@ -154,7 +157,7 @@ def _compared(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         return
     called = {
         "seconds": "time",
-        **{f"seconds.{name}": name for name in record.get("seconds", {})},
+        **{f"seconds.{name}": names_of(record)(name) for name in record.get("seconds", {})},
         "archive_bytes": "archive",
         "engine_bytes": "engine",
         "memory_bytes": "memory, at most",

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from trt_llm_pipeline.report.charts import Span
 from trt_llm_pipeline.units import in_time
+
+
+def names_of(record: Mapping[str, Any]) -> Callable[[str], str]:
+    """What people call a stage: the config's own word for a step."""
+    names = record.get("names") or {}
+    return lambda name: str(names.get(name, name))
 
 
 def stages(record: Mapping[str, Any]) -> list[tuple[str, list[Span], str]]:
@@ -18,12 +24,12 @@ def stages(record: Mapping[str, Any]) -> list[tuple[str, list[Span], str]]:
     """
     steps = {} if record.get("answered_from") else {step["name"]: step for step in record.get("steps", [])}
     failed = (record.get("failed") or {}).get("stage")
-    starts = record.get("starts", {})
+    starts, called = record.get("starts", {}), names_of(record)
     rows, end = [], 0.0
     for name, length in record.get("seconds", {}).items():
         start = starts.get(name, end)
         end = start + length
-        rows.append(_row(name, start, end, steps.get(name), failed=name == failed))
+        rows.append(_row(called(name), start, end, steps.get(name), failed=name == failed))
     return rows
 
 

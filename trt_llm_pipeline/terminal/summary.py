@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline.report import REPORT_NAME, serving_settings, verdict
+from trt_llm_pipeline.report import REPORT_NAME, names_of, serving_settings, verdict
 from trt_llm_pipeline.units import in_time, in_words
 
 
@@ -23,8 +23,8 @@ def facts(record: Mapping[str, Any], directory: Path, archive: Path | None) -> l
     made = " ".join(dict.fromkeys(str(tools[key]) for key in ("name", "version") if key in tools))
     revision = str(manifest.get("revision", "")).removeprefix("sha256:")[:12]
     engine = next((step["output_bytes"] for step in record["steps"] if step["name"] == "build"), None)
-    seconds = record["seconds"]
-    stages = ", ".join(f"{name} {in_time(value)}" for name, value in seconds.items())
+    seconds, called = record["seconds"], names_of(record)
+    stages = ", ".join(f"{called(name)} {in_time(value)}" for name, value in seconds.items())
     checks = record.get("readiness", [])
     found = [
         ("engine", f"{manifest.get('model_id')}{f' at {revision}' if revision else ''}, by {made}"),

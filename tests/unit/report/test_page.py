@@ -372,6 +372,18 @@ def test_the_head_has_start_and_verdict_before_anything_else() -> None:
     )
 
 
+def test_a_step_is_called_as_its_config_calls_it() -> None:
+    told = record(names={"convert_to_ft": "convert_checkpoint"}, seconds={"convert_to_ft": 4, "build": 1})
+    text = Page(render({**told, "failed": {"stage": "convert_to_ft"}, "error": "x"})).text
+    assert "convert_to_ft" not in text.replace("/opt/convert_to_ft.py", "").replace("/src/convert_to_ft", "")
+    for said in (
+        "80% of it in convert_checkpoint",
+        "It failed in convert_checkpoint",
+        "convert_checkpoint: host",
+    ):
+        assert said in text
+
+
 def test_a_section_with_nothing_in_it_is_left_out() -> None:
     page = Page(render(record(steps=[], seconds={"download": 1.0})))
     assert "Memory" not in page.text
