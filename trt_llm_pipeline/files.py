@@ -28,6 +28,9 @@ PIECE_BYTES = 4 << 20
 #: More than any record of the service holds; a larger file is not one.
 MAX_JSON_BYTES = 64 << 20
 _FLUSH_EVERY_BYTES = 64 << 20
+_MACHINES = frozenset(
+    {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT}
+)
 _TOO_MANY_FILES = "raise the limit of open files (ulimit -n)"
 _REMEDIES = {
     errno.EIO: "the disk or its connection is faulty: the system's log (dmesg) says more",
@@ -235,6 +238,11 @@ def _write_error(problem: OSError, path: Path) -> PipelineError:
 def is_disk_full(error: OSError) -> bool:
     """True where the system says that there is no room, or that a quota is used up."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_the_machines(error: OSError) -> bool:
+    """True where an error says nothing about a file, only that the system could not do it just now."""
+    return is_disk_full(error) or error.errno in _MACHINES
 
 
 def disk_full(folder: Path, consequence: str) -> DiskFull:

@@ -13,14 +13,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import PlainValidator, TypeAdapter, ValidationError
 
-from trt_llm_pipeline.files import read_json, write_json
+from trt_llm_pipeline.files import is_the_machines, read_json, write_json
 
 Warn = Callable[[str], None]
 T = TypeVar("T")
-#: What says nothing about a file, only that it could not be read just now.
-_UNREADABLE = frozenset(
-    {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT}
-)
 
 
 def silent(_text: str) -> None:
@@ -75,7 +71,7 @@ def read_record(path: Path, shape: TypeAdapter[T], warn: Warn = silent) -> T | N
         where = ".".join(map(str, first["loc"])) or "the whole"
         reason = f"{where}: {first['msg']}"[:200].encode("utf-8", "replace").decode()
     except OSError as error:
-        if error.errno in _UNREADABLE:
+        if is_the_machines(error):
             raise
         reason = "it is a link" if error.errno == errno.ELOOP else error.strerror or str(error)
     except ValueError:

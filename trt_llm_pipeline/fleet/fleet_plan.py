@@ -140,6 +140,7 @@ def make(fleet: Fleet, settings: Settings, nodes: Sequence[NodeInfo] | None) -> 
     Raises:
         ModelSourceError: a model is not there, or its source cannot be asked.
         DeliveryError: the records cannot be read.
+        PipelineError: the environment's token cannot be one.
     """
     there = [this_machine()] if nodes is None else list(nodes)
     listing = Records(fleet).listing()
@@ -152,7 +153,8 @@ def make(fleet: Fleet, settings: Settings, nodes: Sequence[NodeInfo] | None) -> 
         request = validated.plan.model_request
         if request not in requests:
             folder = node.models(request)
-            requests[request] = model_source.plan(request, folder, token=settings.token, env=settings.env)
+            token = settings.hub_token(None, None)
+            requests[request] = model_source.plan(request, folder, token=token, env=settings.env)
         places = look_up(
             validated, planning, download=requests[request], warn=lambda text: notes.update({text: None})
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 import filelock
 
 from trt_llm_pipeline.errors import WorkspaceBusy, WorkspaceError
-from trt_llm_pipeline.files import is_disk_full
+from trt_llm_pipeline.files import is_the_machines
 from trt_llm_pipeline.records import clear_place, read_record, write_record
 from trt_llm_pipeline.workspace.shapes import HOLDER
 
@@ -239,7 +239,7 @@ class Workspace:
         try:
             descriptor = os.open(path, flags, 0o644)
         except OSError as error:
-            if is_disk_full(error):
+            if is_the_machines(error):
                 raise
             raise WorkspaceError(f"{path} cannot be opened: {error.strerror or error}; remove it") from None
         try:

@@ -168,3 +168,50 @@ def test_token_of_the_environment_at_the_command_line(gated: HubServer, tmp_path
     assert place.places_with(TOKEN) == []
     with tarfile.open(place.house.workspace / "engine.tar.gz") as tar:
         assert "manifest.json" in tar.getnames()
+
+
+MATRIX = """
+config: ./{config}
+matrix: {{seed: [1, 2]}}
+destination: file://{folder}/engines/${{matrix.seed}}/engine.tar.gz
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "token"),
+    [
+        ("build", b"hf_odd\xffShapeless"),
+        *(
+            pytest.param(command, token, marks=pytest.mark.slow)
+            for command in ("build", "plan", "validate", "cache lookup", "fleet plan")
+            for token in (
+                b"hf_odd\nShapeless",
+                b"hf_odd\tShapeless",
+                "hf_odd\u043dShapeless".encode(),
+                b"Shapeless",
+            )
+        ),
+    ],
+)
+def test_a_token_of_odd_shape_at_the_command_line(
+    gated: HubServer, tmp_path: Path, command: str, token: bytes
+) -> None:
+    house = House(gated, tmp_path)
+    argument = Path(house.config())
+    if command.startswith("fleet"):
+        matrix = tmp_path / "matrix.yaml"
+        matrix.write_text(MATRIX.format(config=argument.name, folder=tmp_path))
+        argument = matrix
+    env = {
+        **os.environb,
+        **{os.fsencode(k): os.fsencode(v) for k, v in house.env.items()},
+        b"HF_TOKEN": token,
+    }
+    argv = [sys.executable, "-m", "trt_llm_pipeline.cli", *command.split(), str(argument)]
+    done = subprocess.run(argv, env=env, capture_output=True, check=False, timeout=120)
+    told = (done.stdout + done.stderr).decode(errors="replace")
+    assert done.returncode == 1, told
+    assert "error: the Hugging Face token" in told
+    assert "so it cannot be one" in told
+    assert "Traceback" not in told
+    assert "Shapeless" not in told

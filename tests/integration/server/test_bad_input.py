@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +76,55 @@ def test_model_that_is_not_on_the_hub(service: Service) -> None:
     assert prediction["status"] == "failed"
     assert "nobody/nothing" in prediction["error"]
     assert "model_id" in prediction["error"]
+
+
+#: Tokens that cannot be one, and the part of each that nobody may see.
+ODD_TOKENS = {
+    "newline": ("hf_odd\nShape1", "Shape1"),
+    "tab": ("hf_odd\tShape2", "Shape2"),
+    "nul": ("hf_odd\0Shape3", "Shape3"),
+    "not_latin": ("hf_odd\u043d\u0435Shape4", "Shape4"),
+    "astral": ("hf_odd\U0001f511Shape5", "Shape5"),
+    "lone_surrogate": ("hf_odd\ud800Shape6", "Shape6"),
+    "word": ("supercalifragil", "supercalifragil"),
+}
+
+
+class TestOddTokens:
+    """Tokens that cannot be one: an error in words that does not show them, wherever they are given."""
+
+    @pytest.mark.parametrize("shape", ODD_TOKENS)
+    def test_as_an_input(self, service: Service, shape: str) -> None:
+        token, hidden = ODD_TOKENS[shape]
+        config = service.config("token.yaml", QUICK_START)
+        seen = len(service.cog.output())
+        service.cog.wait_until_ready()
+        inputs = {"config": config, "hf_token": token}
+        status, answer = service.cog.request("POST", "/predictions", {"input": inputs}, timeout=120)
+        if status < 400:  # Cog itself refuses what is no Unicode
+            assert answer["status"] == "failed"
+            assert "the Hugging Face token" in answer["error"]
+            assert "so it cannot be one" in answer["error"]
+        self.shows_nothing(service, answer, hidden, seen)
+
+    @pytest.mark.parametrize("shape", ODD_TOKENS)
+    def test_in_the_config(self, service: Service, shape: str) -> None:
+        token, hidden = ODD_TOKENS[shape]
+        text = f"hf_token: {json.dumps(token)}\n{QUICK_START}"  # YAML knows JSON's escapes
+        seen = len(service.cog.output())
+        answer = service.cog.predict(config=service.config("token.yaml", text))
+        assert answer["status"] == "failed"
+        assert any(words in answer["error"] for words in ("the Hugging Face token", "token.yaml:1")), answer
+        self.shows_nothing(service, answer, hidden, seen)
+
+    @staticmethod
+    def shows_nothing(service: Service, answer: dict[str, Any], hidden: str, seen: int) -> None:
+        service.cog.wait_until_ready()
+        told = json.dumps(answer.get("error", "")) + json.dumps(answer.get("logs", ""))
+        printed = service.cog.output()[seen:]
+        assert hidden not in told
+        assert hidden not in printed
+        assert "Traceback" not in told
 
 
 class TestFailingSteps:
