@@ -29,7 +29,7 @@ _CHUNK = 1 << 20
 _LARGEST_KEPT = 64 << 20
 _LIMITS = RetryLimits(attempts=4)
 _InflateError = cast("type[Exception]", isal_zlib.error)
-_MOST_FILES = 100_000
+MOST_FILES = 100_000
 _LARGEST_DESCRIPTION = 1 << 20
 _DESCRIBING = (
     tarfile.XHDTYPE,
@@ -271,8 +271,8 @@ class _Reading:
                 f"{member.name} is not a regular file; an archive of this kind holds nothing else"
             )
             return
-        if len(self.files) >= _MOST_FILES:
-            raise tarfile.ReadError(f"it holds more than {_MOST_FILES:,} files")
+        if len(self.files) >= MOST_FILES:
+            raise tarfile.ReadError(f"it holds more than {MOST_FILES:,} files")
         if PurePosixPath(member.name).is_absolute() or ".." in PurePosixPath(member.name).parts:
             self.problems.append(f"{member.name!r} leads out of the folder that the archive is extracted to")
         if member.name in self._names:

@@ -10,6 +10,9 @@ the step gives up is made by `sandbox.py` beside it, in the step's process alone
 
 As a child subreaper (prctl(2), PR_SET_CHILD_SUBREAPER) this process inherits every orphan below it, so a
 grandchild that made its own session is still found.
+
+It is two processes, because a step may signal its parent where no sandbox keeps it from that: an inner one
+with the step below it, and an outer one that inherits what is below the inner one, should that be killed.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _SAMPLE_EVERY_S = 0.5
 _LOOK_EVERY_MS = 20
 _GRACE_S = 0.4  # between SIGTERM and SIGKILL, when the end was asked for
+_WATCH_EVERY_S = 0.1
+_STOPPED_S = 2.0  # how long the inner process may be stopped: somebody may have paused a whole tree
 
 
 def _prctl(option: int, value: int) -> None:
@@ -163,6 +168,18 @@ def _end_tree(main: int, statuses: dict[int, int], grace_s: float) -> None:
         time.sleep(0.002)
 
 
+def _report(descriptor: int, **fields: Any) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        os.write(descriptor, json.dumps(fields).encode() + b"\n")
+
+
+def _let_go_of_output() -> None:
+    """From here only the step holds the output open, so the reader sees its end."""
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+
+
 def main() -> int:
     """Runs one step; the exit code of this process is 0 whenever a report was written."""
     report_fd = int(sys.argv[1])
@@ -171,6 +188,35 @@ def main() -> int:
     _default_signals()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    outer = os.getpid()
+    inner = os.fork()
+    return _watch(inner, parent, report_fd) if inner else _supervise(outer, report_fd)
+
+
+def _watch(inner: int, parent: int, report_fd: int) -> int:
+    """The outer process: ends what is left when the inner one was killed or stopped; the exit code."""
+    _let_go_of_output()
+    stopped_since: float | None = None
+    while os.getppid() == parent:  # otherwise the inner process sees that this one goes, and ends the step
+        pid, status = os.waitpid(inner, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+        if pid and os.WIFEXITED(status):
+            return os.WEXITSTATUS(status)
+        if pid and os.WIFSTOPPED(status):
+            stopped_since = time.monotonic()
+        elif pid and os.WIFCONTINUED(status):
+            stopped_since = None
+        killed = bool(pid) and os.WIFSIGNALED(status)
+        if killed or (stopped_since is not None and time.monotonic() - stopped_since > _STOPPED_S):
+            _end_tree(inner, {}, 0.0)
+            _report(report_fd, lost=os.WTERMSIG(status) if killed else int(signal.SIGSTOP))
+            return 0
+        time.sleep(_WATCH_EVERY_S)
+    return 0
+
+
+def _supervise(parent: int, report_fd: int) -> int:
+    """The inner process, with the step below it; the exit code."""
     request_line = b""
     while not request_line.endswith(b"\n"):
         piece = os.read(0, 65536)
@@ -178,12 +224,8 @@ def main() -> int:
             return 1
         request_line += piece
     request: dict[str, Any] = json.loads(request_line)
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-    def report(**fields: Any) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            os.write(report_fd, json.dumps(fields).encode() + b"\n")
-
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # a fork does not inherit that
+    report = partial(_report, report_fd)
     started = time.monotonic()
     complaint, complain = os.pipe()
     try:
@@ -206,17 +248,14 @@ def main() -> int:
         return 0
     os.close(complain)
     os.close(complaint)
-    # From here only the step holds the output open, so the reader sees its end.
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1)
-    os.dup2(quiet, 2)
+    _let_go_of_output()
 
     statuses: dict[int, int] = {}
     peak = 0
     next_sample = 0.0
     line_of_life = select.poll()
     line_of_life.register(0, select.POLLIN | select.POLLHUP)
-    ended = False
+    ended = alone = False
     while step.pid not in statuses:
         now = time.monotonic()
         if now >= next_sample:
@@ -224,12 +263,15 @@ def main() -> int:
             peak = max(peak, resident)
             report(rss=resident, peak_rss=peak)
             next_sample = time.monotonic() + _SAMPLE_EVERY_S
-        # The parent's id tells of its death even where some other process still holds the line's other end.
-        if line_of_life.poll(_LOOK_EVERY_MS) or os.getppid() != parent:
-            ended = True
+        # The outer process goes with the service, also where some other process holds the line's other end.
+        ended, alone = bool(line_of_life.poll(_LOOK_EVERY_MS)), os.getppid() != parent
+        if ended or alone:
             break
         _reap(step.pid, statuses)
-    _end_tree(step.pid, statuses, _GRACE_S if ended else 0.0)
+    _end_tree(step.pid, statuses, _GRACE_S if ended or alone else 0.0)
+    if alone and not ended:
+        report(lost=int(signal.SIGKILL))
+        return 0
 
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     status = statuses.get(step.pid)

@@ -13,6 +13,7 @@ import json
 import os
 import queue
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -21,9 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import psutil
-
 from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.process.killing import is_stopped, kill_tree
 from trt_llm_pipeline.process.lines import LineAssembler
 from trt_llm_pipeline.redaction import Redactor
 
@@ -32,6 +32,8 @@ _TURN_S = 0.1
 _START_WITHIN_S = 5.0
 _END_WITHIN_S = 1.8
 _READ_BYTES = 1 << 16
+_LOOK_EVERY_S = 1.0
+_STOPPED_S = 2.0  # as in supervisor.py
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ class _Supervised:
         self._selector = selectors.DefaultSelector()
         self._reporting = True
         self._theirs: list[int] = []
+        self._next_look = 0.0
+        self._stopped_since: float | None = None
         self.usage = Usage()
         self.final: dict[str, Any] | None = None
 
@@ -196,6 +200,19 @@ class _Supervised:
             life, self._life = self._life, -1
             os.close(life)
 
+    def refuse_stopped(self) -> None:
+        """Raises `PipelineError` where the supervisor has been stopped for some seconds; see `_end`."""
+        now = time.monotonic()
+        if self._process is None or now < self._next_look:
+            return
+        self._next_look = now + _LOOK_EVERY_S
+        if not is_stopped(self._process.pid):
+            self._stopped_since = None
+        elif self._stopped_since is None:
+            self._stopped_since = now
+        elif now - self._stopped_since > _STOPPED_S:
+            raise PipelineError(_lost(self._argv[0], "was stopped (SIGSTOP)"))
+
     def _take_report(self, data: bytes) -> None:
         *lines, self._report = (self._report + data).split(b"\n")
         for line in lines:
@@ -221,7 +238,7 @@ class _Supervised:
         try:
             self._process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            _kill_tree(self._process.pid)
+            kill_tree(self._process.pid)
             self._process.wait()
 
     def outcome(self) -> dict[str, Any]:
@@ -232,10 +249,11 @@ class _Supervised:
         """
         if self.final is None:
             code = None if self._process is None else self._process.wait()
-            raise PipelineError(
-                f"the supervisor of {self._argv[0]} ended with code {code} before it could report; "
-                "something outside the service killed it. Run the build again."
-            )
+            raise PipelineError(_lost(self._argv[0], f"ended with code {code} before it could report"))
+        if "lost" in self.final:
+            number = signal.Signals(self.final["lost"])
+            what = "stopped" if number == signal.SIGSTOP else "killed"
+            raise PipelineError(_lost(self._argv[0], f"was {what} ({number.name})"))
         if "start_error" in self.final:
             raise PipelineError(f"{self._argv[0]} could not be started: {self.final['start_error']}")
         return self.final
@@ -275,13 +293,11 @@ def _uninterrupted(launch: Callable[[], None]) -> None:
         raise problems[0]
 
 
-def _kill_tree(pid: int) -> None:
-    """Kills a process that does not end by itself, and everything below it."""
-    with contextlib.suppress(psutil.Error):
-        top = psutil.Process(pid)
-        for process in [*top.children(recursive=True), top]:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+def _lost(program: str, what: str) -> str:
+    return (
+        f"the supervisor of {program} {what}: by the program itself, or by something outside the service. "
+        "What it had started has been ended. Have the program leave other processes alone, and build again"
+    )
 
 
 def run(
@@ -320,6 +336,7 @@ def run(
             for _, data in tree.read(_TURN_S):
                 lines.feed(data)
             lines.tick()
+            tree.refuse_stopped()
             if on_turn is not None:
                 on_turn(tree.usage)
             if timeout is not None and not timed_out and time.monotonic() - started > timeout:
@@ -356,6 +373,7 @@ def capture(
     timed_out = False
     with _Supervised(argv, cwd, env, merge=False, sandbox=sandbox) as tree:
         while tree.open:
+            tree.refuse_stopped()
             for name, data in tree.read(_TURN_S):
                 kept[name] += data[: max(0, stdout_limit - len(kept[name]))]
             if not timed_out and time.monotonic() > deadline:

@@ -25,7 +25,7 @@ from trt_llm_pipeline.plan.command import argument_dirs, shell_line
 from trt_llm_pipeline.process import UNCONFINED, Layers, ProcessResult, Usage, resources, run
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.redaction import Redactor
-from trt_llm_pipeline.step import failure, results
+from trt_llm_pipeline.step import failure, results, unpackable
 from trt_llm_pipeline.step.confine import Confined, confined, import_root
 from trt_llm_pipeline.step.log import LogFile, StepLog
 from trt_llm_pipeline.step.timing import TimingCache
@@ -127,7 +127,7 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
         StepFailed: the script failed; with its exit code, its last lines and what it left behind.
         StepOutOfMemory, StepDiskFull: likewise, and the machine was too small for it.
         StepTimeout: it took longer than it was allowed to.
-        StepOutputError: it exited 0 without what it promised.
+        StepOutputError: it exited 0 without what it promised, or with what cannot be packed.
         WorkspaceError: its directory holds files that no build made.
     """
     plan, workspace = context.plan, context.plan.workspace
@@ -174,6 +174,7 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
     removed = any(not os.path.lexists(workspace.root / name) for name in before)
     _refuse_failure(context, step, result, made, full=full, oom_killed=oom_killed)
     output_dir = results.checked(plan, context.ledger, context.log, step, made, named)
+    unpackable.refuse(step.name, workspace.root, made, output_dir)
     context.ledger.found(step.name, output_dir)
     report = StepReport(
         name=step.name,

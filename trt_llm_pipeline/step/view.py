@@ -299,9 +299,13 @@ def _below(top: Path) -> Iterator[Path]:
 def _files(top: Path) -> Iterator[Path]:
     if top.is_symlink() or not top.is_dir():
         yield top
-    for path in _below(top):
-        if path.is_symlink() or not path.is_dir():
-            yield path
+        return
+    for folder, folders, files in os.walk(top):
+        for name in files:
+            yield Path(folder, name)
+        for name in folders:
+            if (path := Path(folder, name)).is_symlink():
+                yield path
 
 
 def _make_removable(_: object, path: str, __: object) -> None:

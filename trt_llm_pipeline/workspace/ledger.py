@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -144,13 +145,15 @@ class Ledger:
         record = self._read()
         files = record.get("files", {})
         above: set[str] = set()
-        for name in names:
-            path = self._workspace.root / name
-            if self._leads_elsewhere(path.parent):
+        root = str(self._workspace.root)
+        for folder, there in groupby(sorted(names), key=os.path.dirname):
+            if self._leads_elsewhere(Path(root, folder)):
                 continue
-            path.unlink(missing_ok=True)
-            files.pop(name, None)
-            above.update(map(str, PurePath(name).parents))
+            for name in there:
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{root}/{name}")  # noqa: PTH108  there may be very many of them
+                files.pop(name, None)
+            above.update(map(str, (PurePath(folder), *PurePath(folder).parents)))
         self._remove_directories(record, above)
         write_record(self._path, record)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,15 +183,19 @@ class Workspace:
             return _mark_of(directory, self.root)
         return self._marks(_walk(directory, set()))
 
-    def _marks(self, found: Iterator[tuple[Path, FileMark | None]]) -> dict[str, FileMark]:
-        return {str(path.relative_to(self.root)): mark for path, mark in found if mark is not None}
+    def _marks(self, found: Iterator[tuple[str, FileMark | None]]) -> dict[str, FileMark]:
+        return {self._name(path): mark for path, mark in found if mark is not None}
+
+    def _name(self, path: str) -> str:
+        """The path of something in the workspace, relative to it. There may be very many of them."""
+        return path[len(str(self.root)) + 1 :]
 
     def directories(self) -> Iterator[str]:
         """Every directory of the workspace but the service's own, by relative path; links are none."""
         skip = {self.root / name for name in SERVICE_FOLDERS}
         for path, mark in _walk(self.root, skip):
             if mark is None:
-                yield str(path.relative_to(self.root))
+                yield self._name(path)
 
     @contextmanager
     def lock(self, holder: str) -> Iterator[None]:
@@ -262,9 +266,9 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def _walk(top: Path, skip: set[Path]) -> Iterator[tuple[Path, FileMark | None]]:
+def _walk(top: Path, left_out: Iterable[Path]) -> Iterator[tuple[str, FileMark | None]]:
     """What is below `top`: files and links with their mark, directories with none; no link is followed."""
-    pending = [top]
+    pending, skip = [str(top)], set(map(str, left_out))
     while pending:
         try:
             with os.scandir(pending.pop()) as scanned:
@@ -272,18 +276,17 @@ def _walk(top: Path, skip: set[Path]) -> Iterator[tuple[Path, FileMark | None]]:
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             continue
         for entry in entries:
-            path = Path(entry.path)
-            if path in skip:
+            if entry.path in skip:
                 continue
             if entry.is_dir(follow_symlinks=False):
-                pending.append(path)
-                yield path, None
+                pending.append(entry.path)
+                yield entry.path, None
                 continue
             try:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            yield path, FileMark(status.st_size, status.st_mtime_ns)
+            yield entry.path, FileMark(status.st_size, status.st_mtime_ns)
 
 
 def _mark_of(path: Path, root: Path) -> dict[str, FileMark]:

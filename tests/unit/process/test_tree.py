@@ -168,14 +168,58 @@ class TestHowItEnds:
         assert tree.run(program).exit_code == 0
         assert tree.living() == []
 
-    def test_a_killed_supervisor_is_reported_and_its_tree_ended(self, tree: Tree) -> None:
-        program = """
-            import os, signal, time
-            os.kill(os.getppid(), signal.SIGKILL)
+    @pytest.mark.parametrize(
+        ("which", "number", "what"),
+        [
+            ("inner", "SIGKILL", "killed"),
+            ("outer", "SIGKILL", "killed"),
+            ("inner", "SIGSTOP", "stopped"),
+            pytest.param("outer", "SIGSTOP", "stopped", marks=pytest.mark.slow),
+        ],
+    )
+    def test_a_supervisor_that_is_killed_or_stopped_is_reported_and_its_tree_ended(
+        self, tree: Tree, which: str, number: str, what: str
+    ) -> None:
+        program = f"""
+            import os, signal, subprocess, sys, time
+            sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+            subprocess.Popen(sleep, start_new_session=True)
+            if os.fork() == 0:
+                os.setsid()
+                if os.fork() == 0:
+                    os.execv(sys.executable, sleep)
+                os._exit(0)
+            of = os.getppid()
+            if {which!r} == "outer":
+                of = int(open(f"/proc/{{of}}/stat").read().rpartition(")")[2].split()[1])
+            os.kill(of, signal.{number})
             time.sleep(60)
             """
-        with pytest.raises(PipelineError, match="something outside the service killed it"):
+        with pytest.raises(PipelineError, match=rf"supervisor of .* was {what} \({number}\): by the program"):
             tree.run(program)
+        tree.wait_for(0)
+
+    def test_a_supervisor_that_is_paused_for_a_moment_goes_on(self, tree: Tree) -> None:
+        program = """
+            import os, signal, time
+            os.kill(os.getppid(), signal.SIGSTOP)
+            time.sleep(0.5)
+            os.kill(os.getppid(), signal.SIGCONT)
+            """
+        assert tree.run(program).exit_code == 0
+
+    def test_a_program_that_stops_its_supervisor_can_be_cancelled(self, tree: Tree) -> None:
+        def cancel(_: str) -> None:
+            raise Cancelled
+
+        program = """
+            import os, signal, time
+            os.kill(os.getppid(), signal.SIGSTOP)
+            print("stopped", flush=True)
+            time.sleep(60)
+            """
+        with pytest.raises(Cancelled):
+            tree.run(program, on_line=cancel)
         tree.wait_for(0)
 
     def test_a_program_that_ends_its_own_group_ends_only_itself(self, tree: Tree) -> None:
@@ -526,7 +570,7 @@ class TestAServiceThatIsGone:
         )
         assert started.stdout is not None
         assert started.stdout.readline() == "daemon\n"
-        assert len(tree.living()) == 4  # the caller, its supervisor, the step and the daemon
+        assert len(tree.living()) == 5  # the caller, the supervisor's two processes, the step and the daemon
         return started
 
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

@@ -14,7 +14,7 @@ options.add_argument("--linger", type=float, default=600)
 args = options.parse_args()
 
 STATE = Path.cwd() / ".trt-llm-pipeline"
-SUPERVISOR = os.getppid()
+SUPERVISOR = os.getppid()  # the inner of its two processes
 
 
 def parent_of(pid):
@@ -27,9 +27,9 @@ if args.deed == "state_fifo":
     (STATE / "made.json").unlink(missing_ok=True)
     os.mkfifo(STATE / "made.json")
 elif args.deed == "kill_worker":
-    os.kill(parent_of(SUPERVISOR), signal.SIGKILL)
+    os.kill(parent_of(parent_of(SUPERVISOR)), signal.SIGKILL)
 elif args.deed == "stop_worker":
-    os.kill(parent_of(SUPERVISOR), signal.SIGSTOP)
+    os.kill(parent_of(parent_of(SUPERVISOR)), signal.SIGSTOP)
 elif args.deed == "kill_supervisor":
     os.kill(SUPERVISOR, signal.SIGKILL)
 elif args.deed == "stop_supervisor":
