@@ -398,7 +398,7 @@ class TestWhoMayHaveItAgain:
         assert caller.fetch(model_id, "hf_stranger", revision=commit).downloaded_bytes == 0
 
     @pytest.mark.parametrize("model_id", ["owner/gated"], indirect=True)
-    @pytest.mark.parametrize("revision", [None, "commit"])
+    @pytest.mark.parametrize("revision", [pytest.param(None, marks=pytest.mark.slow), "commit"])
     def test_a_hub_that_is_down_gives_it_to_nobody(
         self, caller: Caller, model_id: str, revision: str | None
     ) -> None:
