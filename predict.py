@@ -35,7 +35,8 @@ class Predictor(BasePredictor):
         ),
         destination: Optional[str] = Input(  # noqa: UP045
             description="Where to send the archive, with build.json returned instead: s3://, gs:// or az:// "
-            "with bucket and key, an https:// address to PUT to, or a file:// path in the workspace.",
+            "with bucket and key, hf://OWNER/REPO/PATH, an https:// address to PUT to, or a file:// path in "
+            "the workspace.",
             default=None,
         ),
     ) -> Path:

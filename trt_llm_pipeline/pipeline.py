@@ -25,14 +25,29 @@ from trt_llm_pipeline.cache import (
     remote,
     resolved_dependencies,
 )
-from trt_llm_pipeline.delivery import Attesting, Outbox, beside, parse_destination, signing_key
+from trt_llm_pipeline.delivery import (
+    Attesting,
+    Outbox,
+    beside,
+    check_reachable,
+    parse_destination,
+    signing_key,
+)
 from trt_llm_pipeline.engine.tokenizer_files import TokenizerFiles, tokenizer_files
-from trt_llm_pipeline.errors import ContentChanged, PipelineError, TrtLlmPipelineError, add_note, kind_of
+from trt_llm_pipeline.errors import (
+    ContentChanged,
+    DeliveryError,
+    PipelineError,
+    TrtLlmPipelineError,
+    add_note,
+    kind_of,
+)
 from trt_llm_pipeline.files import appearing, refused
 from trt_llm_pipeline.fit import Assessment
 from trt_llm_pipeline.inspection import Check
 from trt_llm_pipeline.inspection.checks import log_lines
 from trt_llm_pipeline.model_source import DownloadPlan, Snapshot
+from trt_llm_pipeline.model_source.hub import endpoint_of
 from trt_llm_pipeline.observer import Clock, Observer, RedactedObserver
 from trt_llm_pipeline.plan import Plan, resolved_yaml
 from trt_llm_pipeline.preflight import Validated, fitting, preview
@@ -175,6 +190,7 @@ def build(
     if destination:
         name = ARCHIVE_NAMES[plan.config.compression]
         target = parse_destination(destination, workspace.root, archive_name=name, reach=settings.reach)
+        target = target.at_hub(endpoint_of(settings.env), used)
     key = signing_key(settings.signing_key, workspace.root)
     voice.log(plan.toolchain.describe())
     voice.log(validated.layers.in_words())
@@ -225,6 +241,8 @@ def build(
 
 def _stages(context: _Context) -> BuildResult:
     """A build, stage by stage."""
+    if context.outbox.destination is not None:
+        check_reachable(context.outbox.destination)
     snapshot = download(context)
     download_datasets(context)
     cached = foresee(context, snapshot)
@@ -358,7 +376,10 @@ def answer_from_cache(context: _Context, cached: CachedSteps) -> dict[str, Any] 
     if not cached.put_back():
         return None
     with context.measure("package"):
-        archive = context.outbox.again(source, old["archive"]["sha256"])
+        try:
+            archive = context.outbox.again(source, old["archive"]["sha256"])
+        except DeliveryError as error:
+            raise DeliveryError(f"{error}. The archive is kept at {source}: build again to send it") from None
     if archive is None:
         context.voice.log(f"the archive {source} is damaged; building again")
         source.unlink()
@@ -508,6 +529,10 @@ def package(
             if cached is not None:
                 cached.hashes.forget()
             raise
+        except DeliveryError as error:
+            raise DeliveryError(
+                f"{error}. The engine is kept in {found['build']}: build again to send it"
+            ) from None
     said = provenance.statement(context.build_id, archive, facts, config_text, made_from)
     statement = context.attesting.put(archive.name, context.redactor.values(said), context.warn)
     record = _record(context, snapshot, facts, key=key, readiness=ready, archive=archive)

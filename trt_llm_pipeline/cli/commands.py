@@ -67,7 +67,7 @@ def build(
     workspace: WorkspaceOption = None,
     destination: Annotated[
         str | None,
-        typer.Option(help="Send the archive there instead: s3://, gs://, az://, https://, file://."),
+        typer.Option(help="Send the archive there instead: s3://, gs://, az://, hf://, https://, file://."),
     ] = None,
     output: Annotated[
         Path | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -14,8 +15,9 @@ from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.net.failures import BadAddress
 from trt_llm_pipeline.workspace import IMAGE_WORKSPACE, SERVICE_FOLDERS
 
-Kind = Literal["object store", "http", "file"]
+Kind = Literal["object store", "http", "file", "hub"]
 
+_HUB_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _STORES = {
     "s3": "s3",
     "gs": "gs",
@@ -23,7 +25,10 @@ _STORES = {
     "az": "az",
     "azure": "az",
 }
-_FORMS = "s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY, an https:// PUT address, or file:///src/PATH"
+_FORMS = (
+    "s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY, hf://OWNER/REPO/PATH, an https:// PUT address, or "
+    "file:///src/PATH"
+)
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,10 @@ class Destination:
     Attributes:
         kind: which way the archive goes there.
         address: what may be shown and recorded: without a query, which may be a signature.
-        root: the store with its bucket or container (`s3://bucket`), for an object store.
-        key: the object's name, for an object store.
-        url: the full address to PUT to, for http; a secret, as it may be signed.
+        root: the store with its bucket or container (`s3://bucket`), or the Hub's `owner/repo`.
+        key: the object's name in the store, or the path in the repository.
+        url: the full address to PUT to, for http; a secret, as it may be signed. For the Hub its own address.
+        token: for the Hub; None for a saved login.
         path: the file, for `file://`.
         reach: which addresses may be connected to, for http.
     """
@@ -46,7 +52,12 @@ class Destination:
     key: str = ""
     url: str = field(default="", repr=False)
     path: Path | None = None
+    token: str | None = field(default=None, repr=False)
     reach: Reach = field(default_factory=Reach)
+
+    def at_hub(self, endpoint: str, token: str | None) -> Destination:
+        """The same with a Hub and a token, where it is on the Hub."""
+        return replace(self, url=endpoint, token=token) if self.kind == "hub" else self
 
     def beside(self, suffix: str) -> Destination | None:
         """Where a file goes that belongs to this one and is named like it, with `suffix` at the end.
@@ -59,7 +70,7 @@ class Destination:
             self,
             address=self.address + suffix,
             key=self.key and self.key + suffix,
-            url=self.url and self.url + suffix,
+            url=self.url + suffix if self.kind == "http" else self.url,
             path=self.path and self.path.with_name(self.path.name + suffix),
         )
 
@@ -89,6 +100,8 @@ def parse_destination(
         raise DeliveryError(f"the destination is not a valid address; use {_FORMS}") from None
     if parts.scheme in _STORES:
         return _in_store(parts, archive_name)
+    if parts.scheme == "hf":
+        return _at_hub(parts, archive_name)
     if parts.scheme in ("http", "https"):
         return _by_http(parts, port, reach)
     if parts.scheme == "file":
@@ -125,6 +138,21 @@ def _in_store(parts: SplitResult, archive_name: str) -> Destination:
             f"the destination {shown} has an empty, '.' or '..' part in its key; name the object plainly"
         )
     return Destination("object store", f"{scheme}://{parts.netloc}/{key}", f"{scheme}://{parts.netloc}", key)
+
+
+def _at_hub(parts: SplitResult, archive_name: str) -> Destination:
+    shown = f"hf://{parts.netloc}{parts.path}"
+    name, _, path = parts.path.lstrip("/").partition("/")
+    if not path or path.endswith("/"):
+        path += archive_name
+    if parts.query or parts.fragment or "@" in shown or ":" in parts.netloc:
+        raise DeliveryError(f"the destination {shown} must hold nothing but hf://OWNER/REPO/PATH")
+    if not all(map(_HUB_NAME.fullmatch, (parts.netloc, name))):
+        raise DeliveryError(f"the destination {shown} names no repository; write hf://OWNER/REPO/PATH")
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        raise DeliveryError(f"the destination {shown} has an empty, '.' or '..' part; name the file plainly")
+    root = f"{parts.netloc}/{name}"
+    return Destination("hub", f"hf://{root}/{path}", root, path)
 
 
 def _by_http(parts: SplitResult, port: int | None, reach: Reach) -> Destination:

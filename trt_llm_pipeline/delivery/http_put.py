@@ -11,9 +11,10 @@ import http.client
 import socket
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from trt_llm_pipeline.delivery.destination import Destination, is_loopback
+from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.net.connection import dial
 from trt_llm_pipeline.net.failures import BadAddress
 
@@ -49,12 +50,9 @@ class HttpPut:
             PutFailed: no connection, or none is allowed.
         """
         host = self._parts.hostname or ""
-        kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
-        connection: Any = kind(host, self._parts.port, timeout=_TIMEOUT_SECONDS)
-        connection._create_connection = self._dial
-        target = (self._parts.path or "/") + (f"?{self._parts.query}" if self._parts.query else "")
+        connection = _connection(self._parts, self._reach)
         try:
-            connection.putrequest("PUT", target, skip_accept_encoding=True)
+            connection.putrequest("PUT", _target(self._parts), skip_accept_encoding=True)
             connection.putheader("Content-Length", str(self._size))
             if host.endswith(".blob.core.windows.net"):
                 connection.putheader("x-ms-blob-type", "BlockBlob")  # Azure refuses a PUT without it
@@ -98,9 +96,6 @@ class HttpPut:
         if self._connection is not None:
             self._connection.close()
 
-    def _dial(self, address: tuple[str, int], timeout: float, _source: object = None) -> socket.socket:
-        return dial(*address, timeout, lambda _socket: None, self._reach)
-
     def _open(self) -> http.client.HTTPConnection:
         if self._connection is None:
             raise PutFailed("not connected", passing=False)
@@ -120,6 +115,42 @@ class HttpPut:
         raise PutFailed(
             f"HTTP {status} {http.client.responses.get(status, '')}".rstrip(), passing=status in _TRY_AGAIN
         )
+
+
+def ask(destination: Destination) -> None:
+    """Asks whether anything answers at the address, by its head. What it answers does not matter.
+
+    Raises:
+        PutFailed: nothing does.
+    """
+    parts = urlsplit(destination.url)
+    connection = _connection(parts, destination.reach)
+    try:
+        connection.request("HEAD", _target(parts))
+        connection.getresponse().read(1)
+    except BadAddress as refused:
+        raise PutFailed(str(refused), passing=False) from None
+    except (OSError, http.client.HTTPException) as problem:
+        raise PutFailed(_reason(problem), passing=False) from None
+    finally:
+        connection.close()
+
+
+def _connection(parts: SplitResult, reach: Reach) -> http.client.HTTPConnection:
+    """A connection that is not open yet, and will be where it may be."""
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection: Any = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_SECONDS)
+
+    def dialled(address: tuple[str, int], timeout: float, _source: object = None) -> socket.socket:
+        return dial(*address, timeout, lambda _socket: None, reach)
+
+    connection._create_connection = dialled
+    made: http.client.HTTPConnection = connection
+    return made
+
+
+def _target(parts: SplitResult) -> str:
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 def _reason(problem: Exception) -> str:

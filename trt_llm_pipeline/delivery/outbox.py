@@ -37,7 +37,7 @@ class Outbox:
         progress: Callable[[int, int], None],
     ) -> None:
         self._directory = directory
-        self._destination = destination
+        self.destination = destination
         self._workspace = workspace
         self._progress = progress
 
@@ -58,7 +58,7 @@ class Outbox:
 
     def _sent(self) -> list[Path]:
         """The files in the workspace that are sent to: the archive, and the statement about it."""
-        path = self._destination.path if self._destination else None
+        path = self.destination.path if self.destination else None
         return [] if path is None else [path, beside(path)]
 
     def pack(
@@ -78,8 +78,15 @@ class Outbox:
             "progress": self._progress,
             "expected": expected,
         }
-        if self._destination is not None:
-            return replace(deliver(engine_dir, self._destination, **how), name=name)
+        if self.destination is not None and self.destination.kind == "hub":
+            packed = pack_engine(engine_dir, self._directory / name, **how)
+            try:
+                sent = deliver_file(self._directory / name, self.destination)
+            finally:
+                (self._directory / name).unlink(missing_ok=True)
+            return replace(packed, path=None, address=sent.address)
+        if self.destination is not None:
+            return replace(deliver(engine_dir, self.destination, **how), name=name)
         return pack_engine(engine_dir, self._directory / name, **how)
 
     def again(self, source: Path, sha256: str) -> FinishedArchive | None:
@@ -92,7 +99,7 @@ class Outbox:
         Returns:
             The archive, without a list of its files; None where it is damaged: then nothing was sent.
         """
-        if self._destination is None:
+        if self.destination is None:
             target = self._directory / source.name
             size, found = copy_verified(source, target, self._progress)
             if found != sha256:
@@ -101,5 +108,5 @@ class Outbox:
             return FinishedArchive(size, found, (), source.name, target)
         if hash_file(source) != sha256:
             return None
-        sent = deliver_file(source, self._destination, progress=self._progress)
+        sent = deliver_file(source, self.destination, progress=self._progress)
         return replace(sent, name=source.name)

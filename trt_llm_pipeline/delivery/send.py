@@ -15,9 +15,10 @@ from trt_llm_pipeline.artifact.pack import write_artifact
 from trt_llm_pipeline.artifact.writer import Compression, Progress, Sink
 from trt_llm_pipeline.delivery.destination import Destination
 from trt_llm_pipeline.delivery.http_put import HttpPut, PutFailed
+from trt_llm_pipeline.delivery.hub_upload import upload
 from trt_llm_pipeline.delivery.store_upload import StoreUpload
 from trt_llm_pipeline.errors import ArtifactError, DeliveryError
-from trt_llm_pipeline.files import appearing
+from trt_llm_pipeline.files import appearing, hash_file
 from trt_llm_pipeline.net.retrying import nap
 
 _ATTEMPTS = 4
@@ -72,6 +73,8 @@ def deliver_file(
     """
     try:
         size = archive.stat().st_size
+        if destination.kind == "hub":
+            return _to_hub(archive, destination, size, progress)
     except OSError as problem:
         raise ArtifactError(f"cannot read {archive}: {problem.strerror}") from problem
 
@@ -106,11 +109,21 @@ def _send(
 ) -> FinishedArchive:
     if destination.kind == "object store":
         written = _to_store(produce, destination, expected_bytes, progress)
+    elif destination.kind == "hub":
+        raise AssertionError("the Hub takes files that are there; see `deliver_file`")
     elif destination.kind == "http":
         written = _by_put(produce, destination, exact_bytes, progress)
     else:
         written = _to_file(produce, destination, progress)
     return replace(written, address=destination.address)
+
+
+def _to_hub(archive: Path, destination: Destination, size: int, progress: Progress | None) -> FinishedArchive:
+    sha256 = hash_file(archive)
+    upload(archive, destination)
+    if progress is not None:
+        progress(size, size)
+    return FinishedArchive(size, sha256, (), address=destination.address)
 
 
 def _to_store(

@@ -22,12 +22,13 @@ _REMEDIES = {
 }
 
 
-def connect(root: str, *, small: bool = False) -> ObjectStore:
+def connect(root: str, *, small: bool = False, patient: bool = True) -> ObjectStore:
     """A store's client, with the credentials of the environment.
 
     Args:
         root: `s3://bucket`, `gs://bucket`, `az://container` or `file:///directory`, which is made.
         small: whether requests are short ones that are given up after seconds, not minutes.
+        patient: whether a store that does not answer is asked for minutes.
     """
     from obstore.store import from_url
 
@@ -41,7 +42,8 @@ def connect(root: str, *, small: bool = False) -> ObjectStore:
         parts = urlsplit(endpoint)
         if parts.scheme == "http" and is_loopback(parts.hostname or ""):
             options["allow_http"] = True
-    retries: dict[str, Any] = {"max_retries": 8, "retry_timeout": timedelta(minutes=2)}
+    limit = timedelta(minutes=2) if patient else timedelta(seconds=10)
+    retries: dict[str, Any] = {"max_retries": 8 if patient else 2, "retry_timeout": limit}
     store: ObjectStore = make(root, client_options=options, retry_config=retries)
     return store
 

@@ -115,7 +115,9 @@ def test_memory(own: House) -> None:
 
 def test_delivery(own: House) -> None:
     options = ["--destination", "http://127.0.0.1:9/engine.tar.gz", "--json"]
-    told(run(own, "build", own.config(check="off"), *options), "delivery", "DeliveryError")
+    done = run(own, "build", own.config(check="off"), *options)
+    assert "does not answer: Connection refused" in told(done, "delivery", "DeliveryError")["error"]
+    assert "step build" not in done.stderr  # it is asked before the first step
 
 
 def test_busy(own: House) -> None:

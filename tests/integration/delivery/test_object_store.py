@@ -22,7 +22,7 @@ import obstore
 import pytest
 
 from trt_llm_pipeline.artifact import pack_engine, read_archive
-from trt_llm_pipeline.delivery import parse_destination
+from trt_llm_pipeline.delivery import check_reachable, parse_destination
 from trt_llm_pipeline.delivery.send import deliver, deliver_file
 from trt_llm_pipeline.errors import DeliveryError
 
@@ -244,6 +244,21 @@ def test_a_bucket_that_is_not_there_is_named(proxy: Fault, engine: Path, tmp_pat
         DeliveryError, match=r"s3://no-such-bucket/x: the store knows no such bucket.*NoSuchBucket"
     ):
         deliver(engine, parse_destination("s3://no-such-bucket/x", tmp_path), extra={}, manifest={})
+
+
+def test_a_bucket_is_asked_for_before_anything_is_made_for_it(
+    store: int, proxy: Fault, tmp_path: Path
+) -> None:
+    there = parse_destination(f"s3://{BUCKET}/a/x", tmp_path)
+    before = objects(store)
+    check_reachable(there)
+    assert {method for method, _ in proxy.requests} == {"GET"}
+    assert objects(store) == before
+    with pytest.raises(DeliveryError, match=r"s3://no-such-bucket/x cannot be written: .*NoSuchBucket"):
+        check_reachable(parse_destination("s3://no-such-bucket/x", tmp_path))
+    proxy.choose = lambda method, path, seen: 403
+    with pytest.raises(DeliveryError, match=r"refuses access \(403 Planted\)"):
+        check_reachable(there)
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, SystemExit])

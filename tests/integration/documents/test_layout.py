@@ -37,6 +37,8 @@ COVERED_ELSEWHERE = {
     "config/yaml_text": "unit/config/test_yaml_reader.py",
     "delivery/attesting": "integration/delivery/test_statements.py",
     "delivery/collect": "integration/delivery/test_statements.py",
+    "delivery/hub_upload": "integration/delivery/test_hub_upload.py",
+    "delivery/reaching": "integration/delivery/test_object_store.py",
     "delivery/http_put": "integration/delivery/test_http_put.py",
     "delivery/object_store": "integration/fleet/test_records_on_s3.py",
     "delivery/outbox": "integration/delivery/test_http_put.py",

@@ -30,6 +30,46 @@ def test_object_stores(tmp_path: Path, text: str, root: str, key: str) -> None:
     assert destination.address == f"{root}/{key}"
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("hf://acme/engines", "engine.tar.gz"),
+        ("hf://acme/engines/", "engine.tar.gz"),
+        ("hf://acme/engines/h100/", "h100/engine.tar.gz"),
+        ("hf://acme/engines/h100/x.tar.gz", "h100/x.tar.gz"),
+    ],
+)
+def test_repositories_on_the_hub(tmp_path: Path, text: str, key: str) -> None:
+    destination = parse_destination(text, tmp_path)
+    assert (destination.kind, destination.root, destination.key) == ("hub", "acme/engines", key)
+    there = destination.at_hub("http://hub.example", "hf_s3cret")
+    assert "hf_s3cret" not in repr(there)
+    beside = there.beside(".intoto.jsonl")
+    assert beside is not None
+    assert (beside.key, beside.url, beside.token) == (
+        f"{key}.intoto.jsonl",
+        "http://hub.example",
+        "hf_s3cret",
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hf://",
+        "hf://acme",
+        "hf://acme/",
+        "hf://a:b@acme/x/y",
+        "hf://acme/x/../y",
+        "hf://acme/x//y",
+        "hf://acme/x?y",
+    ],
+)
+def test_what_is_no_repository_on_the_hub(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DeliveryError, match=r"hf://OWNER/REPO/PATH|name the file plainly"):
+        parse_destination(text, tmp_path)
+
+
 def test_the_query_of_an_address_is_used_but_never_shown(tmp_path: Path) -> None:
     destination = parse_destination("https://store.example:8443/a/b?X-Signature=s3cret#part", tmp_path)
     assert destination.kind == "http"

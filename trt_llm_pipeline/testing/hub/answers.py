@@ -28,6 +28,7 @@ from trt_llm_pipeline.testing.hub.repository import (
     describe_file,
     list_tree,
 )
+from trt_llm_pipeline.testing.hub.uploads import RefusedUpload, Uploads
 
 _API = re.compile(
     r"/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+?)"
@@ -57,7 +58,10 @@ class _Hub(Protocol):
     faults: FaultBook
     line: LinkState
     tokens: frozenset[str]
+    uploads: Uploads
 
+    @property
+    def url(self) -> str: ...
     @property
     def storage_url(self) -> str: ...
     def record(self, request: RequestRecord) -> None: ...
@@ -133,6 +137,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_PUT(self) -> None:
+        self._answer()
+
     def _answer(self) -> None:
         hub = self.server.hub
         parts = urlsplit(self.path)
@@ -148,6 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._fail(fault)
             if fault is not None and fault.kind == "moved":
                 return self._send_head(fault.status, {"Location": self.path, "Content-Length": "0"})
+            if hub.uploads.is_storage(parts.path) or hub.uploads.repository_of(parts.path):
+                return self._upload(parts.path, body)
             if match := _API.match(parts.path):
                 if fault is not None and fault.kind == "stall":
                     self._wait(fault.seconds)
@@ -195,6 +204,20 @@ class _Handler(BaseHTTPRequestHandler):
         return commit
 
     # Endpoints.
+
+    def _upload(self, path: str, body: bytes) -> None:
+        hub = self.server.hub
+        try:
+            model_id = hub.uploads.repository_of(path)
+            if model_id is None:
+                hub.uploads.put(path, body)
+                return self._send_json(200, {})
+            if not self.headers.get("Authorization"):
+                raise _Refused(401, "", "Invalid username or password.")
+            repository = self._repository(model_id, files=True)
+            return self._send_json(200, hub.uploads.answer(path, body, repository, hub.url, hub.storage_url))
+        except RefusedUpload as refusal:
+            raise _Refused(refusal.status, "", str(refusal)) from None
 
     def _api(self, match: re.Match[str], query: Mapping[str, list[str]], body: bytes) -> None:
         repository = self._repository(_full_id(match), files=False)

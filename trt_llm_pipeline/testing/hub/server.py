@@ -12,6 +12,7 @@ from trt_llm_pipeline.testing.hub.answers import RequestRecord, make_server
 from trt_llm_pipeline.testing.hub.faults import FaultBook
 from trt_llm_pipeline.testing.hub.link import Link, LinkState
 from trt_llm_pipeline.testing.hub.repository import MAIN, Repository, files_of
+from trt_llm_pipeline.testing.hub.uploads import Uploads
 
 
 class HubServer:
@@ -37,6 +38,7 @@ class HubServer:
         self.line = LinkState(link)
         self.tokens = frozenset(tokens)
         self.faults = FaultBook()
+        self.uploads = Uploads()
         self._root = repositories_root
         self._address = (host, port)
         self._repositories: dict[str, Repository] = {}
