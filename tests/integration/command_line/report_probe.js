@@ -54,6 +54,7 @@ addEventListener("load", async () => {
     bars: widths(".lanes .bar"),
     curves: widths("polyline"),
     read: read.length,
+    copied: [...document.querySelectorAll(".copy button")].filter((each) => each.textContent === "copied").length,
     copies: document.querySelectorAll(".copy button").length,
     first: document.querySelector("section h2").textContent,
     red: getComputedStyle(document.querySelector(".bar.failed") || document.body).backgroundColor,

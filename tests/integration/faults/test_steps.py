@@ -108,6 +108,11 @@ class TestSignals:
     def test_exit_code_is_named(self, house: House, server: CogServer) -> None:
         prediction = server.predict(config=house.config("dies.py", "code: 3"))
         assert "step build: dies.py exited with code 3" in prediction["error"]
+        # Cog leaves the log out of a failed answer; webhooks and its own output have it.
+        left = dict(re.findall(r'"message":"(report|logs): (/[^"]+)"', server.output()))
+        page = Path(left["report"]).read_text()
+        assert "It failed in build" in page
+        assert (Path(left["logs"]) / "build.log").is_file()
 
 
 def _may_make_control_groups() -> None:

@@ -372,6 +372,14 @@ def test_the_head_has_start_and_verdict_before_anything_else() -> None:
     )
 
 
+def test_a_build_that_was_interrupted_says_so() -> None:
+    told = record(error="KeyboardInterrupt", kind="interrupted", failed={"stage": "build"})
+    del told["archive"]
+    page = Page(render(told))
+    assert "It was interrupted in build KeyboardInterrupt" in page.text
+    assert "failed" not in page.text.replace("build failed", "").split("Timeline")[0]
+
+
 def test_a_step_is_called_as_its_config_calls_it() -> None:
     told = record(names={"convert_to_ft": "convert_checkpoint"}, seconds={"convert_to_ft": 4, "build": 1})
     text = Page(render({**told, "failed": {"stage": "convert_to_ft"}, "error": "x"})).text

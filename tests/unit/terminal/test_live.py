@@ -168,6 +168,14 @@ def test_a_failure_marks_its_stage_and_names_what_is_left(screen: Screen) -> Non
     assert screen.text.endswith("report  builds/B/report.html\nlogs    builds/B/logs")
 
 
+def test_verbose_keeps_every_line() -> None:
+    driver = DRIVER.replace("show(False, root)", "show(False, root, verbose=True)")
+    with Screen([sys.executable, "-c", driver], {}) as screen:
+        screen.type("s.stage('build', 'running'); s.output('one'); s.log('two'); s.output('three')\nend\n")
+        assert screen.end() == 0
+    assert "one\ntwo\nthree\n" in screen.text
+
+
 def test_without_color_there_is_none() -> None:
     with Screen([sys.executable, "-c", DRIVER], {"NO_COLOR": "1"}) as screen:
         screen.type("s.stage('build', 'running'); s.log('warning: w')\nend\n")
