@@ -46,6 +46,9 @@ class FakeNvml:
     def nvmlShutdown(self) -> None:  # noqa: N802
         self.shut_down += 1
 
+    def nvmlSystemGetDriverVersion(self) -> bytes:  # noqa: N802
+        return b"580.95.05"
+
     def nvmlDeviceGetCount(self) -> int:  # noqa: N802
         return 3
 
