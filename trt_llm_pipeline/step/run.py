@@ -153,7 +153,7 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
     layers, env, token = context.layers, context.env, context.token
     with confined(plan, step, argv, seen, layers=layers, env=env, token=token) as how:
         how, timing = _with_timings(context, step, how, rendered.argv)
-        places = workspace.own_directories(plan.model_dir, context.logs)
+        places = workspace.own_directories(plan.model_dir, *plan.dataset_dirs.values(), context.logs)
         scene = _Scene(step, named, before, places, how.view)
         try:
             with workspace.step_lock() as held:

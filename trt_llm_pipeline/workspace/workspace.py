@@ -22,7 +22,7 @@ IMAGE_WORKSPACE = "/src"
 #: An archive's name, by how it is compressed; the newest one lies at the workspace's top.
 ARCHIVE_NAMES = {"gzip": "engine.tar.gz", "none": "engine.tar"}
 _STEP_ENDS_WITHIN_S = 5.0
-_INNER = ("import", "cache", "cache/accepted")
+_INNER = ("import", "datasets", "cache", "cache/accepted")
 _NAME_MAX = 255  # bytes, on every common file system
 SERVICE_FOLDERS = ("models", "builds", STATE_DIR)
 

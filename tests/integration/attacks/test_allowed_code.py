@@ -17,10 +17,11 @@ import psutil
 import pytest
 
 from tests.integration.attacks import hostile_models
-from tests.integration.attacks.test_models import MODEL_ID, PICKLES, WITH_CODE, Log, Victim
+from tests.integration.attacks.test_models import MODEL_ID, PICKLES, WITH_CODE, Victim
 from tests.integration.house import wait_for
 from trt_llm_pipeline.errors import TrtLlmPipelineError
 from trt_llm_pipeline.testing.hub import HubServer
+from trt_llm_pipeline.testing.recorder import Recorder
 
 TOKEN = "hf_MarkedTokenThatNoCodeMaySee0123456789"
 DEEDS = Path(__file__).with_name("deeds.py")
@@ -60,7 +61,7 @@ class Prey:
         else:
             files["pytorch_model.bin"] = hostile_models.pickles(STATEMENT)[way]
         victim.hub.add_repository(MODEL_ID, files)
-        log = Log()
+        log = Recorder()
         try:
             log.lines += victim.build("allow_repository_code: true", HF_TOKEN=TOKEN, **env)[1]
         except TrtLlmPipelineError as error:

@@ -82,7 +82,7 @@ def _fresh_workspace(house: House) -> None:
 EACH = [
     "file", "folder", "engine", "config", "pipe", "output", "parent",
     "archive", "newest", "record", "report", "log", "logs", "build", "builds",
-    "state", "ledger", "heartbeat", "holder", "lock", "hashes", "import", "cache",
+    "state", "ledger", "heartbeat", "holder", "lock", "hashes", "import", "cache", "datasets",
     "tokenizer", "model", "models", "weights",
 ]  # fmt: skip
 PLACES = ["first", "last", "failing"]  # in the first of two steps, in the last, in a step that fails
@@ -96,7 +96,7 @@ TELLING = {
     ("failing", "build"): "has changed the service's own directories",
     ("last", "state"): "has changed the service's own directories",
     ("failing", "model"): "has changed the service's own directories",
-    ("first", "import cache"): "has changed the service's own directories",
+    ("first", "import cache datasets"): "has changed the service's own directories",
     ("first", "logs"): "has changed the service's own directories",
     ("first", "log tokenizer weights lock"): "",
 }

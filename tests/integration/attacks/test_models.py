@@ -8,7 +8,7 @@ import json
 import shutil
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,10 +18,10 @@ from tests.integration.attacks import hostile_models
 from tests.integration.house import TOOLCHAIN
 from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.errors import RepositoryCodeRefused
-from trt_llm_pipeline.observer import Stage
 from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing.hub import HubServer
+from trt_llm_pipeline.testing.recorder import Recorder
 
 MODEL_ID = "somebody/evil"
 CONFIG = """\
@@ -38,22 +38,6 @@ build:
 WITH_CODE = list(hostile_models.with_code("pass"))
 PICKLES = list(hostile_models.pickles("pass"))
 WEIGHTS = ("pytorch_model.bin", "model.safetensors")
-
-
-@dataclass
-class Log:
-    """Keeps what a build says."""
-
-    lines: list[str] = field(default_factory=list)
-
-    def log(self, line: str) -> None:
-        self.lines.append(line)
-
-    def progress(self, stage: Stage, done_bytes: int, total_bytes: int | None) -> None:
-        pass
-
-    def metric(self, name: str, value: float) -> None:
-        pass
 
 
 @dataclass
@@ -86,7 +70,7 @@ class Victim:
             },
             workspace=self.workspace,
         )
-        log = Log()
+        log = Recorder()
         text = CONFIG.format(keys=keys)
         return pipeline.build(validate(text, "config.yaml", settings), settings, log), log.lines
 

@@ -81,6 +81,8 @@ for trap in args.traps:
         link(STATE / "import", OUTSIDE)
     elif trap == "cache":
         link(STATE / "cache", OUTSIDE)
+    elif trap == "datasets":
+        link(STATE / "datasets", OUTSIDE)
     elif trap == "tokenizer":
         link(MODEL / "tokenizer.json", SECRET)
         link(MODEL / "tokenizer_config.json", SECRET)
