@@ -48,8 +48,13 @@ def run(env: dict[str, str], *arguments: str) -> Result:
     ("model", "more", "example", "option"),
     [
         ("acme/llama-7b", [], "llama-2-7b-chat-fp16-1gpu", ""),
-        ("acme/llama-7b", ["--precision", "int8"], "llama-2-7b-chat-int8-1gpu", "use_weight_only"),
-        ("acme/llama-7b", ["--gpu", "H100"], "llama-2-7b-chat-fp16-1gpu", ""),
+        pytest.param(
+            *("acme/llama-7b", ["--precision", "int8"], "llama-2-7b-chat-int8-1gpu", "use_weight_only"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("acme/llama-7b", ["--gpu", "H100"], "llama-2-7b-chat-fp16-1gpu", ""), marks=pytest.mark.slow
+        ),
         ("sshleifer/tiny-gpt2", [], "gpt2-medium", "convert_checkpoint.py"),
     ],
 )
@@ -72,6 +77,7 @@ def test_what_it_writes_validates(
     assert Path("config.yaml").read_text() == text
 
 
+@pytest.mark.slow
 def test_no_more_tokens_than_the_model_takes(env: dict[str, str]) -> None:
     text = run(env, "init", "--model", "acme/short", "--output", "-").stdout
     assert loads(text).build.args["max_input_len"] == "500"

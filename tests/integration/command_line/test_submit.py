@@ -101,6 +101,7 @@ class TestCog:
         assert "the prediction has been cancelled" in err
         wait_for(lambda: not house.alive_below(server), "every process of the step is dead", 60)
 
+    @pytest.mark.slow
     def test_a_busy_server_is_a_reason_to_come_again(
         self, house: House, server: CogServer, tmp_path: Path
     ) -> None:
@@ -167,6 +168,7 @@ def polled() -> Iterator[Polled]:
 class TestPolled:
     """A service that has tokens and says where to ask."""
 
+    @pytest.mark.slow
     def test_it_is_asked_until_it_has_ended_and_the_output_is_fetched(
         self, polled: Polled, service: Service, tmp_path: Path
     ) -> None:
@@ -188,6 +190,7 @@ class TestPolled:
         assert sent == Path(QUICK_START).read_text()
         assert "r8_secret" not in done.stdout + done.stderr
 
+    @pytest.mark.slow
     def test_an_archive_that_is_not_what_its_manifest_says_is_not_kept(
         self, polled: Polled, tmp_path: Path
     ) -> None:

@@ -83,6 +83,7 @@ def test_a_repository_that_may_not_be_written_is_said_before_the_first_step(hous
     assert not (house.workspace / "engine").exists()
 
 
+@pytest.mark.slow
 def test_a_hub_that_fails_while_it_takes_the_archive_keeps_the_engine(hub: HubServer, house: House) -> None:
     hub.faults.add(Fault("status", "*/commit/*", times=10, method="POST", status=400))
     done = build(house, f"hf://{REPOSITORY}/engine.tar.gz")
