@@ -73,7 +73,7 @@ class TestCancel:
     def test_step_with_pool_daemon_and_own_sessions_dies_whole(self, house: House, server: CogServer) -> None:
         before = Before(house)
         prediction_id = start_until(server, house.config("will_not_die.py"), STARTED)
-        wait_for(lambda: len(house.alive_below(server)) == 6, "the supervisor and five processes", 5)
+        wait_for(lambda: len(house.alive_below(server)) == 7, "the supervisor's two and five processes", 20)
         assert server.cancel(prediction_id) == 200
         before.check(server)
 
