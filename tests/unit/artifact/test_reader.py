@@ -256,7 +256,7 @@ def test_a_sparse_file_is_not_read() -> None:
 
 
 def test_more_files_than_any_engine_has_are_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trt_llm_pipeline.artifact.reader._MOST_FILES", 20)
+    monkeypatch.setattr("trt_llm_pipeline.artifact.reader.MOST_FILES", 20)
     assert len(read_archive(io.BytesIO(tarred({str(n): b"" for n in range(20)}))).files) == 20
     with pytest.raises(ArtifactError, match="it holds more than 20 files"):
         read_archive(io.BytesIO(tarred({str(n): b"" for n in range(21)})))

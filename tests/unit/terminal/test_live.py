@@ -200,3 +200,21 @@ def test_what_is_no_terminal_gets_lines(capsys: pytest.CaptureFixture[str]) -> N
         told.log("a line")
         told.output(f"{ROOT}/engine")
     assert capsys.readouterr().err == f"a line\n{ROOT}/engine\n"
+
+
+#: Its words stand nowhere in what is typed.
+TALK = "s.stage('build', 'running')\nfor n in '1', '2': s.output(n + ' of two lines')\n\n"
+
+
+def test_a_script_s_line_gives_way_to_the_next(screen: Screen) -> None:
+    screen.type(TALK)
+    screen.until(lambda now: "2 of two lines" in now.text, "the second line is shown")
+    assert "1 of two lines" not in screen.text
+
+
+def test_verbose_keeps_every_line_of_a_script() -> None:
+    driver = DRIVER.replace("show(False, root)", "show(False, root, verbose=True)")
+    assert driver != DRIVER
+    with Screen([sys.executable, "-c", driver], {}) as screen:
+        screen.type(TALK)
+        screen.until(lambda now: "1 of two" in now.text and "2 of two" in now.text, "both are there")
