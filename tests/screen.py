@@ -42,7 +42,13 @@ class Screen:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, self._columns, 0, 0))
         try:
             self._process = subprocess.Popen(
-                self._argv, stdin=theirs, stdout=theirs, stderr=theirs, env=self._env, start_new_session=True
+                self._argv,
+                stdin=theirs,
+                stdout=theirs,
+                stderr=theirs,
+                env=self._env,
+                start_new_session=True,
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C arrives
             )
         finally:
             os.close(theirs)

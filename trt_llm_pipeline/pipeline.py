@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from trt_llm_pipeline import check, inspection, model_source, provenance, report
 from trt_llm_pipeline.artifact import FinishedArchive
@@ -661,8 +661,9 @@ def _model_url(context: _Context, snapshot: Snapshot | None) -> str | None:
     """The page of the model's revision, where it is the Hub's."""
     if snapshot is None or snapshot.source != "hub":
         return None
-    hub = context.settings.env.get("HF_ENDPOINT") or "https://huggingface.co"
-    return f"{hub.rstrip('/')}/{quote(snapshot.model_id)}/tree/{quote(snapshot.revision)}"
+    hub = urlsplit(context.settings.env.get("HF_ENDPOINT") or "https://huggingface.co")
+    place = f"{hub.path.rstrip('/')}/{quote(snapshot.model_id)}/tree/{quote(snapshot.revision)}"
+    return urlunsplit((hub.scheme, hub.netloc.rpartition("@")[2], place, "", ""))
 
 
 def _write_report(context: _Context, record: Mapping[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +17,8 @@ from trt_llm_pipeline.printable import printable
 
 if TYPE_CHECKING:
     from trt_llm_pipeline.workspace import Build
+
+_LONGEST_LINE = 200
 
 app = typer.Typer(name="builds", rich_markup_mode=None)
 
@@ -64,7 +68,7 @@ def show(build: BuildArgument = None, workspace: WorkspaceOption = None, as_json
                 *((name, str(path)) for name, path in chosen.files().items()),
             ]
         for name, value in rows:
-            typer.echo(printable(f"{name + ':':9} {value}"))
+            typer.echo(printable(f"{name + ':':9} {_near(value)}"))
 
 
 @app.command()
@@ -128,14 +132,24 @@ def _chosen(wanted: str | None, workspace: Path | None) -> Build:
 
 
 def _line(build: Build) -> str:
+    """A line for a build; on a terminal not longer than that is wide."""
     from trt_llm_pipeline.units import in_time, in_words
 
     short = _in_short(build)
-    time = "" if short["seconds"] is None else in_time(short["seconds"])
-    size = "" if short["archive_bytes"] is None else in_words(short["archive_bytes"])
-    first = str(short["error"] or "").strip().partition("\n")[0]
-    text = f"{build.build_id}  {build.state:9} {time:>11} {size:>10}  {short['model_id'] or ''}"
-    return printable(f"{text}: {first[:80]}" if first else text)
+    text = f"{build.build_id}  {build.state:11}  {short['model_id'] or ''}"
+    if short["error"]:
+        text += f": {str(short['error']).strip().partition(chr(10))[0]}"
+    elif short["archive_bytes"] is not None and short["seconds"] is not None:
+        text += f", {in_words(short['archive_bytes'])} in {in_time(short['seconds'])}"
+    text = printable(text)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _LONGEST_LINE
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def _near(text: str) -> str:
+    """A path as it is seen from here."""
+    here = f"{Path.cwd()}/"
+    return text.removeprefix(here)
 
 
 def _in_short(build: Build) -> dict[str, Any]:

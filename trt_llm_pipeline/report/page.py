@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import ChainableUndefined, Environment, FileSystemLoader
-
 from trt_llm_pipeline.report import charts
 from trt_llm_pipeline.report.compared import figures
 from trt_llm_pipeline.report.fits import fit_tables
@@ -39,6 +37,8 @@ def render(record: Mapping[str, Any]) -> str:
             cannot name the archive's own size and hash. With `error`, the message of what ended the build,
             it is the page of a failed one.
     """
+    from jinja2 import ChainableUndefined, Environment, FileSystemLoader  # slow to import
+
     templates = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,

@@ -63,10 +63,10 @@ def last_lines(log: Path, count: int) -> list[str]:
             file.seek(0, os.SEEK_END)
             size = file.tell()
             file.seek(max(0, size - _TAIL_BYTES))
-            lines = file.read(_TAIL_BYTES).decode(errors="replace").splitlines()
+            lines = file.read(_TAIL_BYTES).decode(errors="replace").removesuffix("\n").split("\n")
     except OSError:
         return []
-    whole = lines if size <= _TAIL_BYTES else lines[1:]
+    whole = lines if 0 < size <= _TAIL_BYTES else lines[1:]
     return whole[-count:]
 
 

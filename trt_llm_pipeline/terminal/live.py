@@ -27,6 +27,7 @@ from trt_llm_pipeline.units import in_time, in_words
 
 _WINDOW_S = 10.0
 _BAR_CELLS = 16
+_ECHO_CELLS = 3  # what the terminal shows of Ctrl-C must not begin a line of its own
 _SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[0-~])")
 _MARKS: Mapping[StageState, tuple[str, str, str]] = {  # in Unicode, in ASCII, style
     "waiting": ("·", ".", "dim"),
@@ -101,7 +102,7 @@ class LiveTerminal:
         if self._verbose or line.startswith(("warning: ", "note: ")):
             self._console.print(Text(text, style="yellow" if line.startswith("warning: ") else ""))
         elif self._current is None:  # what it is built with, and in: a line each
-            self._console.print(Text(text, "dim", no_wrap=True, overflow="ellipsis"))
+            self._console.print(Text(text, "dim"), no_wrap=True, overflow="ellipsis")
         else:
             self._current.said = text
 
@@ -153,7 +154,8 @@ class LiveTerminal:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The rows as they are now."""
-        table = Table.grid(padding=(0, 1), expand=True)
+        table = Table.grid(padding=(0, 1))
+        table.width = max(20, options.max_width - _ECHO_CELLS)
         table.add_column(width=1)
         table.add_column(no_wrap=True)
         table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from trt_llm_pipeline.records import read_record
+from trt_llm_pipeline.report import REPORT_NAME
 from trt_llm_pipeline.workspace.shapes import BUILD
 from trt_llm_pipeline.workspace.workspace import ARCHIVE_NAMES
 
 RECORD_NAME = "build.json"
-_REPORT_NAME = "report.html"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Build:
         logs = self.directory / "logs"
         found = {
             "archive": self.archive,
-            "report": self._file(_REPORT_NAME),
+            "report": self._file(REPORT_NAME),
             "logs": logs if self.logs() else None,
         }
         return {name: path for name, path in found.items() if path is not None}

@@ -101,6 +101,17 @@ def test_a_failure_shows_its_stage_and_where_report_and_logs_are(
     assert "error: step build:" in screen.text
 
 
+@pytest.mark.slow
+def test_ctrl_c_marks_the_stage_and_leaves_one_picture(place: dict[str, str]) -> None:
+    with Screen([COMMAND, "build", CONFIG, "--no-cache"], place) as screen:
+        screen.until(lambda now: now.row("check")[:1] not in ("", "·"), "the engine is asked")
+        screen.type("\x03")
+        assert screen.end() == 130, screen.text
+    assert screen.row("check").startswith("✗")
+    assert [screen.text.count(f" {name} ") for name in ("download", "build")] == [1, 1]
+    assert "interrupted; what has been downloaded is kept" in screen.text
+
+
 def test_json_stays_json(place: dict[str, str]) -> None:
     argv = [COMMAND, "build", CONFIG, "--json"]
     told = subprocess.run(argv, env={**os.environ, **place}, capture_output=True, text=True, check=True)

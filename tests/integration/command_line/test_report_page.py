@@ -9,8 +9,10 @@ import re
 import shutil
 import subprocess
 import tarfile
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from tests.integration.conftest import TOOLCHAIN
 from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.errors import ModelNotFound, ModelUnavailable, StepOutputError, TrtLlmPipelineError
 from trt_llm_pipeline.inspection import inspect
+from trt_llm_pipeline.model_source import Snapshot
 from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.report import render
 from trt_llm_pipeline.report.stages import stages
@@ -180,6 +183,14 @@ def test_a_page_shows_the_machine_the_config_and_the_build_before(twice: Twice) 
     assert f"Build {before.build_id} had the same config." in page
     assert record["previous"]["archive_bytes"] == before.size
     assert page.index("started ") < page.index("for cog-triton") < page.index("Timeline")
+
+
+def test_the_models_address_has_no_password(settings: Settings, tmp_path: Path) -> None:
+    env = {**settings.env, "HF_ENDPOINT": "https://user:a-password@mirror.example/hf/"}
+    context: Any = SimpleNamespace(settings=replace(settings, env=env))
+    snapshot = Snapshot("acme/tiny", "0123", tmp_path, "hub", 0, ())
+    assert pipeline._model_url(context, snapshot) == "https://mirror.example/hf/acme/tiny/tree/0123"
+    assert pipeline._model_url(context, replace(snapshot, source="tar")) is None
 
 
 def test_timeline_and_commands_agree(twice: Twice) -> None:

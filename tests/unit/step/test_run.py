@@ -34,6 +34,7 @@ from trt_llm_pipeline.step import (
     run,
     run_step,
 )
+from trt_llm_pipeline.step.failure import last_lines
 from trt_llm_pipeline.toolchain import Toolchain
 from trt_llm_pipeline.workspace import Ledger, Workspace
 
@@ -386,6 +387,26 @@ class TestFailures:
         (note,) = notes_of(cancelled.value)
         assert "the script wrote where no step may write (models)" in note
         assert bench.ledger.recover() == ()
+
+
+class TestLastLines:
+    """The end of a log, for the page of a build that has failed."""
+
+    def test_as_many_as_are_asked_for(self, tmp_path: Path) -> None:
+        log = tmp_path / "build.log"
+        log.write_text("".join(f"line {number}\n" for number in range(80)))
+        assert last_lines(log, 50) == [f"line {number}" for number in range(30, 80)]
+        assert last_lines(log, 500) == [f"line {number}" for number in range(80)]
+
+    def test_no_more_than_the_last_part_is_read_and_no_half_line(self, tmp_path: Path) -> None:
+        log = tmp_path / "build.log"
+        log.write_bytes(b"\xff" * 100_000 + b"\n" + b"x" * 40_000 + b"\n" + b"y" * 40_000 + b"\nend\n")
+        assert [line[:3] for line in last_lines(log, 50)] == ["yyy", "end"]
+
+    def test_a_link_or_nothing_has_none(self, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text("secret\n")
+        (tmp_path / "build.log").symlink_to(tmp_path / "secret")
+        assert last_lines(tmp_path / "build.log", 5) == last_lines(tmp_path / "absent", 5) == []
 
 
 class TestWhatIsShown:

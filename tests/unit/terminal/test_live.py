@@ -115,6 +115,14 @@ def test_a_strangers_line_cannot_move_the_cursor(screen: Screen) -> None:
     assert fits(screen)
 
 
+def test_what_comes_before_the_stages_is_a_line_each(screen: Screen) -> None:
+    screen.type("s.log('sandbox: ' + 'files, ' * 30); s.log('then')\n")
+    screen.until(lambda now: "then" in now.text, "the lines")
+    lines = screen.text.splitlines()
+    assert lines[lines.index("then") - 1].endswith("…")
+    assert sum("files" in line for line in lines) == 1
+
+
 def test_warnings_and_notes_stay_and_other_lines_make_room(screen: Screen) -> None:
     stages(screen)
     screen.type("s.stage('download', 'running'); s.log('warning: there is [red]little[/] room')\n")
