@@ -40,7 +40,6 @@ from trt_llm_pipeline.errors import (
     PipelineError,
     TrtLlmPipelineError,
     add_note,
-    kind_of,
 )
 from trt_llm_pipeline.files import appearing, refused
 from trt_llm_pipeline.fit import Assessment
@@ -64,15 +63,12 @@ from trt_llm_pipeline.step import (
     StepContext,
     StepReport,
     TimingCache,
-    last_lines,
     prepare_imports,
     remove_view,
     run_step,
 )
 from trt_llm_pipeline.units import in_words
 from trt_llm_pipeline.workspace import ARCHIVE_NAMES, RECORD_NAME, Builds, Ledger, began, disk, new_build_id
-
-_LAST_LINES = 50
 
 
 @dataclass(frozen=True)
@@ -147,6 +143,7 @@ class _Context:
         except BaseException:
             self.voice.stage(shown, "failed")
             raise
+        self.notes.stage = ""
         self.voice.stage(shown, "done")
 
     def warn(self, text: str) -> None:
@@ -696,38 +693,15 @@ def _report_failure(context: _Context, error: BaseException) -> None:
     logs = context.directory / "logs"
     if not logs.is_dir() or os.path.realpath(logs) != str(logs):  # a step may have put a link there
         return
-    told = _failure_record(context, error, logs)
+    notes = context.notes
+    failed = provenance.failure(error, notes.stage, context.plan, notes.reports, logs)
+    record = _record(context, notes.snapshot, _manifest(context, notes.snapshot))
+    told = {**record, **context.redactor.values(failed)}
     write_record(context.directory / RECORD_NAME, told)
     _write_report(context, told)
     context.voice.kept("report", context.directory / REPORT_NAME)
     if told["logs"]:
         context.voice.kept("logs", logs)
-
-
-def _failure_record(context: _Context, error: BaseException, logs: Path) -> dict[str, Any]:
-    snapshot, stage = context.notes.snapshot, context.notes.stage
-    return {
-        **_record(context, snapshot, _manifest(context, snapshot)),
-        "error": context.redactor(str(error) or type(error).__name__),
-        "kind": kind_of(error),
-        "type": type(error).__name__,
-        "failed": {
-            "stage": stage,
-            "argv": context.redactor.values(_command(context, stage)),
-            "last_lines": last_lines(logs / f"{stage}.log", _LAST_LINES),
-        },
-    }
-
-
-def _command(context: _Context, stage: str) -> list[str]:
-    """What a stage runs; nothing where it is no step."""
-    found = {report.name: report.output_dir for report in context.notes.reports}
-    return [
-        part
-        for step in context.plan.steps
-        if step.name == stage
-        for part in (*step.program, *context.plan.render(step, found).argv)
-    ]
 
 
 def _size(snapshot: Snapshot) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import trt_llm_pipeline
 from trt_llm_pipeline.artifact import FinishedArchive
 from trt_llm_pipeline.artifact.statement import Run, Subject, make_statement
+from trt_llm_pipeline.errors import kind_of
 from trt_llm_pipeline.fit import Assessment
 from trt_llm_pipeline.inspection import Check
 from trt_llm_pipeline.model_source import Snapshot
@@ -23,10 +24,11 @@ from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.preflight import fitting
 from trt_llm_pipeline.process import Layers
 from trt_llm_pipeline.process.gpus import Gpu
-from trt_llm_pipeline.step import StepReport
+from trt_llm_pipeline.step import StepReport, last_lines
 from trt_llm_pipeline.workspace import began
 
 MANIFEST_SCHEMA = 1
+_LAST_LINES = 50
 CHECK_FACTS = ("status", "level", "world_size")
 
 
@@ -139,6 +141,34 @@ def build_record(story: Story, archive: FinishedArchive | None = None) -> dict[s
         files = {file.name: {"size": file.size, "sha256": file.sha256} for file in archive.files}
         record |= {"archive": archive_record(archive), "files": files}
     return record
+
+
+def failure(
+    error: BaseException, stage: str, plan: Plan, reports: Sequence[StepReport], logs: Path
+) -> dict[str, Any]:
+    """What `build.json` says of a build's end that was none of its own.
+
+    Args:
+        error: what ended it.
+        stage: in which stage; empty where that was between two.
+        plan: the build's.
+        reports: of the steps that had been done.
+        logs: the directory of what was printed.
+    """
+    found = {report.name: report.output_dir for report in reports}
+    command = [
+        part
+        for step in plan.steps
+        if step.name == stage
+        for part in (*step.program, *plan.render(step, found).argv)
+    ]
+    lines = last_lines(logs / f"{stage}.log", _LAST_LINES) if stage else []
+    return {
+        "error": str(error) or type(error).__name__,
+        "kind": kind_of(error),
+        "type": type(error).__name__,
+        "failed": {"stage": stage, "argv": command, "last_lines": lines},
+    }
 
 
 def archive_record(archive: FinishedArchive) -> dict[str, Any]:

@@ -20,7 +20,13 @@ import pytest
 from tests.conftest import MODEL_ID
 from tests.integration.conftest import TOOLCHAIN
 from trt_llm_pipeline import pipeline
-from trt_llm_pipeline.errors import ModelNotFound, ModelUnavailable, StepOutputError, TrtLlmPipelineError
+from trt_llm_pipeline.errors import (
+    DiskFull,
+    ModelNotFound,
+    ModelUnavailable,
+    StepOutputError,
+    TrtLlmPipelineError,
+)
 from trt_llm_pipeline.inspection import inspect
 from trt_llm_pipeline.model_source import Snapshot
 from trt_llm_pipeline.preflight import validate
@@ -143,6 +149,19 @@ def test_a_step_that_failed_comes_first_on_its_builds_page(settings: Settings) -
     assert log.left["logs"] == newest / "logs"
     assert log.states["build"] == "failed"
     assert log.states["package"] == "waiting"
+
+
+def test_what_goes_wrong_between_two_stages_is_no_stages_fault(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_folder: Path) -> None:
+        raise DiskFull("there is no room for the tokenizer")
+
+    monkeypatch.setattr(pipeline, "tokenizer_files", none_left)
+    newest, page, log = failed(settings, QUICK_START + "check: off\n", DiskFull)
+    assert "What went wrong there is no room for the tokenizer" in page
+    assert log.states["build"] in ("done", "reused")
+    assert "bar failed" not in (newest / "report.html").read_text()
 
 
 def test_a_model_that_is_not_there_has_a_page_too(settings: Settings) -> None:
