@@ -269,6 +269,9 @@ def _supervise(parent: int, report_fd: int) -> int:
             break
         _reap(step.pid, statuses)
     _end_tree(step.pid, statuses, _GRACE_S if ended or alone else 0.0)
+    if (hold := request.get("hold")) is not None:
+        with contextlib.suppress(OSError):
+            os.utime(hold)
     if alone and not ended:
         report(lost=int(signal.SIGKILL))
         return 0

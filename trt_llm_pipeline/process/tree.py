@@ -97,7 +97,7 @@ class _Supervised:
         self._kept_open = [] if hold is None else [hold]
         self._argv = list(argv)
         confined = sandbox.request(cwd) if sandbox is not None else None
-        request = {"argv": self._argv, "cwd": str(cwd), "env": dict(env), "sandbox": confined}
+        request = {"argv": self._argv, "cwd": str(cwd), "env": dict(env), "sandbox": confined, "hold": hold}
         self._request = json.dumps(request).encode() + b"\n"
         self._merge = merge
         self._report = b""
@@ -321,7 +321,8 @@ def run(
         redactor: knows the secrets.
         timeout: seconds after which the tree is ended; None for no limit.
         on_turn: called about ten times a second with the tree's memory.
-        hold: a descriptor that stays open until the whole tree has ended, even if this process is killed.
+        hold: a file's descriptor that stays open until the whole tree has ended, even if this process is
+            killed; the file's mtime says then when that was.
         sandbox: what it and all that it starts may do; None for what this process may.
 
     Raises:

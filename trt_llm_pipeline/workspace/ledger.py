@@ -90,7 +90,8 @@ class Ledger:
         """Takes in what a build that was killed has left; returns those files.
 
         A file counts as that build's if it was not somebody's when the step began and has not been touched
-        since the last sign of life.
+        since the last sign of life: the build's heartbeat, or the end of the step's last process. None is
+        left here: `Workspace.lock` waits for them.
         """
         record = self._read()
         running = record.pop("running", None)
@@ -107,10 +108,13 @@ class Ledger:
 
     def _left(self, running: Mapping[str, Any], names: Iterable[str]) -> set[str]:
         """Those of `names` that a killed build has left; `running` is its note of what was there before."""
-        try:
-            last_sign_of_life = self._heartbeat.lstat().st_mtime
-        except FileNotFoundError:
+        signs = []
+        for path in (self._heartbeat, self._workspace.step_lock_path):
+            with suppress(FileNotFoundError):
+                signs.append(path.lstat().st_mtime)
+        if not signs:
             return set()
+        last_sign_of_life = max(signs)
         left = set()
         for name in set(names) - set(running.get("foreign", ())):
             with suppress(FileNotFoundError):

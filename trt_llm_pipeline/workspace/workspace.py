@@ -227,6 +227,11 @@ class Workspace:
                 note.unlink(missing_ok=True)
             lock.release()
 
+    @property
+    def step_lock_path(self) -> Path:
+        """What `step_lock` holds. Its mtime says when the last step's processes had ended."""
+        return self.state / "step.lock"
+
     @contextmanager
     def step_lock(self) -> Iterator[int]:
         """Holds the workspace for the processes of one step.
@@ -239,7 +244,7 @@ class Workspace:
             WorkspaceBusy: a step of a build that was killed is still ending.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        path = self.state / "step.lock"
+        path = self.step_lock_path
         try:
             descriptor = os.open(path, flags, 0o644)
         except OSError as error:

@@ -35,7 +35,7 @@ def test_every_cell_is_delivered_and_the_second_run_is_one_listing(house: FleetH
     for address in first["delivered"].values():
         archive = Path(address.removeprefix("file://"))
         assert archive.is_relative_to(house.workspace / "engines")
-        assert inspect(str(archive)).ready
+        assert inspect(str(archive)).contents.strict
         statement = json.loads(beside(archive).read_text())
         said = json.loads(base64.b64decode(statement["payload"]))
         sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()

@@ -580,6 +580,24 @@ class TestAServiceThatIsGone:
         caller.communicate()
         assert within(5, lambda: tree.living() == [])
 
+    def test_the_file_that_is_held_says_when_the_last_process_had_ended(
+        self, tree: Tree, tmp_path: Path
+    ) -> None:
+        held = tmp_path / "held"
+        held.touch()
+        os.utime(held, (1, 1))
+        holds = self.CALLER.replace(
+            "redactor=Redactor(),", f"redactor=Redactor(), hold=os.open({str(held)!r}, os.O_RDWR),"
+        )
+        caller = self.start(tree, holds)
+        assert held.stat().st_mtime == 1
+        before = time.time()
+        caller.kill()
+        caller.communicate()
+        assert within(30, lambda: held.stat().st_mtime != 1)
+        assert held.stat().st_mtime >= before - 0.1
+        assert tree.living() == [] or within(5, lambda: tree.living() == [])
+
     def test_takes_the_whole_tree_with_it_though_a_copy_of_it_lives_on(self, tree: Tree) -> None:
         """A fork of the service holds copies of all its pipes open."""
         forks = textwrap.dedent(self.CALLER).replace(

@@ -230,6 +230,16 @@ class TestAKilledBuild:
         with pytest.raises(WorkspaceError, match="other/b"):
             builds.ledger.refuse_foreign(builds.root / "other", "./other")
 
+    def test_what_a_step_wrote_while_it_was_ended_counts_too(self, builds: Builds) -> None:
+        builds.step("out/.half", killed=True)
+        self.age(builds, seconds=60)
+        assert builds.ledger.recover() == ()
+        builds.step("out/.other", killed=True)
+        self.age(builds, seconds=60)
+        with builds.workspace.step_lock() as held:
+            os.utime(held)  # as the supervisor does, once the last process has ended
+        assert builds.ledger.recover() == ("out/.other",)
+
     def test_after_a_finished_step_there_is_nothing_to_recover(self, builds: Builds) -> None:
         builds.step("out/a")
         builds.write("out/b")
