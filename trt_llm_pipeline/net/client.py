@@ -43,6 +43,7 @@ _GATHER_TIMEVAL = struct.pack("ll", 0, int(_GATHER_SECONDS * 1e6))
 # Up to here the buffer that http.client read the head with may hold bytes of the body.
 _HEAD_BUFFER = 8192
 _REUSE_LEFTOVER = 1 << 16
+_PIECE_BYTES = 1 << 18
 
 
 class Response:
@@ -269,7 +270,9 @@ def fetch_bytes(
     def fetch() -> bytes:
         with client.open(url, {"Accept-Encoding": "identity", **(headers or {})}) as response:
             data = bytearray()
-            while len(data) < most_bytes and (piece := response.read(most_bytes - len(data))):
+            while len(data) < most_bytes and (
+                piece := response.read(min(_PIECE_BYTES, most_bytes - len(data)))
+            ):
                 data += piece
             if response.length is not None and len(data) < min(response.length, most_bytes):
                 raise EndedEarly(f"only {len(data)} of {response.length} bytes came")
