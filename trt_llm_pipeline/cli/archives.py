@@ -82,7 +82,10 @@ def inspect(
 
 def verify(
     archive: Annotated[
-        str, typer.Argument(metavar="ARCHIVE", help="A file, or an https://, s3://, gs:// or az:// address.")
+        str,
+        typer.Argument(
+            metavar="ARCHIVE", help="A file, or an https://, s3://, gs://, az:// or hf:// address."
+        ),
     ],
     key: Annotated[
         Path | None, typer.Option(help="Demand a signature by this public key (PEM).", metavar="PUBLIC_KEY")

@@ -17,7 +17,10 @@ _HOUR_S = 3600.0
 
 def try_(
     archive: Annotated[
-        str, typer.Argument(metavar="ARCHIVE", help="A file, or an https://, s3://, gs:// or az:// address.")
+        str,
+        typer.Argument(
+            metavar="ARCHIVE", help="A file, or an https://, s3://, gs://, az:// or hf:// address."
+        ),
     ],
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to go on from.")],
     tokens: Annotated[int, typer.Option(min=1, help="How many to generate at most.")] = 64,

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import http.client
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from trt_llm_pipeline.artifact.statement import LARGEST_STATEMENT, STATEMENT_SUFFIX
 from trt_llm_pipeline.delivery.destination import Destination, parse_destination
 from trt_llm_pipeline.delivery.store_client import connect
 from trt_llm_pipeline.errors import ArtifactError
+from trt_llm_pipeline.model_source.hub import endpoint_of
 from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.net.client import Client, Response
 from trt_llm_pipeline.net.failures import BadAddress, HttpStatusError
 from trt_llm_pipeline.net.stopping import StopSwitch
+from trt_llm_pipeline.redaction import check_token, token_of
 
 if TYPE_CHECKING:
     from obstore import BytesStream
@@ -28,35 +32,39 @@ _PIECE_BYTES = 4 << 20
 
 
 @contextmanager
-def opened(place: str, reach: Reach) -> Iterator[BinaryIO]:
-    """What lies at a path, an http(s), s3, gs or az address, or a file:// one, as a stream to be read once.
+def opened(place: str, reach: Reach, env: Mapping[str, str] = os.environ) -> Iterator[BinaryIO]:
+    """What lies at a path, a file://, http(s), s3, gs, az or hf address, as a stream to be read once.
 
     Args:
         place: the path or address.
         reach: which addresses may be connected to.
+        env: which Hub, and a token for it.
 
     Raises:
         ArtifactError: it cannot be read. An address's query, which may be a signature, is not repeated.
     """
-    with _found(place, reach) as stream:
+    with _found(place, reach, env) as stream:
         if stream is None:
             raise ArtifactError(f"cannot read {shown(place)}: there is nothing")
         yield stream
 
 
-def read_statement(archive: str, reach: Reach, given: str | None = None) -> bytes | None:
+def read_statement(
+    archive: str, reach: Reach, given: str | None = None, env: Mapping[str, str] = os.environ
+) -> bytes | None:
     """The text of the statement about an archive; None where there is none beside it.
 
     Args:
         archive: where the archive lies.
         reach: which addresses may be connected to.
         given: where the statement lies, if not beside it.
+        env: which Hub, and a token for it.
 
     Raises:
         ArtifactError: it cannot be read; or it is not known where it lies.
     """
     if given is not None:
-        with opened(given, reach) as stream:
+        with opened(given, reach, env) as stream:
             return _limited(stream, given)
     place = statement_place(archive)
     if place is None:
@@ -64,26 +72,32 @@ def read_statement(archive: str, reach: Reach, given: str | None = None) -> byte
             f"the address of {shown(archive)} is signed for that file alone; name the statement about it "
             "with --statement"
         )
-    with _found(place, reach) as found:
+    with _found(place, reach, env) as found:
         return None if found is None else _limited(found, place)
 
 
 @contextmanager
-def _found(place: str, reach: Reach) -> Iterator[BinaryIO | None]:
+def _found(place: str, reach: Reach, env: Mapping[str, str]) -> Iterator[BinaryIO | None]:
     """The stream; None where there is nothing."""
     with ExitStack() as stack:
         try:
-            stream = stack.enter_context(_open(place, reach))
+            stream = stack.enter_context(_open(place, reach, env))
         except FileNotFoundError:
             stream = None
         yield stream
 
 
 @contextmanager
-def _open(place: str, reach: Reach) -> Iterator[BinaryIO]:
+def _open(place: str, reach: Reach, env: Mapping[str, str]) -> Iterator[BinaryIO]:
     scheme = urlsplit(place).scheme
     if scheme in ("http", "https"):
         with _fetched(place, reach) as response:
+            yield response
+    elif scheme == "hf":
+        there, hub, token = parse_destination(place, Path("/")), endpoint_of(env), token_of(env)
+        address = f"{hub}/{there.root}/resolve/main/{quote(there.key)}"
+        headers = {"Authorization": f"Bearer {check_token(token)}"} if token else {}
+        with _fetched(address, reach.trusting(hub), headers) as response:
             yield response
     elif scheme in _STORES:
         yield _stored(parse_destination(place, Path("/")))
@@ -128,10 +142,12 @@ def shown(place: str) -> str:
 
 
 @contextmanager
-def _fetched(address: str, reach: Reach) -> Iterator[BinaryIO]:
+def _fetched(
+    address: str, reach: Reach, headers: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[BinaryIO]:
     with Client(StopSwitch(), silence=_TIMEOUT_SECONDS, reach=reach) as client:
         try:
-            response = client.open(address, {"Accept-Encoding": "identity"})
+            response = client.open(address, {"Accept-Encoding": "identity", **headers})
         except HttpStatusError as answer:
             if answer.status in (404, 410):
                 raise FileNotFoundError(shown(address)) from None
