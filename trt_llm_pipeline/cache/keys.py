@@ -23,6 +23,18 @@ from trt_llm_pipeline.plan.command import argument_dirs
 from trt_llm_pipeline.process.gpus import Gpu
 from trt_llm_pipeline.workspace import SERVICE_FOLDERS, Ledger
 
+#: What a key is made of, as the beginning of a sentence; what changes others comes first.
+_CHANGED = {
+    "toolchain": "the toolchain's files changed",
+    "model": "the model changed",
+    "command": "its arguments changed",
+    "earlier": "the results of the step before it changed",
+    "inputs": "a file that its arguments name changed",
+    "datasets": "a dataset changed",
+    "gpus": "the GPUs changed",
+    "allowed": "what it is allowed changed",
+}
+
 
 @dataclass(frozen=True)
 class StepKey:
@@ -41,6 +53,11 @@ class StepKey:
     model: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
+
+    def changed(self, cache: StepCache, step: str, model_id: str) -> str:
+        """What has changed since the newest results of that step and model were kept, as a clause; or ""."""
+        changed = cache.changed(step, model_id, self.parts)
+        return next((reason for part, reason in _CHANGED.items() if part in changed), "")
 
 
 class StepKeys:
@@ -159,16 +176,20 @@ class StepKeys:
             return "a file that its arguments name changed while it ran"
         return ""
 
-    def foresee(self, cache: StepCache) -> tuple[dict[str, str], dict[str, Path]]:
-        """The keys and output directories of as many steps as can be told before anything has run."""
+    def foresee(self, cache: StepCache) -> tuple[dict[str, StepKey], dict[str, Path]]:
+        """The keys and output directories of as many steps as can be told before anything has run.
+
+        Each of these keys has a value.
+        """
         found: dict[str, Path] = {}
-        keys: dict[str, str] = {}
+        keys: dict[str, StepKey] = {}
+        values: dict[str, str] = {}
         for planned in self._plan.steps:
-            key = self.step(planned, found, keys).value
-            if key is None:
+            key = self.step(planned, found, values)
+            if key.value is None:
                 break
-            keys[planned.name] = key
-            directory = planned.output_dir or cache.has(key)
+            keys[planned.name], values[planned.name] = key, key.value
+            directory = planned.output_dir or cache.has(key.value)
             if directory is None:
                 break
             found[planned.name] = directory

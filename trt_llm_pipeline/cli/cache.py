@@ -74,4 +74,6 @@ def lookup(
         places = {"here": "cached here", "shared": "in the shared cache", "nowhere": "would run"}
         for step in found:
             key = step.key[:12] if step.key else "no key yet"
-            typer.echo(f"{step.name:13}  {key:12}  {places[step.place]}")
+            why = f", because {step.changed} since its results were cached" if step.changed else ""
+            name = validated.plan.config.called(step.name)
+            typer.echo(f"{name:18}  {key:12}  {places[step.place]}{why}")

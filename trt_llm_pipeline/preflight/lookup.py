@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from trt_llm_pipeline import model_source
-from trt_llm_pipeline.cache import FileHashes, StepCache, StepKeys, remote
+from trt_llm_pipeline.cache import FileHashes, StepCache, StepKey, StepKeys, remote
 from trt_llm_pipeline.model_source import DownloadPlan
 from trt_llm_pipeline.preflight.validation import Validated
 from trt_llm_pipeline.process.gpus import GpuMonitor
@@ -24,11 +24,13 @@ class CachedStep:
         name: the step's.
         key: what they depend on; None where that cannot be told before an earlier step has run.
         place: `here`, `shared`, or `nowhere`: it would run.
+        changed: what has changed since results of it were kept, as a clause; empty where that is not known.
     """
 
     name: str
     key: str | None
     place: Literal["here", "shared", "nowhere"]
+    changed: str = ""
 
 
 def foreseen(
@@ -37,7 +39,7 @@ def foreseen(
     download: DownloadPlan,
     cache: StepCache,
     datasets: Mapping[str, DownloadPlan],
-) -> tuple[dict[str, str], dict[str, Path]]:
+) -> tuple[dict[str, StepKey], dict[str, Path]]:
     """The keys and output directories of as many steps as can be told before anything has run.
 
     Args:
@@ -97,5 +99,9 @@ def look_up(
     found = []
     for step in plan.steps:
         key = by_step.get(step.name)
-        found.append(CachedStep(step.name, key, (cache.place(key) if key else None) or "nowhere"))
+        value = key.value if key else None
+        place = (cache.place(value) if value else None) or "nowhere"
+        missed = key is not None and place == "nowhere"
+        changed = key.changed(cache, step.name, plan.config.model_id) if key and missed else ""
+        found.append(CachedStep(step.name, value, place, changed))
     return tuple(found)

@@ -235,4 +235,8 @@ def _cached(
         return {}
     cache = StepCache(settings.workspace, 0, settings.cache_folder)
     by_step, found = foreseen(validated, settings, download, cache, datasets)
-    return {name: found[name] for name, key in by_step.items() if name in found and cache.has(key)}
+    return {
+        name: found[name]
+        for name, key in by_step.items()
+        if name in found and key.value is not None and cache.has(key.value)
+    }

@@ -10,18 +10,6 @@ from trt_llm_pipeline.cache import FileHashes, StepCache, StepKey, StepKeys, Unh
 from trt_llm_pipeline.plan import PlannedStep
 from trt_llm_pipeline.step.run import StepContext, StepReport, restore_step, run_step
 
-#: What a key is made of, as the beginning of a sentence; what changes others comes first.
-_CHANGED = {
-    "toolchain": "the toolchain's files changed",
-    "model": "the model changed",
-    "command": "its arguments changed",
-    "earlier": "the results of the step before it changed",
-    "inputs": "a file that its arguments name changed",
-    "datasets": "a dataset changed",
-    "gpus": "the GPUs changed",
-    "allowed": "what it is allowed changed",
-}
-
 
 @dataclass(frozen=True)
 class CachedSteps:
@@ -58,7 +46,8 @@ class CachedSteps:
             UnhashableError: the model holds something that is not a regular file.
         """
         model = keys.model()
-        foreseen, found = keys.foresee(cache)
+        told, found = keys.foresee(cache)
+        foreseen = {name: str(key.value) for name, key in told.items()}
         hashes.save()
         return cls(context, cache, keys, hashes, model, foreseen, found)
 
@@ -97,9 +86,8 @@ class CachedSteps:
 
     def _say_why(self, step: PlannedStep, key: StepKey) -> None:
         """Says what has changed since the step's results were kept, if any were."""
-        changed = self.cache.changed(step.name, self.context.plan.config.model_id, key.parts)
-        if reasons := [reason for part, reason in _CHANGED.items() if part in changed]:
-            self.context.log(f"step {step.shown}: runs, because {reasons[0]} since its results were cached")
+        if changed := key.changed(self.cache, step.name, self.context.plan.config.model_id):
+            self.context.log(f"step {step.shown}: runs, because {changed} since its results were cached")
 
     def _run(self, step: PlannedStep, key: StepKey, found: Mapping[str, Path]) -> StepReport:
         report = run_step(self.context, step, found)

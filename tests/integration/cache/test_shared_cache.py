@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ANYWHERE
 from tests.integration.conftest import TOOLCHAIN
 from tests.integration.fleet.cluster import BUCKET, Store, s3_server
 from trt_llm_pipeline import pipeline
-from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.errors import DeliveryError, PipelineError
 from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.preflight.lookup import look_up
 from trt_llm_pipeline.settings import Settings
@@ -149,15 +153,26 @@ def test_an_entry_that_lies_is_not_used(team: Team, tmp_path: Path, change: dict
     assert team.places("two") == {"convert_to_ft": "nowhere", "build": "nowhere"}
 
 
-def test_an_engine_is_published_only_when_its_build_has_succeeded(team: Team, tmp_path: Path) -> None:
+class _Refuses(BaseHTTPRequestHandler):
+    """Answers, and takes nothing."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_an_engine_is_published_only_when_its_build_has_succeeded(team: Team) -> None:
     """The archive cannot be put where it belongs, after both steps have run."""
-    settings = team.settings("one", write=True)
+    settings = replace(team.settings("one", write=True), reach=ANYWHERE)
     story = Recorder()
     validated = validate(QUICK_START, "config.yaml", settings)
-    (tmp_path / "one").mkdir(exist_ok=True)
-    (tmp_path / "one" / "kept").write_text("a file where a folder is needed")
-    with pytest.raises(PipelineError):
-        pipeline.build(validated, settings, story, destination="file:///src/kept/engine.tar.gz")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Refuses) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}/engine.tar.gz"
+        with pytest.raises(DeliveryError, match="The engine is kept in"):
+            pipeline.build(validated, settings, story, destination=address)
+        server.shutdown()
+        thread.join()
     assert story.ran() == BOTH
     assert team.places("two") == {"convert_to_ft": "shared", "build": "nowhere"}
 
