@@ -115,6 +115,15 @@ class House:
         cog = {server.process.pid, worker_of(server).pid}
         return {pid: line for pid, line in self.alive().items() if pid not in cog}
 
+    def parts_of_models(self, size: int) -> list[Path]:
+        """Files of that many bytes and more below `models/`, while a download moves them."""
+        found = []
+        for path in (self.workspace / "models").rglob("*"):
+            with suppress(FileNotFoundError):
+                if path.is_file() and path.stat().st_size >= size:
+                    found.append(path)
+        return found
+
     def archives(self) -> list[Path]:
         """Whatever looks like an archive or a part of one."""
         return [path for path in self.files() if "engine.tar.gz" in path.name]

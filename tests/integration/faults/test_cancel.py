@@ -120,7 +120,7 @@ class TestCancel:
         with house.server() as cog:
             hub.faults.add(Fault("stall", match=weights, after=1_000_000))
             cog.start("cancelled-while-downloading", config=house.config())
-            wait_for(lambda: list(_parts(house, 1_000_000)), "a megabyte has come", 20)
+            wait_for(lambda: list(house.parts_of_models(1_000_000)), "a megabyte has come", 20)
             hub.clear_requests()
             cog.cancel("cancelled-while-downloading")
             cog.wait_until_ready(timeout=READY_WITHIN_S)
@@ -130,11 +130,6 @@ class TestCancel:
         assert prediction["status"] == "succeeded", prediction["error"]
         ranges = [r.headers.get("range", "") for r in hub.requests if r.path.endswith("pytorch_model.bin")]
         assert any(value.startswith("bytes=1") and value != "bytes=0-" for value in ranges), ranges
-
-
-def _parts(house: House, size: int) -> list[Path]:
-    models = house.workspace / "models"
-    return [p for p in models.rglob("*") if p.is_file() and p.stat().st_size >= size]
 
 
 class TestClient:

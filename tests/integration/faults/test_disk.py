@@ -73,10 +73,9 @@ class TestMidway:
     def test_in_the_download(self, house: House, server: CogServer, hub: HubServer) -> None:
         hub.faults.add(Fault("slow", match=f"/{MODEL_ID}/resolve/*/pytorch_model.bin", after=2_000_000))
         server.start("fills-while-downloading", config=house.config())
-        models = house.workspace / "models"
         seen = len(server.output())
         wait_for(
-            lambda: [p for p in models.rglob("*") if p.is_file() and p.stat().st_size > 300_000],
+            lambda: house.parts_of_models(300_000),
             "the download has begun",
             20,
         )
