@@ -20,7 +20,8 @@ TrtLlmPipelineError             base; its text is meant for the user as it stand
     ├── ToolchainError          no usable toolchain, or not the required release
     ├── DiskFull                not enough room
     ├── ArtifactError           an archive that cannot be written or read
-    │   └── ContentChanged      a file changed while the archive was made of it
+    │   ├── ContentChanged      a file changed while the archive was made of it
+    │   └── ArchiveDamaged      it was read, and is no archive or not what its manifest says
     ├── DeliveryError           an archive that could not be sent to its destination
     ├── SigningError            a key that cannot be read or used
     ├── ServerError             a prediction server that cannot be used
@@ -274,6 +275,13 @@ class ArtifactError(PipelineError):
 
 class ContentChanged(ArtifactError):
     """A file was changed between the moment a build looked at it and the moment it was packed."""
+
+
+class ArchiveDamaged(ArtifactError):
+    """An archive that was read, and is no archive, is cut off, or is not what its manifest says."""
+
+    kind: ClassVar[Kind] = "check"
+    passing: ClassVar[bool] = False
 
 
 class DeliveryError(PipelineError):

@@ -8,17 +8,17 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Protocol, cast
 from urllib.parse import urlsplit
 
 from isal import isal_zlib
 
 from trt_llm_pipeline.artifact.content import content_sha256
 from trt_llm_pipeline.artifact.writer import END_OF_ARCHIVE, MANIFEST_NAME, ArchivedFile, Compression
-from trt_llm_pipeline.errors import ArtifactError
+from trt_llm_pipeline.errors import ArchiveDamaged, ArtifactError
 from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.net.failures import HttpStatusError
 from trt_llm_pipeline.net.read_ahead import AddressFile, ReadAhead
@@ -40,6 +40,23 @@ _DESCRIBING = (
 )
 _UNREADABLE = (tarfile.TarError, EOFError, _InflateError, OSError, ValueError, http.client.HTTPException)
 _GZIP = b"\x1f\x8b"
+_NO_HEADER = ("empty file", "truncated header", "bad checksum", "invalid header")  # tarfile's, of the first
+_CHECKSUM = "checksum"  # as isal words what gzip's own sum has found
+
+
+class Writer(Protocol):
+    """Takes a file's content, piece by piece."""
+
+    def write(self, data: bytes, /) -> object:
+        """The next piece."""
+
+
+#: Where a file's content is written too, by its name; None for nowhere.
+Copies = Callable[[str], AbstractContextManager["Writer | None"]]
+
+
+def _nowhere(_name: str) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -79,22 +96,27 @@ def read_archive(
     source: Path | str | BinaryIO,
     *,
     keep: Callable[[str, int], bool] = lambda _name, _size: False,
+    copies: Copies = _nowhere,
+    label: str | None = None,
     reach: Reach = Reach(),  # noqa: B008  frozen
 ) -> ArchiveContents:
-    """Read an archive from its first byte to its last, hashing all of it and writing nothing.
+    """Read an archive from its first byte to its last, hashing all of it.
 
     Args:
         source: a path, an http(s) address, or a binary stream at its start. Only read forward.
         keep: asked with each file's name and size in bytes whether its content should be returned too; at
             most 64 MiB a file.
+        copies: asked with each file's name where its content goes; no longer asked once there is a problem.
+        label: what to call the archive in messages, if not by its place.
         reach: which addresses may be connected to.
 
     Raises:
-        ArtifactError: it cannot be read, is no tar or tar.gz, or ends early.
+        ArchiveDamaged: it is no tar or tar.gz, ends early, or its compressed data are damaged.
+        ArtifactError: it cannot be read.
     """
-    with _opened(source, reach) as (raw, label):
+    with _opened(source, reach) as (raw, place):
         stream = _Decompressed(raw)
-        reading = _Reading(keep)
+        reading = _Reading(keep, copies)
         try:
             with tarfile.open(
                 fileobj=stream, mode="r|", bufsize=_CHUNK, encoding="utf-8", tarinfo=_Member
@@ -104,9 +126,7 @@ def read_archive(
                     archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
             stream.read_out()
         except _UNREADABLE as problem:
-            raise ArtifactError(
-                f"{label} cannot be read as a tar or tar.gz archive ({problem}); fetch or build it again"
-            ) from problem
+            raise _unreadable(problem, label or place) from problem
         reading.finish(stream)
         return ArchiveContents(
             size=stream.size,
@@ -120,6 +140,21 @@ def read_archive(
             strict=stream.total == reading.end
             and (not stream.members or stream.members[-1] == len(END_OF_ARCHIVE)),
         )
+
+
+def _unreadable(problem: Exception, label: str) -> ArtifactError:
+    again = "fetch or build it again"
+    if isinstance(problem, EOFError) or "unexpected end of data" in str(problem):
+        return ArchiveDamaged(f"{label} is cut off: {problem}; {again}")
+    if isinstance(problem, _InflateError) and _CHECKSUM in str(problem):
+        return ArchiveDamaged(f"{label} is damaged: its content is not what gzip's checksum says; {again}")
+    if isinstance(problem, _InflateError):
+        return ArchiveDamaged(f"{label} is damaged: its compressed data cannot be read; {again}")
+    if isinstance(problem, tarfile.ReadError) and str(problem) in _NO_HEADER:
+        return ArchiveDamaged(f"{label} is no tar or tar.gz archive; {again}")
+    if isinstance(problem, tarfile.TarError | ValueError):
+        return ArchiveDamaged(f"{label} cannot be read as a tar or tar.gz archive ({problem}); {again}")
+    return ArtifactError(f"{label} cannot be read to its end ({problem or type(problem).__name__}); {again}")
 
 
 @contextmanager
@@ -250,8 +285,9 @@ def _inflater() -> Any:
 class _Reading:
     """Collects what an archive holds, member by member."""
 
-    def __init__(self, keep: Callable[[str, int], bool]) -> None:
+    def __init__(self, keep: Callable[[str, int], bool], copies: Copies) -> None:
         self._keep = keep
+        self._copies = copies
         self.files: list[ArchivedFile] = []
         self._names: set[str] = set()
         self.kept: dict[str, bytes] = {}
@@ -282,10 +318,13 @@ class _Reading:
         wanted = (manifest or self._keep(member.name, member.size)) and member.size <= _LARGEST_KEPT
         parts: list[bytes] = []
         sha256 = hashlib.sha256()
-        while data := content.read(_CHUNK):
-            sha256.update(data)
-            if wanted:
-                parts.append(data)
+        with _nowhere(member.name) if self.problems else self._copies(member.name) as copy:
+            while data := content.read(_CHUNK):
+                sha256.update(data)
+                if wanted:
+                    parts.append(data)
+                if copy is not None:
+                    copy.write(data)
         self.files.append(ArchivedFile(member.name, member.size, sha256.hexdigest()))
         if wanted:
             self.kept[member.name] = b"".join(parts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import tarfile
 from pathlib import Path
@@ -69,17 +71,42 @@ def test_what_leads_out_of_an_archive_is_not_unpacked(tmp_path: Path) -> None:
             member.type, member.linkname = kind, "/etc/passwd"
             tar.addfile(member)
         done = run(str(path), "x")
-        assert done.exit_code == 1
+        assert done.exit_code == 5
         assert "bad.tar" in done.stderr
     assert not (tmp_path.parent / "escaped").exists()
 
 
-def test_an_archive_that_is_cut_off_or_none_says_so(archive: Path, tmp_path: Path) -> None:
-    (tmp_path / "cut.tar.gz").write_bytes(archive.read_bytes()[:5000])
-    (tmp_path / "none.tar.gz").write_bytes(b"not one")
-    for name in ("cut.tar.gz", "none.tar.gz", "missing.tar.gz"):
-        done = run(str(tmp_path / name), "x")
-        assert (done.exit_code, name in done.stderr) == (1, True), done.stderr
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("cut.tar.gz", "cut.tar.gz is cut off: "),
+        ("none.tar.gz", "none.tar.gz is no tar or tar.gz archive"),
+        ("sum.tar.gz", "sum.tar.gz is damaged: its content is not what gzip's checksum says"),
+        ("altered.tar", "rank0.engine was altered: its SHA-256 is "),
+    ],
+)
+def test_a_damaged_archive_is_not_tried(archive: Path, tmp_path: Path, name: str, words: str) -> None:
+    data = archive.read_bytes()
+    plain = bytearray(gzip.decompress(data))
+    with tarfile.open(fileobj=io.BytesIO(plain)) as tar:
+        engine = next(member for member in tar if member.name.endswith(".engine"))
+    plain[engine.offset_data + engine.size // 2] ^= 16  # one bit of a weight
+    made = {
+        "cut.tar.gz": data[:5000],
+        "none.tar.gz": b"not one",
+        "sum.tar.gz": data[:-8] + bytes(4) + data[-4:],
+        "altered.tar": bytes(plain),
+    }
+    (tmp_path / name).write_bytes(made[name])
+    done = run(str(tmp_path / name), "x")
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert words in done.stderr
+    assert done.stderr.endswith("; fetch or build it again\n")
+
+
+def test_an_archive_that_is_not_there_says_so(tmp_path: Path) -> None:
+    done = run(str(tmp_path / "missing.tar.gz"), "x")
+    assert (done.exit_code, "missing.tar.gz" in done.stderr) == (1, True), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from trt_llm_pipeline.artifact import ArchivedFile, pack_engine, read_archive
-from trt_llm_pipeline.errors import ArtifactError
+from trt_llm_pipeline.errors import ArchiveDamaged, ArtifactError
 from trt_llm_pipeline.net.addresses import Reach
 
 ENGINE = bytes(range(256)) * 9_001
@@ -136,7 +136,7 @@ def test_an_archive_that_was_cut_off_is_refused(
     data = pack_engine(
         engine, tmp_path / "a", extra={}, manifest={}, compression=compression
     ).path.read_bytes()
-    with pytest.raises(ArtifactError, match=r"cannot be read as a tar or tar.gz"):
+    with pytest.raises(ArchiveDamaged, match=r"is cut off: .*; fetch or build it again"):
         read_archive(io.BytesIO(data[: int(len(data) * share)]))
 
 
@@ -154,10 +154,10 @@ def test_a_flipped_bit_never_passes(engine: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"hello", b"PK\x03\x04" + bytes(2000), b"\x1f\x8b", gzip.compress(b"hi" * 999, mtime=0)]
+    "data", [b"", b"hello", b"PK\x03\x04" + bytes(2000), gzip.compress(b"hi" * 999, mtime=0)]
 )
 def test_what_is_no_archive_is_refused(data: bytes) -> None:
-    with pytest.raises(ArtifactError, match="cannot be read as a tar"):
+    with pytest.raises(ArchiveDamaged, match=r"is no tar or tar.gz archive; fetch or build it again"):
         read_archive(io.BytesIO(data))
 
 

@@ -106,7 +106,7 @@ def test_names_cannot_move_a_terminals_cursor(tmp_path: Path) -> None:
 
 def test_what_is_no_archive_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"no archive at all")
-    with pytest.raises(ArtifactError, match="cannot be read as a tar"):
+    with pytest.raises(ArtifactError, match=r"is no tar or tar.gz archive"):
         inspect(str(tmp_path / "x"))
 
 
