@@ -40,6 +40,7 @@ from trt_llm_pipeline.errors import (
     PipelineError,
     TrtLlmPipelineError,
     add_note,
+    kind_of,
 )
 from trt_llm_pipeline.files import appearing, refused
 from trt_llm_pipeline.fit import Assessment
@@ -107,6 +108,7 @@ class _Notes:
     fit: Assessment | None = None
     engine_key: str | None = None
     verdict: Mapping[str, Any] | None = None
+    received: bool = False
     stage: str = ""
 
 
@@ -145,6 +147,11 @@ class _Context:
             raise
         self.notes.stage = ""
         self.voice.stage(shown, "done")
+
+    def received(self, done_bytes: int, total_bytes: int | None) -> None:
+        """Tells how far a download is."""
+        self.notes.received = self.notes.received or done_bytes > 0
+        self.voice.progress("download", done_bytes, total_bytes)
 
     def warn(self, text: str) -> None:
         """Says something now, and once more in the build's record."""
@@ -283,7 +290,7 @@ def download(context: _Context) -> Snapshot:
             context.settings.workspace.models,
             token=context.token,
             log=context.voice.log,
-            progress=partial(context.voice.progress, "download"),
+            progress=context.received,
             before=make_room,
             env=context.settings.env,
             permission=preview.permission(context.plan, context.settings),
@@ -311,7 +318,7 @@ def download_datasets(context: _Context) -> None:
                 context.settings.workspace.datasets,
                 token=context.token,
                 log=context.voice.log,
-                progress=partial(context.voice.progress, "download"),
+                progress=context.received,
                 before=make_room,
                 env=context.settings.env,
                 permission=preview.permission(context.plan, context.settings),
@@ -673,6 +680,8 @@ def _write_report(context: _Context, record: Mapping[str, Any]) -> None:
 
 def _settle_failed(context: _Context, first: BaseException) -> None:
     """Leaves of a failed build what helps to understand it. What goes wrong now is said beside its error."""
+    if context.notes.received and kind_of(first) == "interrupted":
+        add_note(first, "what has been downloaded is kept")
     try:
         context.builds.settle_failed(context.directory)
         _report_failure(context, first)

@@ -164,11 +164,22 @@ def failure(
     ]
     lines = last_lines(logs / f"{stage}.log", _LAST_LINES) if stage else []
     return {
-        "error": str(error) or type(error).__name__,
+        "error": _ending(error),
         "kind": kind_of(error),
         "type": type(error).__name__,
         "failed": {"stage": stage, "argv": command, "last_lines": lines},
     }
+
+
+def _ending(error: BaseException) -> str:
+    """What ended a build, in words; an interruption has none of its own."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted (Ctrl-C)"
+    if isinstance(error, SystemExit):
+        return "interrupted (SIGTERM)"
+    if kind_of(error) == "interrupted":  # Cog's, whose classes nothing here knows
+        return "cancelled by the client"
+    return str(error) or type(error).__name__
 
 
 def archive_record(archive: FinishedArchive) -> dict[str, Any]:

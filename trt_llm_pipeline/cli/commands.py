@@ -81,7 +81,7 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Build an engine. A token for gated models is taken from $HF_TOKEN."""
-    with failures(as_json, kept="what has been downloaded is kept"):
+    with failures(as_json):
         from trt_llm_pipeline import delivery, pipeline
         from trt_llm_pipeline.terminal import show
 

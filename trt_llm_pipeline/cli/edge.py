@@ -50,7 +50,8 @@ def failures(as_json: bool, kept: str | None = None) -> Iterator[None]:
         told = PipelineError(refused(error, "a file"))
         _end_with(told, as_json)
         raise typer.Exit(EXIT_CODES[told.kind]) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        kept = "; ".join(filter(None, [kept, *notes_of(error)])) or None
         if as_json:
             print_json({"error": "interrupted", "kind": "interrupted", "kept": kept})
         else:

@@ -24,20 +24,22 @@ def stages(record: Mapping[str, Any]) -> list[tuple[str, list[Span], str]]:
     """
     steps = {} if record.get("answered_from") else {step["name"]: step for step in record.get("steps", [])}
     failed = (record.get("failed") or {}).get("stage")
+    ending = "interrupted" if record.get("kind") == "interrupted" else "failed"
     starts, called = record.get("starts", {}), names_of(record)
     rows, end = [], 0.0
     for name, length in record.get("seconds", {}).items():
         start = starts.get(name, end)
         end = start + length
-        rows.append(_row(called(name), start, end, steps.get(name), failed=name == failed))
+        if name == failed:
+            rows.append((called(name), [_span(called(name), start, end, "failed")], ending))
+        else:
+            rows.append(_row(called(name), start, end, steps.get(name)))
     return rows
 
 
 def _row(
-    name: str, start: float, end: float, step: Mapping[str, Any] | None, *, failed: bool
+    name: str, start: float, end: float, step: Mapping[str, Any] | None
 ) -> tuple[str, list[Span], str]:
-    if failed:
-        return name, [_span(name, start, end, "failed")], "failed"
     if step is None:
         return name, [_span(name, start, end, "other")], ""
     if step.get("cached"):

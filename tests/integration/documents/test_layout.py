@@ -109,7 +109,6 @@ COVERED_ELSEWHERE = {
     "process/sandbox": "integration/sandbox/test_breakout.py",
     "process/seccomp": "integration/sandbox/test_breakout.py",
     "printable": "unit/inspection/test_verify.py",
-    "provenance": "integration/command_line/test_report_page.py",
     "records": "integration/faults/test_state_files.py",
     "process/machine": "integration/command_line/test_report_page.py",
     "report/charts": "unit/report/test_page.py",

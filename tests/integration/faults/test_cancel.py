@@ -173,7 +173,7 @@ class TestCommandLine:
         ("number", "code", "options", "words"),
         [
             (signal.SIGINT, 130, [], "interrupted; what has been downloaded is kept"),
-            pytest.param(signal.SIGINT, 130, ["--json"], '"kind": "Interrupted"', marks=pytest.mark.slow),
+            pytest.param(signal.SIGINT, 130, ["--json"], '"kind": "interrupted"', marks=pytest.mark.slow),
             pytest.param(signal.SIGTERM, 143, [], "", marks=pytest.mark.slow),
         ],
     )

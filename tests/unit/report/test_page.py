@@ -373,11 +373,12 @@ def test_the_head_has_start_and_verdict_before_anything_else() -> None:
 
 
 def test_a_build_that_was_interrupted_says_so() -> None:
-    told = record(error="KeyboardInterrupt", kind="interrupted", failed={"stage": "build"})
+    told = record(error="interrupted (Ctrl-C)", kind="interrupted", failed={"stage": "build"})
     del told["archive"]
     page = Page(render(told))
-    assert "It was interrupted in build KeyboardInterrupt" in page.text
-    assert "failed" not in page.text.replace("build failed", "").split("Timeline")[0]
+    assert "It was interrupted in build interrupted (Ctrl-C)" in page.text
+    assert " build 1 min 1 s interrupted" in page.text
+    assert "failed" not in page.text.replace("build failed", "")
 
 
 def test_a_step_is_called_as_its_config_calls_it() -> None:
