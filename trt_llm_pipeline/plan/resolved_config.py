@@ -22,7 +22,8 @@ def resolved_yaml(plan: Plan, found: Mapping[str, Path]) -> str:
 
     Returns:
         The config with its references replaced and every output directory named; paths in the workspace
-        begin with `/src`. Tokens, and the query of an address, are left out.
+        begin with `/src`. Tokens, the query of an address, and `cache`, which is about how this one was made,
+        are left out.
     """
     config = plan.config
 
@@ -38,7 +39,9 @@ def resolved_yaml(plan: Plan, found: Mapping[str, Path]) -> str:
             return [portable(resolve(item)) for item in given]
         return portable(resolve(given)) if isinstance(given, str) else given
 
-    result: dict[str, Any] = config.model_dump(exclude={"hf_token"}, exclude_none=True, exclude_unset=True)
+    result: dict[str, Any] = config.model_dump(
+        exclude={"hf_token", "cache"}, exclude_none=True, exclude_unset=True
+    )
     if config.model_tar_url is not None:  # a signed address's query is a secret
         result["model_tar_url"] = urlsplit(config.model_tar_url)._replace(query="", fragment="").geturl()
     for name, step in config.steps():

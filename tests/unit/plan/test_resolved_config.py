@@ -78,3 +78,15 @@ def test_what_it_says_of_the_check_is_read_as_it_was(
     assert mistakes == []
     found = {"convert_to_ft": workspace.root / "c", "build": workspace.root / "engine"}
     assert loads(resolved_yaml(planned, found)).check == config.check
+
+
+def test_a_build_without_the_cache_has_the_config_of_one_with_it(
+    miniature: Toolchain, workspace: Workspace
+) -> None:
+    found = {"convert_to_ft": workspace.root / "c", "build": workspace.root / "engine"}
+    texts = set()
+    for written in ("", "cache: false\n", "cache: true\n"):
+        planned, mistakes = make_plan(loads(CONFIG + written), miniature, workspace)
+        assert mistakes == []
+        texts.add(resolved_yaml(planned, found))
+    assert len(texts) == 1
