@@ -17,7 +17,9 @@ from trt_llm_pipeline.model_source.record import matches, read_record
 from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.toolchain import Toolchain
 
-FORMAT = 2  # to be raised when what a key covers changes
+FORMAT = 3  # to be raised when what a key covers changes
+
+_SCRIPTS = (".py", ".sh")
 
 
 def combined(**parts: Any) -> str:
@@ -26,7 +28,7 @@ def combined(**parts: Any) -> str:
 
 
 def toolchain_identity(toolchain: Toolchain, hashes: FileHashes, disks: Disks) -> str:
-    """Covers the toolchain's Python files, its interpreter, and which packages that interpreter has.
+    """Covers the toolchain's scripts, its interpreter, and which packages that interpreter has.
 
     It is the same wherever the two are installed.
     """
@@ -99,9 +101,9 @@ def _base(prefix: Path) -> list[Path]:
 
 
 def sources(root: Path, disks: Disks) -> Iterator[tuple[str, Path]]:
-    """The Python files of a toolchain: its examples, its executables and its packages."""
+    """The scripts of a toolchain: its examples, its executables and its packages."""
     packages = [path.parent for path in root.glob("*/__init__.py")]
     for folder in sorted({root / "examples", root / "bin", *packages}):
         for name, path in files_below(folder, disks).items():
-            if name.endswith(".py") or folder.name == "bin":
+            if name.endswith(_SCRIPTS) or folder.name == "bin":
                 yield f"{folder.name}/{name}", path

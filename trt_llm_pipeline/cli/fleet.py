@@ -212,7 +212,9 @@ def _run(
             except ImportError:
                 from trt_llm_pipeline.errors import FleetError
 
-                raise FleetError("Ray is not installed; run script/setup fleet, or pip install -r requirements/fleet.txt") from None
+                raise FleetError(
+                    "Ray is not installed; run script/setup fleet, or pip install -r requirements/fleet.txt"
+                ) from None
 
             return stack.enter_context(ray_runner.connected(address))
 

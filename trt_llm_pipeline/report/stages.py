@@ -37,9 +37,7 @@ def stages(record: Mapping[str, Any]) -> list[tuple[str, list[Span], str]]:
     return rows
 
 
-def _row(
-    name: str, start: float, end: float, step: Mapping[str, Any] | None
-) -> tuple[str, list[Span], str]:
+def _row(name: str, start: float, end: float, step: Mapping[str, Any] | None) -> tuple[str, list[Span], str]:
     if step is None:
         return name, [_span(name, start, end, "other")], ""
     if step.get("cached"):
