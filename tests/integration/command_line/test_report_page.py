@@ -29,6 +29,7 @@ from trt_llm_pipeline.errors import (
 )
 from trt_llm_pipeline.inspection import inspect
 from trt_llm_pipeline.model_source import Snapshot
+from trt_llm_pipeline.pipeline import recording
 from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.report import render
 from trt_llm_pipeline.report.stages import stages
@@ -157,7 +158,7 @@ def test_what_goes_wrong_between_two_stages_is_no_stages_fault(
     def none_left(_folder: Path) -> None:
         raise DiskFull("there is no room for the tokenizer")
 
-    monkeypatch.setattr(pipeline, "tokenizer_files", none_left)
+    monkeypatch.setattr("trt_llm_pipeline.pipeline.build.tokenizer_files", none_left)
     newest, page, log = failed(settings, QUICK_START + "check: off\n", DiskFull)
     assert "What went wrong there is no room for the tokenizer" in page
     assert log.states["build"] in ("done", "reused")
@@ -208,8 +209,8 @@ def test_the_models_address_has_no_password(settings: Settings, tmp_path: Path) 
     env = {**settings.env, "HF_ENDPOINT": "https://user:a-password@mirror.example/hf/"}
     context: Any = SimpleNamespace(settings=replace(settings, env=env))
     snapshot = Snapshot("acme/tiny", "0123", tmp_path, "hub", 0, ())
-    assert pipeline._model_url(context, snapshot) == "https://mirror.example/hf/acme/tiny/tree/0123"
-    assert pipeline._model_url(context, replace(snapshot, source="tar")) is None
+    assert recording.model_url(context, snapshot) == "https://mirror.example/hf/acme/tiny/tree/0123"
+    assert recording.model_url(context, replace(snapshot, source="tar")) is None
 
 
 def test_timeline_and_commands_agree(twice: Twice) -> None:
