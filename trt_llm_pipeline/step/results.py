@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from trt_llm_pipeline.engine import layout
-from trt_llm_pipeline.errors import StepOutputError
+from trt_llm_pipeline.errors import GIVEN, Mistake, StepOutputError
 from trt_llm_pipeline.plan import Plan, PlannedStep
 from trt_llm_pipeline.workspace import FileMark, Ledger, Workspace
 
@@ -112,7 +112,8 @@ def _check_declared(
     real = Path(os.path.realpath(output_dir))
     written = step.config.output_dir
     line = plan.config.source.line(step.name, "output_dir")
-    where = f"{plan.config.source.name}:{line}: {step.shown}.output_dir {written!r}"
+    place = Mistake("", line).render(plan.config.source.name)
+    where = f"{place}: {step.shown}.output_dir {written!r}"
     if real != output_dir or not real.is_relative_to(plan.workspace.root):
         message = f"exited 0, but made a link of its output directory that leads to {real} ({where})"
         raise StepOutputError(step.shown, message, exit_code=0)
@@ -122,8 +123,11 @@ def _check_declared(
     if found is None:
         advice = _nowhere(plan, made)
     else:
-        relative = found.relative_to(plan.workspace.root)
-        advice = (
-            f"its files went to ./{relative}; change that line to output_dir: ./{relative}, or leave it out"
+        right = f"./{found.relative_to(plan.workspace.root)}"
+        change = (
+            f"give {place} {step.shown}.output_dir={right}"
+            if line == GIVEN
+            else (f"change that line to output_dir: {right}")
         )
+        advice = f"its files went to {right}; {change}, or leave it out"
     raise StepOutputError(step.shown, f"exited 0, but {where} {state}: {advice}", exit_code=0)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.config import loads
+from trt_llm_pipeline.config.reading import examine
 from trt_llm_pipeline.errors import (
     StepFailed,
     StepOutOfMemory,
@@ -77,9 +77,13 @@ class Bench:
         self.default_timeout: float | None = 30
         self.timing: TimingCache | None = None
         self.options: frozenset[str] = frozenset()
+        self.sets: list[str] = []
 
     def plan(self, text: str) -> Plan:
-        planned, mistakes = make_plan(loads(text, "c.yaml"), self.toolchain, self.workspace)
+        loaded = examine(text, "c.yaml", self.sets)
+        assert loaded.config is not None
+        assert loaded.mistakes == ()
+        planned, mistakes = make_plan(loaded.config, self.toolchain, self.workspace)
         assert mistakes == []
         return planned
 
@@ -232,6 +236,14 @@ class TestResultsAreChecked:
             in str(caught.value)
         )
         assert "change that line to output_dir: ./c/1-gpu, or leave it out" in str(caught.value)
+
+    def test_files_that_went_elsewhere_than_the_command_line_says(self, bench: Bench) -> None:
+        bench.sets = ["convert_to_ft.output_dir=./wrong"]
+        with pytest.raises(StepOutputError) as caught:
+            bench.run("write('c/1-gpu/a')")
+        told = str(caught.value)
+        assert "but --set: convert_to_ft.output_dir './wrong' does not exist: its files went to" in told
+        assert "give --set convert_to_ft.output_dir=./c/1-gpu, or leave it out" in told
 
     @pytest.mark.parametrize("output_dir", [None, "./out"])
     def test_files_that_went_to_several_places(self, bench: Bench, output_dir: str | None) -> None:
