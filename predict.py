@@ -15,6 +15,7 @@ from trt_llm_pipeline.server.answer import check_variables, decide_delivery, ser
 from trt_llm_pipeline.server.cancellation import delivered
 from trt_llm_pipeline.server.guard import noted
 from trt_llm_pipeline.server.orphan import exit_when_orphaned
+from trt_llm_pipeline.server.sent import sent_name
 from trt_llm_pipeline.settings import Settings
 
 
@@ -46,7 +47,8 @@ class Predictor(BasePredictor):
         check_variables(settings.env)
         token = hf_token.get_secret_value() if hf_token else None
         with noted(settings.env) as note, delivered(CancelationException):
-            validated = validate(*read(str(config), settings.reach), settings)
+            text, name = read(str(config), settings.reach)
+            validated = validate(text, sent_name(str(config), name), settings)
             result = pipeline.build(validated, settings, log, token=token, destination=destination)
             note.size = result.size if result.archive else 0
         if result.archive is None:

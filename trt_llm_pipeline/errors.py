@@ -313,7 +313,17 @@ class ServerBusy(ServerError):
 
 
 class PredictionFailed(PipelineError):
-    """A build on a prediction server has failed; the text is the server's."""
+    """A build on a prediction server has failed; the text is the server's.
+
+    Attributes:
+        kind: whose fault the server says it was.
+        cause: the class of the server's error; None where it is none of this library's.
+    """
+
+    def __init__(self, message: str, *, kind: Kind = "internal", cause: str | None = None) -> None:
+        self.kind = kind  # type: ignore[misc]  # this class alone does not know it beforehand
+        self.cause = cause
+        super().__init__(message)
 
 
 class FleetError(PipelineError):

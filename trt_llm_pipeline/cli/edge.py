@@ -18,6 +18,7 @@ from trt_llm_pipeline.errors import (
     ConfigError,
     Kind,
     PipelineError,
+    PredictionFailed,
     RepositoryCodeRefused,
     StepFailed,
     TrtLlmPipelineError,
@@ -95,6 +96,8 @@ def _error_fields(error: TrtLlmPipelineError) -> dict[str, Any]:
         fields["check"] = error.verdict
     if isinstance(error, RepositoryCodeRefused):
         fields["files"] = list(error.files)
+    if isinstance(error, PredictionFailed):
+        fields["cause"] = error.cause
     if isinstance(error, StepFailed):
         fields["step"] = error.step
         fields["exit_code"] = error.exit_code

@@ -73,8 +73,9 @@ def submit(
             if not token:
                 raise typer.BadParameter(f"{to} wants a token; set {name}", param_hint="--to")
             api = api.with_token(token)
+        sent, name = _config(config, settings)
         asked = submission.Submission(
-            api, {"config": _config(config, settings), **_more(inputs)}, model_version, listen
+            api, {"config": sent, **_more(inputs)}, model_version, listen, config_name=name
         )
         ended = submission.submit(asked, lambda text: typer.echo(text, nl=False, err=True))
         saved = submission.save(ended.get("output"), output, settings.reach)
@@ -91,12 +92,12 @@ def submit(
             typer.echo(archive.get("address") or archive.get("path"))
 
 
-def _config(source: str, settings: Any) -> str:
-    """What the prediction is given: an address as it is, a file's text as a data: URI."""
+def _config(source: str, settings: Any) -> tuple[str, str | None]:
+    """What the prediction is given: an address as it is, a file's text as a data: URI, with its name."""
     if source.startswith(("http://", "https://")):
-        return source
-    text, _ = read_config(source, settings)
-    return f"data:application/yaml;base64,{base64.b64encode(text.encode()).decode()}"
+        return source, None
+    text, name = read_config(source, settings)
+    return f"data:application/yaml;base64,{base64.b64encode(text.encode()).decode()}", name
 
 
 def _more(inputs: list[str]) -> dict[str, str]:

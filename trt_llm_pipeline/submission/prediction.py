@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from trt_llm_pipeline.errors import PredictionFailed, ServerError
+from trt_llm_pipeline.errors import ServerError
 from trt_llm_pipeline.submission.api import Api, Prediction
+from trt_llm_pipeline.submission.failure import failure
 from trt_llm_pipeline.submission.webhook import Receiver
 
 _ENDED = ("succeeded", "failed", "canceled", "aborted")
@@ -29,12 +30,14 @@ class Submission:
         version: which version of a model, where the server has several.
         listen: an address of this machine that the server can reach, for webhooks; None for loopback where
             the server is here, and for no webhooks where it is elsewhere.
+        config_name: what the user calls the config whose text is sent; None where its address is.
     """
 
     api: Api
     inputs: Mapping[str, Any]
     version: str | None = None
     listen: str | None = None
+    config_name: str | None = None
 
 
 def submit(asked: Submission, on_log: Callable[[str], None]) -> Prediction:
@@ -46,7 +49,7 @@ def submit(asked: Submission, on_log: Callable[[str], None]) -> Prediction:
             whole log at the end.
 
     Raises:
-        PredictionFailed: it has ended without success; with the server's own words.
+        PredictionFailed: it has ended without success; with the server's own words and their kind.
         ServerBusy, ServerError: as `Api.create`.
     """
     log = _Log(on_log)
@@ -62,7 +65,7 @@ def submit(asked: Submission, on_log: Callable[[str], None]) -> Prediction:
         ended = api.create(body, at_once=False)
     log.take(ended)
     if ended.get("status") != "succeeded":
-        raise PredictionFailed(f"{ended.get('error') or ended.get('status') or 'the server says no status'}")
+        raise failure(ended, asked.config_name)
     return ended
 
 

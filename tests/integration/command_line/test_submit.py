@@ -79,10 +79,16 @@ class TestCog:
         (tmp_path / "wrong.yaml").write_text("model_id: a\nexample_name: gpt\n")
         service.cog.wait_until_ready()
         done = run(str(tmp_path / "wrong.yaml"), "--to", service.cog.url, "--json")
-        assert done.exit_code == 1
+        assert done.exit_code == 2
         told = json.loads(done.stdout)
-        assert told["type"] == "PredictionFailed"
-        assert "build: is missing" in told["error"]
+        assert (told["type"], told["kind"], told["cause"]) == ("PredictionFailed", "config", "ConfigError")
+        assert told["error"].startswith("wrong.yaml: build: is missing")
+        text = Path(QUICK_START).read_text()
+        (tmp_path / "gone.yaml").write_text(text.replace("sshleifer/tiny-gpt2", "nobody/nothing"))
+        gone = run(str(tmp_path / "gone.yaml"), "--to", service.cog.url)
+        assert gone.exit_code == 3
+        assert "Prediction failed" not in gone.stderr
+        assert "has no model nobody/nothing" in gone.stderr
 
     def test_an_interruption_cancels_the_prediction(
         self, house: House, server: CogServer, tmp_path: Path
@@ -198,7 +204,7 @@ class TestPolled:
         output = tmp_path / "engine.tar.gz"
         to = ["--to", polled.url, "--token-env", "MY_TOKEN"]
         done = run(QUICK_START, *to, "--output", str(output), MY_TOKEN="r8_secret")
-        assert done.exit_code == 1
+        assert done.exit_code == 5
         assert list(tmp_path.iterdir()) == []
 
     def test_failure_refusal_and_a_token_that_is_not_there(self, polled: Polled) -> None:

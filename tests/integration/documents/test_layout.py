@@ -129,6 +129,7 @@ COVERED_ELSEWHERE = {
     "terminal/plain": "integration/command_line/test_build_command.py",
     "terminal/summary": "unit/terminal/test_live.py",
     "submission/api": "integration/command_line/test_submit.py",
+    "submission/failure": "integration/command_line/test_submit.py",
     "submission/prediction": "integration/command_line/test_submit.py",
     "submission/saving": "integration/command_line/test_submit.py",
     "submission/webhook": "integration/command_line/test_submit.py",
