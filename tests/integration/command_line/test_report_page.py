@@ -158,7 +158,7 @@ def test_what_goes_wrong_between_two_stages_is_no_stages_fault(
     def none_left(_folder: Path) -> None:
         raise DiskFull("there is no room for the tokenizer")
 
-    monkeypatch.setattr("trt_llm_pipeline.pipeline.build.tokenizer_files", none_left)
+    monkeypatch.setattr("trt_llm_pipeline.pipeline.stages.tokenizer_files", none_left)
     newest, page, log = failed(settings, QUICK_START + "check: off\n", DiskFull)
     assert "What went wrong there is no room for the tokenizer" in page
     assert log.states["build"] in ("done", "reused")

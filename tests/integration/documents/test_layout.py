@@ -92,7 +92,7 @@ COVERED_ELSEWHERE = {
     "net/read_ahead": "integration/downloads/test_ranges.py",
     "net/window": "integration/downloads/test_ranges.py",
     "observer/observer": "integration/command_line/test_cache.py",
-    "pipeline/build": "integration/command_line/test_cache.py",
+    "pipeline/stages": "integration/command_line/test_cache.py",
     "pipeline/checking": "integration/check/test_check_stage.py",
     "pipeline/context": "integration/command_line/test_cache.py",
     "pipeline/downloading": "integration/downloads/test_hub_models.py",
