@@ -28,12 +28,20 @@ class Screen:
         raw: all that it has written.
     """
 
-    def __init__(self, argv: Sequence[str | Path], env: Mapping[str, str], *, columns: int = COLUMNS) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str | Path],
+        env: Mapping[str, str],
+        *,
+        columns: int = COLUMNS,
+        cwd: Path | None = None,
+    ) -> None:
         self._screen = pyte.HistoryScreen(columns, LINES, history=1000, ratio=0.5)
         self._stream = pyte.ByteStream(self._screen)
         self._argv = list(map(str, argv))
         self._env = {**os.environ, "TERM": "xterm-256color", "LANG": "C.UTF-8", **env}
         self._columns = columns
+        self._cwd = cwd
         self.seen: list[str] = []
         self.raw = b""
 
@@ -47,6 +55,7 @@ class Screen:
                 stdout=theirs,
                 stderr=theirs,
                 env=self._env,
+                cwd=self._cwd,
                 start_new_session=True,
                 preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C arrives
             )

@@ -13,7 +13,7 @@ import typer
 
 from trt_llm_pipeline.cli.edge import JsonOption, failures, print_json
 from trt_llm_pipeline.cli.inputs import WorkspaceOption, settings_of
-from trt_llm_pipeline.printable import printable
+from trt_llm_pipeline.printable import near, printable
 
 if TYPE_CHECKING:
     from trt_llm_pipeline.workspace import Build
@@ -68,7 +68,7 @@ def show(build: BuildArgument = None, workspace: WorkspaceOption = None, as_json
                 *((name, str(path)) for name, path in chosen.files().items()),
             ]
         for name, value in rows:
-            typer.echo(printable(f"{name + ':':9} {_near(value)}"))
+            typer.echo(printable(f"{name + ':':9} {near(value)}"))
 
 
 @app.command()
@@ -144,12 +144,6 @@ def _line(build: Build) -> str:
     text = printable(text)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _LONGEST_LINE
     return text if len(text) <= width else f"{text[: width - 3]}..."
-
-
-def _near(text: str) -> str:
-    """A path as it is seen from here."""
-    here = f"{Path.cwd()}/"
-    return text.removeprefix(here)
 
 
 def _in_short(build: Build) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trt_llm_pipeline.observer import Stage, StageState
+from trt_llm_pipeline.printable import near
 from trt_llm_pipeline.terminal.summary import facts
 from trt_llm_pipeline.units import in_time, in_words
 
@@ -59,7 +60,8 @@ class LiveTerminal:
 
     Args:
         console: without markup, for lines are strangers' text.
-        root: the workspace; its paths are shown relative to it.
+        root: the workspace; its paths are shown relative to it, those of the result from the current
+            directory.
         verbose: whether every line of the log stays on the screen.
         clock: the time in seconds.
     """
@@ -94,7 +96,9 @@ class LiveTerminal:
             self._console.print(self)
         if self._left:
             self._console.print()
-            self._console.print(_listed(self._left))
+            width = max(len(name) for name, _ in self._left)
+            for name, value in self._left:  # not folded: a path that is copied must be whole
+                self._console.print(Text.assemble((name.ljust(width), "dim"), f"  {value}"), soft_wrap=True)
 
     def log(self, line: str) -> None:
         """Keeps a line on the screen where it says something that no row does."""
@@ -144,12 +148,12 @@ class LiveTerminal:
 
     def kept(self, what: str, path: Path) -> None:
         """Lists it once the region is gone."""
-        self._left.append((what, self._shown(str(path))))
+        self._left.append((what, _without_sequences(near(str(path)))))
 
     def finished(self, record: Mapping[str, Any], directory: Path, archive: Path | None) -> None:
         """Lists the result once the region is gone; the rows have the time of each stage."""
         for name, value in facts(record, directory, archive):
-            text = self._shown(value)
+            text = _without_sequences(near(value))
             self._left.append((name, text.partition(":")[0] if name == "time" else text))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -209,19 +213,15 @@ class LiveTerminal:
 
     def _shown(self, line: str) -> str:
         """A stranger's line that cannot move the cursor, with the workspace's paths relative to it."""
-        text = _SEQUENCE.sub("", line).replace("\t", " ").replace(self._root, "")
-        return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+        return _without_sequences(line.replace(self._root, ""))
+
+
+def _without_sequences(line: str) -> str:
+    """A line that cannot move the cursor."""
+    text = _SEQUENCE.sub("", line).replace("\t", " ")
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 def _range(used: Sequence[int]) -> str:
     low, high = in_words(min(used)), in_words(max(used))
     return low if low == high else f"{low} to {high}"
-
-
-def _listed(rows: Sequence[tuple[str, str]]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(Text(name), Text(value))
-    return table

@@ -52,8 +52,9 @@ def place(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 def test_a_terminal_shows_each_stage_and_then_the_result(hub: HubServer, place: dict[str, str]) -> None:
+    workspace = Path(place["TRT_LLM_WORKSPACE"])
     hub.faults.add(Fault("slow", match="*/resolve/*/pytorch_model.bin", after=2_000_000, times=99))
-    with Screen([COMMAND, "build", CONFIG], place) as screen:
+    with Screen([COMMAND, "build", CONFIG], place, cwd=workspace.parent) as screen:
         assert screen.end() == 0, screen.text
     hub.faults.clear()
     for name in ("download", "convert_to_ft", "build", "check", "package"):
@@ -69,12 +70,12 @@ def test_a_terminal_shows_each_stage_and_then_the_result(hub: HubServer, place: 
     newest = screen.text.splitlines()[-1]
     assert newest.endswith("/engine.tar.gz")  # stdout: the one path that is whole, for other programs
     told = screen.text.removesuffix(newest)
-    assert place["TRT_LLM_WORKSPACE"] not in told
+    assert str(workspace) not in told
     table = dict(line.split("  ", 1) for line in told.splitlines()[-10:] if "  " in line)
-    (build,) = (Path(place["TRT_LLM_WORKSPACE"]) / "builds").iterdir()
-    assert table["archive"].strip() == "engine.tar.gz"
-    assert table["report"].strip() == f"builds/{build.name}/report.html"
-    assert table["logs"].strip() == f"builds/{build.name}/logs"
+    (build,) = (workspace / "builds").iterdir()
+    assert table["archive"].strip() == "ws/engine.tar.gz"
+    assert table["report"].strip() == f"ws/builds/{build.name}/report.html"
+    assert table["logs"].strip() == f"ws/builds/{build.name}/logs"
     assert "sshleifer/tiny-gpt2 at " in table["engine"]
 
 
@@ -88,16 +89,17 @@ def test_a_second_build_shows_what_is_used_again(place: dict[str, str]) -> None:
 def test_a_failure_shows_its_stage_and_where_report_and_logs_are(
     place: dict[str, str], tmp_path: Path
 ) -> None:
+    here = Path(place["TRT_LLM_WORKSPACE"]).parent
     config = tmp_path / "config.yaml"
     text = CONFIG.read_text()
     config.write_text(text.replace("  output_dir: ./engine_outputs/", "  output_dir: ./elsewhere/", 1))
-    with Screen([COMMAND, "build", config], place) as screen:
+    with Screen([COMMAND, "build", config], place, cwd=here) as screen:
         assert screen.end() != 0
     assert screen.row("build").startswith("✗")
     assert screen.row("package").startswith("·")
-    found = dict(re.findall(r"^(report|logs) +(builds/\S+)$", screen.text, re.MULTILINE))
+    found = dict(re.findall(r"^(report|logs) +(ws/builds/\S+)$", screen.text, re.MULTILINE))
     for relative in (found["report"], found["logs"]):
-        assert (Path(place["TRT_LLM_WORKSPACE"]) / relative).exists()
+        assert (here / relative).exists()
     assert "error: step build:" in screen.text
 
 

@@ -140,7 +140,9 @@ def test_at_the_end_there_is_a_table_and_no_bar(screen: Screen) -> None:
     screen.type("s.stage('convert_to_ft', 'running'); s.stage('convert_to_ft', 'reused')\n")
     screen.type("s.stage('build', 'running'); s.stage('build', 'done'); s.stage('check', 'left out')\n")
     screen.type("s.stage('package', 'running'); s.progress('package', 5, 9); s.stage('package', 'done')\n")
-    screen.type(f"s.finished({RECORD!r}, root / 'builds/B', root / 'engine.tar.gz')\n")
+    screen.type(
+        f"root = Path.cwd() / 'ws'; s.finished({RECORD!r}, root / 'builds/B', root / 'engine.tar.gz')\n"
+    )
     screen.type("end\n")
     assert screen.end() == 0
     assert not any(bar in screen.text for bar in BARS)
@@ -158,22 +160,24 @@ def test_at_the_end_there_is_a_table_and_no_bar(screen: Screen) -> None:
         "verdict ready for cog-triton",
         "check the engine writes (level 2 of 3)",
         "set WORLD_SIZE=2",
-        "archive engine.tar.gz",
-        "report builds/B/report.html",
-        "logs builds/B/logs",
+        "archive ws/engine.tar.gz",
+        "report ws/builds/B/report.html",
+        "logs ws/builds/B/logs",
     ):
         assert fact in said
-    assert "/somewhere" not in screen.text
+    assert str(Path.cwd()) not in screen.text
 
 
 def test_a_failure_marks_its_stage_and_names_what_is_left(screen: Screen) -> None:
     stages(screen)
     screen.type("s.stage('build', 'running'); s.stage('build', 'failed')\n")
-    screen.type("s.kept('report', root / 'builds/B/report.html'); s.kept('logs', root / 'builds/B/logs')\n")
+    screen.type("here = Path.cwd() / 'ws/builds/B'; s.kept('report', here / 'report.html')\n")
+    screen.type("s.kept('logs', root / 'logs')\n")
     screen.type("end\n")
     assert screen.end() == 0
     assert screen.row("build").startswith("✗")
-    assert screen.text.endswith("report  builds/B/report.html\nlogs    builds/B/logs")
+    left = screen.text.partition("report  ")[2].replace("\n", "")  # what is not below stays whole
+    assert left == f"ws/builds/B/report.htmllogs    {ROOT}/logs"
 
 
 def test_verbose_keeps_every_line() -> None:
