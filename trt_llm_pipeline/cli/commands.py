@@ -144,7 +144,7 @@ def _validate(config: str, settings: Settings, sets: Sequence[str], as_json: boo
     validated = read_validated(config, settings, sets)
     fitted = fitting.fitting(validated.plan, settings)
     fitting.refuse(validated.plan, fitted)
-    notes = [*validated.notes, *preview.look_for_code(validated, settings), *fitted.notes]
+    notes = [*validated.notes, *preview.look_for_code(validated, settings, fitted)]
     if not as_json:
         for note in notes:
             typer.echo(f"note: {note}", err=True)

@@ -84,8 +84,7 @@ class Hub:
             ModelNotFound, ModelAccessDenied: as the Hub answers.
             ModelUnavailable: it did not answer in spite of retries.
         """
-        about = f"{model_id} at {self.endpoint}"
-        info = self._ask(lambda: self._info(model_id, revision), model_id, revision, about)
+        info = self._ask(lambda: self._info(model_id, revision), model_id, revision, model_id)
         commit = str(info.sha)
         files = []
         for sibling in info.siblings or []:
@@ -177,10 +176,12 @@ class Hub:
             judge=judge,
             given_up=lambda reason: ModelUnavailable(
                 f"{self.endpoint} could not be asked about {about}: {reason}. Check the network and "
-                "HF_ENDPOINT, and run the build again; what was downloaded before is kept. With a complete "
+                "HF_ENDPOINT, and try again; what was downloaded before is kept. With a complete "
                 "model in the workspace, HF_HUB_OFFLINE=1 builds without asking the Hub."
             ),
-            say=lambda problem, announcement: self.log(f"{about}: {problem.reason}; {announcement}"),
+            say=lambda problem, announcement: self.log(
+                f"{about} at {self.endpoint}: {problem.reason}; {announcement}"
+            ),
             wait=nap,
         )
 

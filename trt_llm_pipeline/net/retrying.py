@@ -93,7 +93,8 @@ class Patience:
     def describe(self, failure: Transient) -> str:
         """What to say on giving up."""
         asked = "" if failure.retry_after is None else f" and asks to wait {failure.retry_after:.0f} s"
-        return f"{failure.reason}{asked}, after {self.failures} attempts in a row"
+        tries = f", after {self.failures} attempts in a row" if self.failures > 1 else ""
+        return f"{failure.reason}{asked}{tries}"
 
     def announce(self, wait: float) -> str:
         """What to say before the next attempt."""

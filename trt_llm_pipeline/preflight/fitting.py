@@ -29,12 +29,14 @@ class Fitting:
     Attributes:
         assessment: None where it could not be computed, or nobody wants to know.
         reason: why it could not be, as the end of a sentence; None where it was, or is not wanted.
+        unasked: it could not be, because the model's source did not say.
         asked: a GPU was named, so that what this machine has is not what counts.
     """
 
     assessment: Assessment | None
     reason: str | None = None
     asked: bool = False
+    unasked: bool = False
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -88,7 +90,7 @@ def fitting(
         content = peek_config(request, plan.workspace.models, token=used, env=settings.env)
         shape, arguments = _read(plan, content)
     except (ModelSourceError, UnknownShape) as problem:
-        return Fitting(None, f"{problem}")
+        return Fitting(None, f"{problem}", unasked=isinstance(problem, ModelSourceError))
     if gpus is None:
         with GpuMonitor(settings.env) as monitor:
             gpus = monitor.gpus

@@ -137,11 +137,14 @@ def permission(plan: Plan, settings: Settings) -> Permission:
     return Permission(settings.repository_code, plan.config.allow_repository_code)
 
 
-def look_for_code(validated: Validated, settings: Settings, token: str | None = None) -> tuple[str, ...]:
+def look_for_code(
+    validated: Validated, settings: Settings, fitted: Fitting, token: str | None = None
+) -> tuple[str, ...]:
     """Asks the sources once whether the model or a dataset comes with code that nobody has allowed.
 
     Returns:
-        Notes: why it could not be asked. What is in a tar shows only while it is unpacked.
+        Notes: why it could not be asked, and those of `fitted`. A source that did not answer either of the
+        two questions is told of once. What is in a tar shows only while it is unpacked.
 
     Raises:
         RepositoryCodeRefused: it does.
@@ -150,7 +153,7 @@ def look_for_code(validated: Validated, settings: Settings, token: str | None = 
     asked = plan.model_request
     models = [] if asked.tar_url is not None else [(asked, plan.workspace.models)]
     datasets = [(request, plan.workspace.datasets) for request in plan.dataset_requests.values()]
-    notes = []
+    notes, of_fit = [], fitted.notes
     for request, folder in (*models, *datasets):
         try:
             model_source.plan(
@@ -165,8 +168,10 @@ def look_for_code(validated: Validated, settings: Settings, token: str | None = 
             raise
         except ModelSourceError as error:
             what = "the model" if request.kind == "model" else f"the dataset {request.model_id}"
+            if request.kind == "model" and fitted.unasked:
+                what, of_fit = "whether it fits is not checked, and the model", ()
             notes.append(f"{what} was not looked at for code of its own: {error}")
-    return tuple(notes)
+    return (*notes, *of_fit)
 
 
 def preview(

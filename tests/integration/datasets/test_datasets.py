@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from trt_llm_pipeline.delivery import beside
 from trt_llm_pipeline.errors import ConfigError, ModelAccessDenied, ModelNotFound, RepositoryCodeRefused
 from trt_llm_pipeline.inspection.verify import verify
 from trt_llm_pipeline.preflight import preview, validate
+from trt_llm_pipeline.preflight.fitting import Fitting
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing.hub import Fault, HubServer
 from trt_llm_pipeline.testing.recorder import Recorder
@@ -175,7 +177,7 @@ def test_code_in_it_is_refused_like_a_models(caller: Caller) -> None:
         caller.build()
     assert refused.value.files == ("cnn_dailymail.py",)
     assert "data/train.parquet" not in caller.downloaded()
-    for ask in (preview.preview, preview.look_for_code):
+    for ask in (preview.preview, partial(preview.look_for_code, fitted=Fitting(None))):
         with pytest.raises(RepositoryCodeRefused):
             ask(validate(CONFIG.format(revision=""), "c.yaml", settings), settings)
     result, lines = caller.build(keys="allow_repository_code: true\n")
