@@ -22,6 +22,7 @@ from trt_llm_pipeline.engine import layout
 from trt_llm_pipeline.files import read_json
 from trt_llm_pipeline.process import ProcessResult
 from trt_llm_pipeline.toolchain import Toolchain
+from trt_llm_pipeline.units import in_time
 
 PROGRAMS = Path(__file__).parent / "programs"
 CPU_TOOLCHAIN = "cpu"
@@ -34,11 +35,13 @@ class NoAnswerError(Exception):
 
     Attributes:
         tail: the last lines that `run.py` printed.
+        timed_out: it was ended, because it took longer than it may.
     """
 
-    def __init__(self, message: str, tail: Sequence[str] = ()) -> None:
+    def __init__(self, message: str, tail: Sequence[str] = (), *, timed_out: bool = False) -> None:
         super().__init__(message)
         self.tail = tuple(tail)
+        self.timed_out = timed_out
 
 
 #: Runs a program; each line of its output also goes to the callable.
@@ -152,7 +155,8 @@ class Asker:
         lines: list[str] = []
         ran = self.run(argv, lines.append)
         if ran.timed_out:
-            raise NoAnswerError(f"{self.script.name} did not answer within {ran.wall_s:.0f} s", ran.tail)
+            message = f"{self.script.name} did not answer within {in_time(ran.wall_s)}"
+            raise NoAnswerError(message, ran.tail, timed_out=True)
         if ran.exit_code != 0:
             raise NoAnswerError(f"{self.script.name} exited with code {ran.exit_code}", ran.tail)
         return lines

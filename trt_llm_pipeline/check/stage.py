@@ -193,7 +193,8 @@ def run(request: CheckRequest) -> Verdict:
             return replace(verdict, status="unchecked", reason=f"{reason}", world_size=0)
         except NoAnswerError as problem:
             quoted = "".join(f"\n  | {line}" for line in problem.tail)
-            return replace(verdict, reason=f"{problem}; {_usual('load')}{quoted}")
+            advice = "raise check.timeout" if problem.timed_out else _usual("load")
+            return replace(verdict, reason=f"{problem}; {advice}{quoted}")
         verdict = replace(verdict, answers=tuple(answers))
         return judge(verdict, asker, request.model_dir, reference=wanted.reference)
 

@@ -30,7 +30,7 @@ from trt_llm_pipeline.step.confine import Confined, confined, import_root
 from trt_llm_pipeline.step.log import LogFile, StepLog
 from trt_llm_pipeline.step.timing import TimingCache
 from trt_llm_pipeline.step.view import Seen, View
-from trt_llm_pipeline.units import in_words
+from trt_llm_pipeline.units import in_time, in_words
 from trt_llm_pipeline.workspace import FileMark, Ledger, Workspace, disk
 
 _MOST_SAMPLES = 600
@@ -289,10 +289,10 @@ def _refuse_failure(
     root = context.plan.workspace.root
     left = "" if made is None else failure.removed(made, root) if full else failure.left_behind(made)
     if result.timed_out:
+        limit = in_time(_limit(context, step) or 0)
         raise StepTimeout(
             step.shown,
-            f"took longer than its limit of {_limit(context, step):.0f} s and was ended; "
-            f"raise {step.shown}.timeout{left}",
+            f"took longer than its limit of {limit} and was ended; raise {step.shown}.timeout{left}",
             tail=result.tail,
         )
     script = Path(step.program[-1]).name

@@ -77,7 +77,7 @@ args = parser.parse_args()
 """
 MISBEHAVING = {
     "fails": ("print('CUDA out of memory'); sys.exit(3)", r"run\.py exited with code 3"),
-    "hangs": ("time.sleep(600)", r"run\.py did not answer within \d+ s"),
+    "hangs": ("time.sleep(600)", r"run\.py did not answer within \d[\d.]* s"),
     "writes nothing": ("", r"run\.py exited 0, but tokens-1\.csv cannot be read"),
     "writes something else": (
         "open(args.output_csv, 'w').write('oops\\n')",

@@ -101,6 +101,11 @@ def test_a_higher_level_asks_again(build: Build) -> None:
     assert "has passed in build" in logged(after)[0]
 
 
+def test_a_limit_that_was_too_short_is_named(build: Build) -> None:
+    with pytest.raises(CheckFailed, match=r"run\.py did not answer within \d.* s; raise check\.timeout"):
+        build(QUICK_START + "check: {timeout: 0.2s}\n")
+
+
 def test_off(build: Build) -> None:
     story, result = build(QUICK_START + "check: off\n")
     assert logged(story) == ["check: left out: the config says check: off"]

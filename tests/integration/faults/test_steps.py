@@ -36,10 +36,10 @@ class TestTimeout:
     """A step may take as long as its config says, or as the service allows."""
 
     def test_timeout_of_the_config(self, house: House, server: CogServer) -> None:
-        config = house.config("will_not_die.py", timeout="1s")
+        config = house.config("will_not_die.py", timeout="1.5s")
         prediction = server.predict(config=config)
         assert prediction["status"] == "failed"
-        assert "step build: took longer than its limit of 1 s and was ended" in prediction["error"]
+        assert "step build: took longer than its limit of 1.5 s and was ended" in prediction["error"]
         assert "raise build.timeout" in prediction["error"]
         assert STARTED in prediction["error"]  # its last lines
         assert not house.alive_below(server)
