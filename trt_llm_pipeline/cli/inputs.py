@@ -58,7 +58,7 @@ def read_config(source: str, settings: Settings) -> tuple[str, str]:
 
     if source == "-":
         return decode(sys.stdin.buffer.read(MAX_BYTES + 1), "stdin"), "stdin"
-    return read(source, settings.reach)
+    return read(source, settings.reach, typed=True)
 
 
 def read_validated(

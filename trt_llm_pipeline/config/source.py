@@ -16,12 +16,13 @@ from trt_llm_pipeline.net.failures import BadAddress, EndedEarly, HttpStatusErro
 _SILENCE_S = 30.0
 
 
-def read(source: str, reach: Reach) -> tuple[str, str]:
+def read(source: str, reach: Reach, *, typed: bool = False) -> tuple[str, str]:
     """Reads a config.
 
     Args:
         source: a path, an http:// or https:// address, or a data: URI.
         reach: which addresses may be connected to.
+        typed: a person has typed it, and knows a path by nothing less than that.
 
     Returns:
         Its text, and what to call it in messages.
@@ -35,7 +36,8 @@ def read(source: str, reach: Reach) -> tuple[str, str]:
     if scheme == "data":
         return decode(_open(source), "config"), "config"
     path = Path(source)
-    return read_text(path), path.name or source
+    name = source if typed else path.name or source
+    return read_text(path, name), name
 
 
 def _fetch(address: str, reach: Reach) -> tuple[str, str]:

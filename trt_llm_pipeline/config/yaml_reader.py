@@ -87,8 +87,12 @@ class _RefusedError(Exception):
         super().__init__(message)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, name: str | None = None) -> str:
     """The config file's text.
+
+    Args:
+        path: the file.
+        name: what to call it where its content is no text, if not by its own name.
 
     Raises:
         ConfigError: the file cannot be read, is larger than `MAX_BYTES`, or is no UTF-8 text.
@@ -101,7 +105,7 @@ def read_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "is not a valid file name"
         raise ConfigError([Mistake(f"cannot be read: {reason}")], str(path)) from None
-    return decode(data, path.name)
+    return decode(data, name or path.name)
 
 
 def decode(data: bytes, name: str) -> str:

@@ -74,6 +74,7 @@ class TestValidate:
         done = run(env, "validate", QUICK_START, str(wrong), QUICK_START)
         assert done.exit_code == 2
         assert done.stdout.count("config.yaml: OK for cpu toolchain (build.py of ") == 2
+        assert done.stdout.count(f"{QUICK_START}: OK") == done.stdout.count("config.yaml: OK")  # as typed
         assert "wrong.yaml" in done.stderr
         told = json.loads(run(env, "validate", QUICK_START, str(wrong), "--json").stdout)
         assert [(each["config"], each["valid"]) for each in told] == [

@@ -102,7 +102,9 @@ def test_command_line_is_installed(replayed: Replayed) -> None:
         capture_output=True,
         text=True,
     )
-    expected = "config.yaml: OK for cpu toolchain (build.py of 0.5.0 and 0.7.1): 2 steps, 8 options\n"
+    expected = (
+        "examples/gpt/config.yaml: OK for cpu toolchain (build.py of 0.5.0 and 0.7.1): 2 steps, 8 options\n"
+    )
     assert (done.returncode, done.stdout) == (0, expected), done.stderr
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +57,17 @@ def test_config_that_is_cut_off_is_not_taken_for_a_whole_one(answering: list[byt
 def test_whole_config_is_read(answering: list[bytes]) -> None:
     answering[0] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\na: 1"
     assert read(answering[1].decode(), ANYWHERE) == ("a: 1", "c.yaml")
+
+
+def test_a_path_that_was_typed_is_called_what_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.yaml").write_text("a: 1")
+        (tmp_path / folder / "broken.yaml").write_bytes(b"\xff\xfe")
+        assert read(f"{folder}/config.yaml", ANYWHERE, typed=True) == ("a: 1", f"{folder}/config.yaml")
+        with pytest.raises(ConfigError, match=f"{folder}/broken.yaml"):
+            read(f"{folder}/broken.yaml", ANYWHERE, typed=True)
+    assert read("a/config.yaml", ANYWHERE) == ("a: 1", "config.yaml")
