@@ -3,6 +3,7 @@
 TrtLlmPipelineError             base; its text is meant for the user as it stands
 ├── ConfigError                 the config's: names every mistake with its line
 │   └── DoesNotFit              the machine's: this engine can be loaded or made on a larger one only
+├── BadArgument                 an argument beside the config: it is not there, or means nothing
 ├── ModelSourceError            the model source's: the Hub, a tar URL, a folder
 │   ├── ModelNotFound           no such repository, revision or address
 │   ├── ModelAccessDenied       gated or private, and the token is missing or refused
@@ -153,6 +154,12 @@ class DoesNotFit(ConfigError):
     """The engine cannot be loaded or made on this machine: each mistake says what would be enough."""
 
     kind: ClassVar[Kind] = "resources"
+
+
+class BadArgument(TrtLlmPipelineError):
+    """What a command was given beside the config names nothing, or means nothing."""
+
+    kind: ClassVar[Kind] = "config"
 
 
 class ModelSourceError(TrtLlmPipelineError):

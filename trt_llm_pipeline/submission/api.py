@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from trt_llm_pipeline.delivery.destination import is_loopback
-from trt_llm_pipeline.errors import ServerBusy, ServerError
+from trt_llm_pipeline.errors import BadArgument, ServerBusy, ServerError
 from trt_llm_pipeline.redaction import check_token
 
 Prediction = Mapping[str, Any]
@@ -60,10 +60,10 @@ class Api:
         """The same server, with a token.
 
         Raises:
-            ServerError: it would travel unencrypted.
+            BadArgument: it would travel unencrypted.
         """
         if not self.url.startswith("https://") and not self.is_local:
-            raise ServerError(f"{self.url} is not encrypted, so no token is sent there; use https://")
+            raise BadArgument(f"{self.url} is not encrypted, so no token is sent there; use https://")
         return Api(self.url, check_token(token))
 
     @property
@@ -98,6 +98,22 @@ class Api:
         address = named or f"{self.url}/predictions/{prediction.get('id')}/cancel"
         if urlsplit(address).hostname == self.host:
             self.request("POST", address, {}, {}, _QUICK_S)
+
+    def inputs(self) -> frozenset[str] | None:
+        """The names of a prediction's inputs, as a Cog server describes them; None where it does not.
+
+        Raises:
+            ServerError: it cannot be reached.
+        """
+        try:
+            found: Any = self.request("GET", f"{self.url}/openapi.json", None, {}, _QUICK_S)
+        except ServerError as error:
+            if error.answered:
+                return None
+            raise
+        for key in ("components", "schemas", "Input", "properties"):
+            found = found.get(key) if isinstance(found, dict) else None
+        return frozenset(found) if isinstance(found, dict) else None
 
     def is_alive(self) -> bool:
         """Whether anything answers there."""
@@ -141,11 +157,11 @@ def address_of(text: str) -> str:
     """A server's address as `Api.url` wants it.
 
     Raises:
-        ServerError: it is none.
+        BadArgument: it is none.
     """
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise ServerError(f"{text} is no address of a server; write http://HOST:PORT or https://...")
+        raise BadArgument(f"{text} is no address of a server; write http://HOST:PORT or https://...")
     path = parts.path.rstrip("/").removesuffix("/predictions")
     return parts._replace(path=path, query="", fragment="").geturl()
 

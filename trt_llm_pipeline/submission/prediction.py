@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import queue
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from trt_llm_pipeline.errors import ServerError
+from trt_llm_pipeline.errors import BadArgument, ServerError
 from trt_llm_pipeline.submission.api import Api, Prediction
 from trt_llm_pipeline.submission.failure import failure
 from trt_llm_pipeline.submission.webhook import Receiver
@@ -49,9 +50,11 @@ def submit(asked: Submission, on_log: Callable[[str], None]) -> Prediction:
             whole log at the end.
 
     Raises:
+        BadArgument: the server has no such input.
         PredictionFailed: it has ended without success; with the server's own words and their kind.
         ServerBusy, ServerError: as `Api.create`.
     """
+    _check_inputs(asked)
     log = _Log(on_log)
     api, body = asked.api, {"input": dict(asked.inputs)}
     if asked.version:
@@ -67,6 +70,18 @@ def submit(asked: Submission, on_log: Callable[[str], None]) -> Prediction:
     if ended.get("status") != "succeeded":
         raise failure(ended, asked.config_name)
     return ended
+
+
+def _check_inputs(asked: Submission) -> None:
+    """Refuses an input that a Cog server does not know: it would leave it out, and say nothing."""
+    known = None if asked.api.token else asked.api.inputs()
+    if known is None:
+        return
+    for name in asked.inputs:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            advice = f"did you mean {close[0]}?" if close else f"it takes {', '.join(sorted(known))}"
+            raise BadArgument(f"{name} is no input of {asked.api.url}; {advice}")
 
 
 class _Log:

@@ -24,7 +24,7 @@ from tests.integration.conftest import Service
 from tests.integration.house import House, start_until, wait_for
 from trt_llm_pipeline.artifact import read_archive
 from trt_llm_pipeline.cli import app
-from trt_llm_pipeline.errors import ServerError
+from trt_llm_pipeline.errors import BadArgument
 from trt_llm_pipeline.submission.api import address_of
 from trt_llm_pipeline.testing.servers import CogServer
 
@@ -89,6 +89,19 @@ class TestCog:
         assert gone.exit_code == 3
         assert "Prediction failed" not in gone.stderr
         assert "has no model nobody/nothing" in gone.stderr
+
+    def test_an_input_that_the_server_does_not_know_is_refused(
+        self, service: Service, tmp_path: Path
+    ) -> None:
+        service.cog.wait_until_ready()
+        options = ["--to", service.cog.url, "--output", str(tmp_path / "engine.tar.gz"), "--json"]
+        for given, advice in (("destinaton", "did you mean destination?"), ("xyz", "it takes config, ")):
+            done = run(QUICK_START, *options, "--input", f"{given}=file:///src/out/x.tar.gz")
+            assert (done.exit_code, done.stderr) == (2, "")
+            told = json.loads(done.stdout)
+            assert told["type"] == "BadArgument"
+            assert told["error"].startswith(f"{given} is no input of {service.cog.url}; {advice}")
+        assert list(tmp_path.iterdir()) == []
 
     def test_an_interruption_cancels_the_prediction(
         self, house: House, server: CogServer, tmp_path: Path
@@ -222,7 +235,7 @@ class TestPolled:
 
 @pytest.mark.parametrize("text", ["ftp://x", "localhost:5000", "https://user:pw@host", "http://"])
 def test_what_is_no_address_of_a_server(text: str) -> None:
-    with pytest.raises(ServerError, match="is no address of a server"):
+    with pytest.raises(BadArgument, match="is no address of a server"):
         address_of(text)
 
 
@@ -230,5 +243,6 @@ def test_a_server_that_is_not_there_and_a_token_in_the_clear() -> None:
     gone = run(QUICK_START, "--to", "http://127.0.0.1:9")
     assert (gone.exit_code, "cannot be reached: Connection refused" in gone.stderr) == (1, True)
     clear = run(QUICK_START, "--to", "http://example.invalid", "--token-env", "MY_TOKEN", MY_TOKEN="x")
-    assert (clear.exit_code, "no token is sent there" in clear.stderr) == (1, True)
+    assert (clear.exit_code, "no token is sent there" in clear.stderr) == (2, True)
+    assert run(QUICK_START, "--to", "localhost:5000").exit_code == 2
     assert os.environ.get("MY_TOKEN") is None
