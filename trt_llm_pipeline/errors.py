@@ -22,8 +22,10 @@ TrtLlmPipelineError             base; its text is meant for the user as it stand
     ├── DiskFull                not enough room
     ├── ArtifactError           an archive that cannot be written or read
     │   ├── ContentChanged      a file changed while the archive was made of it
+    │   ├── ArchiveMissing      there is nothing where it was said to be
     │   └── ArchiveDamaged      it was read, and is no archive or not what its manifest says
     ├── DeliveryError           an archive that could not be sent to its destination
+    │   └── BadDestination      no address that an archive can be sent to
     ├── SigningError            a key that cannot be read or used
     ├── ServerError             a prediction server that cannot be used
     │   └── ServerBusy          it has other work
@@ -284,6 +286,13 @@ class ContentChanged(ArtifactError):
     """A file was changed between the moment a build looked at it and the moment it was packed."""
 
 
+class ArchiveMissing(ArtifactError):
+    """There is nothing where an archive, or the statement about it, was said to be."""
+
+    kind: ClassVar[Kind] = "config"
+    passing: ClassVar[bool] = False
+
+
 class ArchiveDamaged(ArtifactError):
     """An archive that was read, and is no archive, is cut off, or is not what its manifest says."""
 
@@ -295,6 +304,13 @@ class DeliveryError(PipelineError):
     """An archive that could not be sent to its destination."""
 
     kind: ClassVar[Kind] = "delivery"
+
+
+class BadDestination(DeliveryError):
+    """No address that an archive can be sent to."""
+
+    kind: ClassVar[Kind] = "config"
+    passing: ClassVar[bool] = False
 
 
 class SigningError(PipelineError):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trt_llm_pipeline.errors import ArtifactError, SigningError
+from trt_llm_pipeline.errors import ArtifactError, BadArgument, SigningError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
@@ -169,24 +169,24 @@ def load_verifying_key(path: Path) -> VerifyingKey:
     """Reads a public key.
 
     Raises:
-        SigningError: the file cannot be read or holds no such key.
+        BadArgument: the file cannot be read or holds no such key.
     """
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    text = _read(path, "public key")
+    text = _read(path, "public key", BadArgument)
     if b"PRIVATE KEY" in text:
-        raise SigningError(
+        raise BadArgument(
             f"{path} is a private key, and checking needs the public one: openssl pkey -in {path} -pubout"
         )
     try:
         key = load_pem_public_key(text)
     except Exception:  # noqa: BLE001  the library's own errors are of many kinds
-        raise SigningError(f"{path} is no public key that can be used; give {_KINDS}") from None
+        raise BadArgument(f"{path} is no public key that can be used; give {_KINDS}") from None
     if not isinstance(key, ed25519.Ed25519PublicKey) and not (
         isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
     ):
-        raise SigningError(f"the public key {path} is of a kind that is not used; give {_KINDS}")
+        raise BadArgument(f"the public key {path} is of a kind that is not used; give {_KINDS}")
     return _verifying(key)
 
 
@@ -197,13 +197,13 @@ def _verifying(key: PublicKeyTypes) -> VerifyingKey:
     return VerifyingKey(hashlib.sha256(der).hexdigest(), key)
 
 
-def _read(path: Path, what: str) -> bytes:
+def _read(path: Path, what: str, error: type[BadArgument | SigningError] = SigningError) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(_LARGEST_KEY)
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or "not a file's name"
-        raise SigningError(f"cannot read the {what} {path}: {reason}") from None
+        raise error(f"cannot read the {what} {path}: {reason}") from None
 
 
 def _signature(entry: Mapping[str, Any]) -> Signature:

@@ -18,7 +18,7 @@ from isal import isal_zlib
 
 from trt_llm_pipeline.artifact.content import content_sha256
 from trt_llm_pipeline.artifact.writer import END_OF_ARCHIVE, MANIFEST_NAME, ArchivedFile, Compression
-from trt_llm_pipeline.errors import ArchiveDamaged, ArtifactError
+from trt_llm_pipeline.errors import ArchiveDamaged, ArchiveMissing, ArtifactError
 from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.net.failures import HttpStatusError
 from trt_llm_pipeline.net.read_ahead import AddressFile, ReadAhead
@@ -40,6 +40,7 @@ _DESCRIBING = (
 )
 _UNREADABLE = (tarfile.TarError, EOFError, _InflateError, OSError, ValueError, http.client.HTTPException)
 _GZIP = b"\x1f\x8b"
+_GONE = (404, 410)
 _NO_HEADER = ("empty file", "truncated header", "bad checksum", "invalid header")  # tarfile's, of the first
 _CHECKSUM = "checksum"  # as isal words what gzip's own sum has found
 
@@ -112,6 +113,7 @@ def read_archive(
 
     Raises:
         ArchiveDamaged: it is no tar or tar.gz, ends early, or its compressed data are damaged.
+        ArchiveMissing: there is nothing.
         ArtifactError: it cannot be read.
     """
     with _opened(source, reach) as (raw, place):
@@ -173,6 +175,8 @@ def _opened(source: Path | str | BinaryIO, reach: Reach) -> Iterator[tuple[Binar
         return
     try:
         file = Path(source).open("rb")  # noqa: SIM115  closed below
+    except FileNotFoundError:
+        raise ArchiveMissing(f"cannot read {source}: there is nothing") from None
     except OSError as problem:
         raise ArtifactError(f"cannot read {source}: {problem.strerror}") from problem
     with file:
@@ -194,6 +198,8 @@ class _Member(tarfile.TarInfo):
 
 def _reader(url: str, label: str, reach: Reach) -> ReadAhead:
     def refused(error: HttpStatusError) -> ArtifactError:
+        if error.status in _GONE:
+            return ArchiveMissing(f"cannot read {label}: there is nothing (HTTP {error.status})")
         return ArtifactError(f"cannot fetch {label}: HTTP {error.status}")
 
     def unavailable(sentence: str) -> ArtifactError:

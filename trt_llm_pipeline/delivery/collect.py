@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 from trt_llm_pipeline.artifact.statement import LARGEST_STATEMENT, STATEMENT_SUFFIX
 from trt_llm_pipeline.delivery.destination import Destination, parse_destination
 from trt_llm_pipeline.delivery.store_client import connect
-from trt_llm_pipeline.errors import ArtifactError
+from trt_llm_pipeline.errors import ArchiveMissing, ArtifactError
 from trt_llm_pipeline.model_source.hub import endpoint_of
 from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.net.client import Client, Response
@@ -41,11 +41,12 @@ def opened(place: str, reach: Reach, env: Mapping[str, str] = os.environ) -> Ite
         env: which Hub, and a token for it.
 
     Raises:
+        ArchiveMissing: there is nothing.
         ArtifactError: it cannot be read. An address's query, which may be a signature, is not repeated.
     """
     with _found(place, reach, env) as stream:
         if stream is None:
-            raise ArtifactError(f"cannot read {shown(place)}: there is nothing")
+            raise ArchiveMissing(f"cannot read {shown(place)}: there is nothing")
         yield stream
 
 

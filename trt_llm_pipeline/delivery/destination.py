@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from trt_llm_pipeline.errors import DeliveryError
+from trt_llm_pipeline.errors import BadDestination
 from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.net.failures import BadAddress
 from trt_llm_pipeline.workspace import IMAGE_WORKSPACE, SERVICE_FOLDERS
@@ -91,13 +91,13 @@ def parse_destination(
         reach: which addresses may be connected to.
 
     Raises:
-        DeliveryError: it is no address that an archive can be sent to; says which are. Never repeats a query.
+        BadDestination: it is no address that an archive can be sent to; says which are. Repeats no query.
     """
     try:
         parts = urlsplit(text.strip())
         port = parts.port
     except ValueError:
-        raise DeliveryError(f"the destination is not a valid address; use {_FORMS}") from None
+        raise BadDestination(f"the destination is not a valid address; use {_FORMS}") from None
     if parts.scheme in _STORES:
         return _in_store(parts, archive_name)
     if parts.scheme == "hf":
@@ -107,7 +107,7 @@ def parse_destination(
     if parts.scheme == "file":
         return _in_workspace(parts, workspace, archive_name)
     scheme = f"{parts.scheme}:// is not supported" if parts.scheme else "the destination has no scheme"
-    raise DeliveryError(f"{scheme}; use {_FORMS}")
+    raise BadDestination(f"{scheme}; use {_FORMS}")
 
 
 def is_loopback(host: str) -> bool:
@@ -124,17 +124,17 @@ def _in_store(parts: SplitResult, archive_name: str) -> Destination:
     scheme = _STORES[parts.scheme]
     shown = f"{scheme}://{parts.hostname or ''}{parts.path}"
     if parts.username is not None or parts.query or parts.fragment:
-        raise DeliveryError(
+        raise BadDestination(
             f"the destination {shown} must hold nothing but bucket and key; credentials come from the "
             f"environment"
         )
     if not parts.netloc:
-        raise DeliveryError(f"the destination {shown} names no bucket; use {_FORMS}")
+        raise BadDestination(f"the destination {shown} names no bucket; use {_FORMS}")
     key = parts.path.lstrip("/")
     if not key or key.endswith("/"):
         key += archive_name
     if any(part in ("", ".", "..") for part in key.split("/")):
-        raise DeliveryError(
+        raise BadDestination(
             f"the destination {shown} has an empty, '.' or '..' part in its key; name the object plainly"
         )
     return Destination("object store", f"{scheme}://{parts.netloc}/{key}", f"{scheme}://{parts.netloc}", key)
@@ -146,11 +146,11 @@ def _at_hub(parts: SplitResult, archive_name: str) -> Destination:
     if not path or path.endswith("/"):
         path += archive_name
     if parts.query or parts.fragment or "@" in shown or ":" in parts.netloc:
-        raise DeliveryError(f"the destination {shown} must hold nothing but hf://OWNER/REPO/PATH")
+        raise BadDestination(f"the destination {shown} must hold nothing but hf://OWNER/REPO/PATH")
     if not all(map(_HUB_NAME.fullmatch, (parts.netloc, name))):
-        raise DeliveryError(f"the destination {shown} names no repository; write hf://OWNER/REPO/PATH")
+        raise BadDestination(f"the destination {shown} names no repository; write hf://OWNER/REPO/PATH")
     if any(part in ("", ".", "..") for part in path.split("/")):
-        raise DeliveryError(f"the destination {shown} has an empty, '.' or '..' part; name the file plainly")
+        raise BadDestination(f"the destination {shown} has an empty, '.' or '..' part; name the file plainly")
     root = f"{parts.netloc}/{name}"
     return Destination("hub", f"hf://{root}/{path}", root, path)
 
@@ -160,34 +160,34 @@ def _by_http(parts: SplitResult, port: int | None, reach: Reach) -> Destination:
     where = f"[{host}]" if ":" in host else host
     shown = f"{parts.scheme}://{where}{f':{port}' if port else ''}{parts.path}"
     if not host:
-        raise DeliveryError(f"the destination {shown} names no host; use {_FORMS}")
+        raise BadDestination(f"the destination {shown} names no host; use {_FORMS}")
     if parts.username is not None or parts.password is not None:
-        raise DeliveryError(
+        raise BadDestination(
             f"the destination {shown} holds a user name or password, which would end up in logs; use a "
             f"signed address"
         )
     if parts.scheme == "http" and not is_loopback(host):
-        raise DeliveryError(
+        raise BadDestination(
             f"the destination {shown} is not encrypted; use https:// (http:// is for this machine only)"
         )
     try:
         reach.check_spelling(host)
     except BadAddress as refused:
-        raise DeliveryError(f"the destination {shown} is refused: {refused}") from None
+        raise BadDestination(f"the destination {shown} is refused: {refused}") from None
     url = parts._replace(fragment="").geturl()
     if not url.isascii() or not url.isprintable() or " " in url:
-        raise DeliveryError(f"the destination {shown!a} has characters that an address must escape with %")
+        raise BadDestination(f"the destination {shown!a} has characters that an address must escape with %")
     return Destination("http", shown, url=url, reach=reach)
 
 
 def _in_workspace(parts: SplitResult, workspace: Path, archive_name: str) -> Destination:
     if parts.netloc not in ("", "localhost"):
-        raise DeliveryError(
+        raise BadDestination(
             f"file://{parts.netloc}{parts.path} names another machine; write file:///src/PATH"
         )
     named = unquote(parts.path)
     if "\0" in named or not named.startswith("/"):
-        raise DeliveryError("the destination's file name is not valid; write file:///src/PATH")
+        raise BadDestination("the destination's file name is not valid; write file:///src/PATH")
     if named.endswith("/"):
         named += archive_name
     pure = PurePosixPath(named)
@@ -196,16 +196,18 @@ def _in_workspace(parts: SplitResult, workspace: Path, archive_name: str) -> Des
     )
     home, real = Path(os.path.realpath(workspace)), Path(os.path.realpath(path))
     if ".." in pure.parts or real == home or not real.is_relative_to(home):
-        raise DeliveryError(
+        raise BadDestination(
             f"file://{named} lies outside the workspace {workspace}; write file:///src/PATH for a file in it"
         )
     if real.relative_to(home).parts[0] in SERVICE_FOLDERS:
         folder = real.relative_to(home).parts[0]
-        raise DeliveryError(f"file://{named} is in {folder}/, which the service keeps for itself")
+        raise BadDestination(f"file://{named} is in {folder}/, which the service keeps for itself")
     if not real.name.endswith(
         (".tar.gz", ".tgz", ".tar")
     ):  # never takes the place of a file that is no archive
-        raise DeliveryError(f"file://{named} does not have the name of an archive; end it in .tar.gz or .tar")
+        raise BadDestination(
+            f"file://{named} does not have the name of an archive; end it in .tar.gz or .tar"
+        )
     if real.is_dir():
-        raise DeliveryError(f"file://{named} is a directory; end it in / to have {archive_name} put there")
+        raise BadDestination(f"file://{named} is a directory; end it in / to have {archive_name} put there")
     return Destination("file", f"file://{real}", path=real)

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from trt_llm_pipeline.delivery.attesting import beside
-from trt_llm_pipeline.errors import DeliveryError
+from trt_llm_pipeline.errors import BadArgument
 from trt_llm_pipeline.files import appearing
 
 _CHUNK = 1 << 20
@@ -17,7 +17,7 @@ def check_output(path: Path) -> None:
     """Looks, before a build, whether a file can be put at `path`.
 
     Raises:
-        DeliveryError: it cannot; says why.
+        BadArgument: it cannot; says why.
     """
     folder = path.absolute().parent
     if path.is_dir():
@@ -28,7 +28,7 @@ def check_output(path: Path) -> None:
         problem = f"cannot be written, because {folder} is not yours to write"
     else:
         return
-    raise DeliveryError(f"the output {path} {problem}")
+    raise BadArgument(f"the output {path} {problem}")
 
 
 def put_output(archive: Path, path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trt_llm_pipeline.engine.limits import engine_limits
-from trt_llm_pipeline.errors import ArtifactError, PipelineError
+from trt_llm_pipeline.errors import ArtifactError, BadArgument
 from trt_llm_pipeline.files import appearing
 from trt_llm_pipeline.inspection import consumer_configs, triton_templates
 from trt_llm_pipeline.inspection.checks import settings
@@ -42,7 +42,8 @@ def write_configs(
 
     Raises:
         ArtifactError: the archive has no engine of one part, or its `config.json` does not say enough.
-        PipelineError: a value cannot be written, a template has something left, or a file is in the way.
+        BadArgument: a file is in the way, or the directory cannot be made.
+        PipelineError: a value cannot be written, or a template has something left.
     """
     limits = engine_limits(_config(found), found.label)
     place = engine_dir or consumer_configs.DEFAULT_ENGINE_DIR
@@ -58,11 +59,11 @@ def write_configs(
             texts[f"{VALUES_NAME}.{model}"] = consumer_configs.values_text(wanted)
     for name in texts:
         if (directory / name).exists():
-            raise PipelineError(f"{directory / name} is already there; remove it, or name another directory")
+            raise BadArgument(f"{directory / name} is already there; remove it, or name another directory")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PipelineError(f"{directory} cannot be made: {error.strerror}") from None
+        raise BadArgument(f"{directory} cannot be made: {error.strerror}") from None
     files: list[Path] = []
     if read is not None:  # first, because it is what can fail
         repository = directory / triton_templates.REPOSITORY_NAME

@@ -97,6 +97,28 @@ def test_an_archive_that_cannot_be_served(own: House, tmp_path: Path) -> None:
     assert done.returncode == EXIT_CODES["check"]
 
 
+def test_what_a_command_is_given_beside_the_config(own: House) -> None:
+    for arguments, name in (
+        (["build", own.config(), "--output", "/no/such/engine.tar.gz"], "BadArgument"),
+        (["build", own.config(), "--destination", "file:///elsewhere/x.tar.gz"], "BadDestination"),
+        (["build", own.config(), "--destination", "ftp://host/x.tar.gz"], "BadDestination"),
+        (["build", own.config(), "--destination", "nonsense"], "BadDestination"),
+        (["verify", "nothing.tar.gz"], "ArchiveMissing"),
+        (["inspect", "nothing.tar.gz"], "ArchiveMissing"),
+        (["try", "nothing.tar.gz", "Hello"], "ArchiveMissing"),
+        (["verify", own.text("no archive"), "--key", "nothing.pem"], "BadArgument"),
+        (["submit", own.config(), "--to", "localhost:5000"], "BadArgument"),
+    ):
+        told(run(own, *arguments, "--json"), "config", name)
+
+
+def test_what_is_no_archive(own: House) -> None:
+    path = own.text("no archive at all")
+    for arguments in (["verify", path], ["inspect", path], ["try", path, "Hello"]):
+        error = told(run(own, *arguments, "--json"), "check", "ArchiveDamaged")["error"]
+        assert "is no tar or tar.gz archive" in error
+
+
 def test_memory(own: House) -> None:
     script = own.folder / "toolchain" / "examples" / "small" / "small.py"
     script.parent.mkdir(parents=True)

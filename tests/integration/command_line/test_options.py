@@ -159,6 +159,6 @@ class TestBuild:
         self, env: dict[str, str], tmp_path: Path, output: str, said: str
     ) -> None:
         done = run(env, "build", QUICK_START, "--output", str(tmp_path / output))
-        assert done.exit_code == 7
+        assert done.exit_code == 2
         assert said in done.stderr
         assert not (tmp_path / "ws").exists()

@@ -106,7 +106,7 @@ def test_a_damaged_archive_is_not_tried(archive: Path, tmp_path: Path, name: str
 
 def test_an_archive_that_is_not_there_says_so(tmp_path: Path) -> None:
     done = run(str(tmp_path / "missing.tar.gz"), "x")
-    assert (done.exit_code, "missing.tar.gz" in done.stderr) == (1, True), done.stderr
+    assert (done.exit_code, "missing.tar.gz: there is nothing" in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_a_template_of_an_unknown_release_is_refused(
 def test_files_of_the_user_s_are_not_replaced(archives: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("mine")
     done = inspect(str(archives["build_config"]), "--write-config", str(tmp_path))
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert (tmp_path / "config.yaml").read_text() == "mine"
 
 

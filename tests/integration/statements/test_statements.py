@@ -19,7 +19,7 @@ from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.artifact import pack_engine
 from trt_llm_pipeline.artifact.statement import CONFIG_NAME
 from trt_llm_pipeline.delivery import beside
-from trt_llm_pipeline.errors import DeliveryError, SigningError
+from trt_llm_pipeline.errors import EXIT_CODES, DeliveryError, SigningError
 from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing.hub import HubServer
@@ -149,7 +149,7 @@ class TestSignatures:
         assert "answered_from" not in other.record
         assert other.sha256 == first.sha256
         assert verified(other.newest, "--key", public_two)[0] == 0
-        assert verified(other.newest, "--key", public_one)[0] == 1
+        assert verified(other.newest, "--key", public_one)[0] == 5
         lines, plain = build()
         assert plain.record["statement"]["keyid"] is None
         assert verified(plain.newest)[0] == 0
@@ -304,13 +304,13 @@ def test_a_large_archive_is_not_read_into_memory(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
-    for place, message in (
-        (tmp_path / "gone.tar.gz", "there is nothing"),
-        (tmp_path, "Is a directory"),
+    for place, message, kind in (
+        (tmp_path / "gone.tar.gz", "there is nothing", "config"),
+        (tmp_path, "Is a directory", "internal"),
     ):
         code, told = verified(place)
-        assert (code, told["kind"]) == (1, "internal")
+        assert (code, told["kind"]) == (EXIT_CODES[kind], kind)
         assert message in told["error"]
     (tmp_path / "a.tar.gz").write_bytes(b"no archive")
     code, told = verified(tmp_path / "a.tar.gz", "--statement", tmp_path / "gone")
-    assert (code, "gone: there is nothing" in told["error"]) == (1, True)
+    assert (code, "gone: there is nothing" in told["error"]) == (2, True)

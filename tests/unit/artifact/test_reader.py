@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from trt_llm_pipeline.artifact import ArchivedFile, pack_engine, read_archive
-from trt_llm_pipeline.errors import ArchiveDamaged, ArtifactError
+from trt_llm_pipeline.errors import ArchiveDamaged, ArchiveMissing, ArtifactError
 from trt_llm_pipeline.net.addresses import Reach
 
 ENGINE = bytes(range(256)) * 9_001
@@ -162,7 +162,7 @@ def test_what_is_no_archive_is_refused(data: bytes) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"cannot read .*gone: No such file"):
+    with pytest.raises(ArchiveMissing, match=r"cannot read .*gone: there is nothing"):
         read_archive(tmp_path / "gone")
 
 
@@ -189,7 +189,7 @@ def test_an_address_is_streamed_and_its_query_never_repeated(
     assert read_archive(f"{address}/engine.tar.gz?signature=s3cret", reach=INSIDE).files == packed.files
     with pytest.raises(ArtifactError) as caught:
         read_archive(f"{address}/gone?signature=s3cret", reach=INSIDE)
-    assert str(caught.value) == f"cannot fetch {address.rpartition(':')[0]}/gone: HTTP 404"
+    assert str(caught.value) == f"cannot read {address.rpartition(':')[0]}/gone: there is nothing (HTTP 404)"
 
 
 class Breaks(BaseHTTPRequestHandler):
