@@ -6,6 +6,7 @@ bytes. Measurements and places are in `build.json`.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 import trt_llm_pipeline
 from trt_llm_pipeline.artifact import FinishedArchive
 from trt_llm_pipeline.artifact.statement import Run, Subject, make_statement
+from trt_llm_pipeline.check import COMMAND_MARK
 from trt_llm_pipeline.errors import kind_of
 from trt_llm_pipeline.fit import Assessment
 from trt_llm_pipeline.inspection import Check
@@ -163,12 +165,26 @@ def failure(
         for part in (*step.program, *plan.render(step, found).argv)
     ]
     lines = last_lines(logs / f"{stage}.log", _LAST_LINES) if stage else []
+    if stage == "check":
+        command, lines = _last_of_several(lines)
     return {
         "error": _ending(error),
         "kind": kind_of(error),
         "type": type(error).__name__,
         "failed": {"stage": stage, "argv": command, "last_lines": lines},
     }
+
+
+def _last_of_several(lines: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The last program of the check's log, which begins each with its command, and what it printed."""
+    begins = [number for number, line in enumerate(lines) if line.startswith(COMMAND_MARK)]
+    if not begins:
+        return [], [*lines]
+    try:
+        command = shlex.split(lines[begins[-1]].removeprefix(COMMAND_MARK))
+    except ValueError:  # a program has printed the mark
+        return [], [*lines]
+    return command, [*lines[begins[-1] + 1 :]]
 
 
 def _ending(error: BaseException) -> str:

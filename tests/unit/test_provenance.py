@@ -35,3 +35,17 @@ def test_an_end_is_told_in_words(
     planned, _ = make_plan(loads(CONFIG), miniature, workspace)
     told = provenance.failure(error, "package", planned, [], tmp_path)
     assert (told["error"], told["kind"]) == (words, kind)
+
+
+def test_the_check_s_last_program_is_told_apart_from_what_it_printed(
+    miniature: Toolchain, workspace: Workspace, tmp_path: Path
+) -> None:
+    planned, _ = make_plan(loads(CONFIG), miniature, workspace)
+    log = tmp_path / "check.log"
+    log.write_text("$ python first.py\nfine\n$ python run.py --input_text 'The wind'\nloading\n")
+    failed = provenance.failure(ValueError("x"), "check", planned, [], tmp_path)["failed"]
+    assert failed["argv"] == ["python", "run.py", "--input_text", "The wind"]
+    assert failed["last_lines"] == ["loading"]
+    log.write_text("$ python run.py\n")
+    failed = provenance.failure(ValueError("x"), "check", planned, [], tmp_path)["failed"]
+    assert (failed["argv"], failed["last_lines"]) == (["python", "run.py"], [])

@@ -13,9 +13,11 @@ asked, has the engine failed.
 
 from trt_llm_pipeline.check.asking import find_script
 from trt_llm_pipeline.check.stage import CheckRequest, Intention, intention, remove_leftovers, require, run
+from trt_llm_pipeline.check.supervised import COMMAND_MARK
 from trt_llm_pipeline.check.verdict import Verdict, covers
 
 __all__ = [
+    "COMMAND_MARK",
     "CheckRequest",
     "Intention",
     "Verdict",

@@ -29,6 +29,8 @@ from trt_llm_pipeline.process import (
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.toolchain import Toolchain
 
+#: Begins the line of the log that has a program's command.
+COMMAND_MARK = "$ "
 _LOG_BYTES = 16 << 20
 _MOST_LINES = 100_000
 _TURN_S = 1.0
@@ -81,7 +83,7 @@ class Supervision:
                 self.each_second(usage)
 
         with self._log() as file, self.lock() as held:
-            _write(file, f"$ {self.redactor(shell_line(argv))}")
+            _write(file, f"{COMMAND_MARK}{self.redactor(shell_line(argv))}")
 
             def take(line: str) -> None:
                 nonlocal count

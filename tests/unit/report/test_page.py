@@ -333,6 +333,11 @@ def test_what_failed_comes_first_with_its_command_and_last_lines() -> None:
     assert [bar["class"] for bar in Page(render(failed)).all("div", "bar failed")] == ["bar failed"]
 
 
+def test_a_single_last_line_is_one() -> None:
+    failed = record(error="x", failed={"stage": "build", "last_lines": ["only"]})
+    assert "The last line that it printed only" in Page(render(failed)).text
+
+
 def test_figures_stand_beside_those_of_the_build_before() -> None:
     previous = {
         "build_id": "earlier",
