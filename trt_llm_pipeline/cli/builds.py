@@ -61,14 +61,32 @@ def show(build: BuildArgument = None, workspace: WorkspaceOption = None, as_json
         if record is not None:
             rows = [("build", chosen.build_id), *facts(record, chosen.directory, chosen.archive)]
         else:
-            rows = [
-                ("build", chosen.build_id),
-                ("state", chosen.state),
-                ("error", str(chosen.record.get("error", "what it has written of itself is not there"))),
-                *((name, str(path)) for name, path in chosen.files().items()),
-            ]
+            rows = _of_unfinished(chosen)
         for name, value in rows:
             typer.echo(printable(f"{name + ':':9} {near(value)}"))
+
+
+def _of_unfinished(build: Build) -> list[tuple[str, str]]:
+    """What is known of a build that has made no archive."""
+    from trt_llm_pipeline.plan.command import shell_line
+    from trt_llm_pipeline.report import names_of
+    from trt_llm_pipeline.units import in_time
+
+    record, short = build.record, _in_short(build)
+    failed = record.get("failed")
+    told = failed if isinstance(failed, Mapping) else {}
+    argv = told.get("argv")
+    rows = [
+        ("build", build.build_id),
+        ("state", build.state),
+        ("model", short["model_id"]),
+        ("time", in_time(short["seconds"]) if short["seconds"] else None),
+        ("stage", names_of(record)(str(told["stage"])) if told.get("stage") else None),
+        ("command", shell_line(list(map(str, argv))) if argv and isinstance(argv, list) else None),
+        ("error", record.get("error", "what it has written of itself is not there")),
+        *((name, path) for name, path in build.files().items()),
+    ]
+    return [(name, str(value)) for name, value in rows if value]
 
 
 @app.command()

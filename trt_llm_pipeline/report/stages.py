@@ -11,7 +11,8 @@ from trt_llm_pipeline.units import in_time
 
 def names_of(record: Mapping[str, Any]) -> Callable[[str], str]:
     """What people call a stage: the config's own word for a step."""
-    names = record.get("names") or {}
+    told = record.get("names")
+    names = told if isinstance(told, Mapping) else {}
     return lambda name: str(names.get(name, name))
 
 

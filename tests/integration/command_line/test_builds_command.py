@@ -79,7 +79,11 @@ def test_show_tells_the_result_or_the_error(settings: Settings) -> None:
     for fact in (f"engine:   {MODEL_ID} at ", "verdict:  ", f"archive:  {good['archive']}", good["report"]):
         assert fact in shown
     shown = run(settings, "show").stdout
-    assert f"build:    {newest['build_id']}\nstate:    failed\nerror:    step build: exited 0" in shown
+    head = f"build:    {newest['build_id']}\nstate:    failed\nmodel:    {MODEL_ID}\ntime:     "
+    assert shown.startswith(head)
+    assert "\nstage:    build\ncommand:  " in shown
+    assert "build.py --model_dir " in shown
+    assert "\nerror:    step build: exited 0" in shown
     assert f"logs:     {newest['logs']}" in shown
     assert json.loads(run(settings, "show", good["build_id"], "--json").stdout)["archive"]["size"] > 0
     assert json.loads(run(settings, "show", "--json").stdout)["state"] == "failed"
