@@ -39,7 +39,9 @@ def inspect(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is in an archive and whether cog-triton can serve it: ready, not ready or unverified.
+    """Show what is in an archive, and whether it can be served.
+
+    By cog-triton: ready, not ready or unverified.
 
     The exit code is 5 where it is not ready. --serve-on and --trt-llm settle most of what is unverified.
     """
@@ -99,7 +101,10 @@ def verify(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check an archive against the statement of how it was built: exit code 0 if all holds, else 5."""
+    """Check an archive against its statement.
+
+    That says how it was built. The exit code is 0 if all holds, else 5.
+    """
     with failures(as_json):
         from trt_llm_pipeline.artifact.dsse import load_verifying_key
         from trt_llm_pipeline.delivery import collect

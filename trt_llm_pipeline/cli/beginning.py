@@ -25,7 +25,10 @@ def init(
     ] = Path("config.yaml"),
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Write a config for a model and the toolchain at hand, from examples/ and the model's config.json."""
+    """Write a config for a model and the toolchain at hand.
+
+    It is made from examples/ and the model's config.json.
+    """
     with failures(False):
         from trt_llm_pipeline import fit
         from trt_llm_pipeline.preflight import starting

@@ -59,7 +59,10 @@ def lookup(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say of each step whether its results are cached here or in the shared cache. Builds nothing."""
+    """Say of each step whether its results are cached.
+
+    Here, or in the shared cache. Builds nothing.
+    """
     with failures(as_json):
         from trt_llm_pipeline.preflight import lookup as lookups
 

@@ -113,7 +113,10 @@ def validate(
     offline: OfflineOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Name every mistake of configs: exit code 0 without any, else 2. Writes nothing."""
+    """Name every mistake of configs. Writes nothing.
+
+    The exit code is 0 without any, else 2.
+    """
     with failures(as_json):
         from trt_llm_pipeline.errors import TrtLlmPipelineError
 
@@ -165,9 +168,10 @@ def plan(
     offline: OfflineOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a build would do: commands, directories, downloads, disk space, and whether the engine fits.
+    """Show what a build would do, and whether the engine fits.
 
-    Runs nothing. The exit code is 6 where the engine cannot be loaded, 2 where the config is wrong.
+    Commands, directories, downloads and disk space are shown, and nothing is run. The exit code is 6 where
+    the engine cannot be loaded, 2 where the config is wrong.
     """
     with failures(as_json):
         from trt_llm_pipeline import check, fit
@@ -193,8 +197,8 @@ def plan(
 
 app.command()(archives.inspect)
 app.command()(archives.verify)
-app.command("try")(trying.try_)
-app.command()(submitting.submit)
+app.command("try", short_help="Let an archive's engine write.")(trying.try_)
+app.command(short_help="Build on a prediction server, and save the archive.")(submitting.submit)
 
 
 @app.command()

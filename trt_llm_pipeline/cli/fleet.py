@@ -52,7 +52,10 @@ def plan(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show every cell, what is delivered or cached, which nodes could run it, and what is downloaded."""
+    """Show every cell, and what a run would do.
+
+    What is delivered or cached, which nodes could run it, and what is downloaded.
+    """
     with failures(as_json):
         from trt_llm_pipeline.fleet import cells, fleet_plan
         from trt_llm_pipeline.settings import Settings
@@ -103,7 +106,10 @@ def resume(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Go on with a fleet whose driver, head or cluster has died, or that was cancelled."""
+    """Go on with a fleet that died or was cancelled.
+
+    Its driver, its head or its cluster may have died.
+    """
     with failures(as_json):
         records = _records(fleet, workspace)
         _run(records.fleet, address, wait, detach, take_over, workspace, as_json)
@@ -136,7 +142,10 @@ def status(
 
 @app.command()
 def cancel(fleet: FleetArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Stop a fleet: every process of every cell ends within seconds; what is delivered stays."""
+    """Stop a fleet. What is delivered stays.
+
+    Every process of every cell ends within seconds.
+    """
     with failures(as_json):
         import getpass
         import platform

@@ -162,3 +162,11 @@ class TestBuild:
         assert done.exit_code == 2
         assert said in done.stderr
         assert not (tmp_path / "ws").exists()
+
+
+@pytest.mark.parametrize("command", [[], ["builds"], ["cache"], ["fleet"]])
+def test_a_list_of_commands_is_not_cut_off(command: list[str]) -> None:
+    shown = CliRunner().invoke(app, [*command, "--help"], terminal_width=80).stdout
+    commands = shown.partition("Commands:")[2].strip().splitlines()
+    assert commands
+    assert not [line for line in commands if line.endswith("...") or len(line) > 80]
