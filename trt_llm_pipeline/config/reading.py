@@ -97,6 +97,7 @@ def examine_node(root: MappingNode, name: str, duplicates: Iterable[Mistake] = (
     """As `examine`, of a mapping that has been read already; `duplicates` are mistakes found in that."""
     found = list(duplicates)
     lines: dict[tuple[Key, ...], int] = {}
+    root = _indented(root, found)
     data = _plain(root, (), lines, found)
     names = {STEP_ALIASES[key]: key for key in root.items if key in STEP_ALIASES}
     source = SourceMap(name, lines, {step: key for step, key in names.items() if step not in root.items})
@@ -107,6 +108,29 @@ def examine_node(root: MappingNode, name: str, duplicates: Iterable[Mistake] = (
         config._wrong = frozenset(mistake.key for mistake in found if mistake.key)
     named = [replace(each, key=source.dotted(*each.key.split("."))) if each.key else each for each in found]
     return Loaded(config, tuple(sorted(named, key=lambda mistake: mistake.line or 0)))
+
+
+def _indented(root: MappingNode, found: list[Mistake]) -> MappingNode:
+    """The config with a step's keys that stand beside the steps put where they belong; each is a mistake.
+
+    Without that, what is missing in the step would be one mistake more, and hide this one.
+    """
+    steps = [key for key in root.items if STEP_ALIASES.get(key, key) in STEP_NAMES]
+    items, own = dict(root.items), set(StepConfig.model_fields) - set(BuildConfig.model_fields)
+    for key, line in sorted(root.key_lines.items(), key=lambda each: each[1]):
+        above = [step for step in steps if root.key_lines[step] < line]
+        if key not in own or not above:
+            continue
+        name = max(above, key=lambda step: root.key_lines[step])
+        step = items[name]
+        if _is_null(step):
+            step = MappingNode({}, {}, step.line)
+        if not isinstance(step, MappingNode) or key in step.items:
+            continue
+        found.append(Mistake(f"belongs to a step: indent it below {name}", line, key))
+        value = items.pop(key)
+        items[name] = MappingNode({**step.items, key: value}, {**step.key_lines, key: line}, step.line)
+    return MappingNode(items, root.key_lines, root.line)
 
 
 def _validated(data: dict[str, Any]) -> tuple[BuildConfig | None, list[ErrorDetails]]:

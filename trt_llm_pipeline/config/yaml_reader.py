@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import yaml
 
+from trt_llm_pipeline.config.yaml_mistakes import syntax_mistake
 from trt_llm_pipeline.errors import ConfigError, Mistake
 
 MAX_BYTES = 256 * 1024
@@ -155,10 +156,7 @@ def parse(
             [Mistake("contains an unpaired surrogate, which is not a valid character")], name
         ) from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
-        line = None if mark is None else mark.line + 1
-        raise ConfigError([Mistake(f"is not valid YAML: {problem}", line)], name) from None
+        raise ConfigError([syntax_mistake(text, error)], name) from None
     if node is None:
         raise ConfigError([Mistake(f"is empty; it needs at least {needs}")], name)
     if not isinstance(node, MappingNode):
