@@ -82,6 +82,18 @@ def mistake(found: Mapping[str, Any], script: str, known: Sequence[str]) -> tupl
     return said, closest
 
 
+def without_followers(found: Sequence[Mapping[str, Any]], known: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The mistakes without a required option that is missing because it was mistyped.
+
+    Args:
+        found: mistakes as `probe_watch.py` reports them.
+        known: every option string of the script's parser.
+    """
+    mistyped = [close_options(each["option"], known) for each in found if each["kind"] == "unknown"]
+    suggested = {option for options in mistyped for option in options}
+    return [each for each in found if each["kind"] != "missing" or suggested.isdisjoint(each["strings"])]
+
+
 def close_options(option: str, known: Sequence[str]) -> tuple[str, ...]:
     """The options that come closest: the same but for dashes, underscores and case, or up to three."""
     plain = {string: _plain(string) for string in known}

@@ -251,7 +251,7 @@ def _checked(parsed: Mapping[str, Any], script: str) -> Checked:
     )
     known = [string for option in options for string in option.strings]
     mistakes = []
-    for found in parsed["mistakes"]:
+    for found in messages.without_followers(parsed["mistakes"], known):
         message, closest = messages.mistake(found, script, known)
         option = None if found["positional"] else found["option"]
         mistakes.append(OptionMistake(option, message, closest, found["place"]))

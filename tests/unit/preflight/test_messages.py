@@ -137,3 +137,15 @@ class TestSilence:
     )
     def test_says_how_it_ended(self, exit_code: int, stderr: str, timed_out: bool, said: str) -> None:
         assert said == messages.silent("x.py", exit_code, stderr, timed_out=timed_out, time_limit=20.0)
+
+
+class TestFollowers:
+    """What is missing only because it was mistyped."""
+
+    def test_a_mistyped_required_option_is_one_mistake(self) -> None:
+        reported = [found("unknown", "--modeldir"), found("missing", "--model_dir")]
+        assert messages.without_followers(reported, BUILD_OPTIONS) == reported[:1]
+
+    def test_one_that_nothing_else_stands_for_stays(self) -> None:
+        reported = [found("unknown", "--dtyp"), found("missing", "--model_dir")]
+        assert messages.without_followers(reported, BUILD_OPTIONS) == reported
