@@ -136,12 +136,15 @@ class Builds:
     def keep_newest(self, count: int) -> None:
         """Removes the oldest builds: so many successful ones stay, and as many that have failed.
 
-        The last build and the newest with an archive always stay.
+        Those that ended before a program had run count apart: a mistyped address evicts no step's logs. The
+        last build and the newest with an archive always stay.
         """
         directories = self.directories()
         always = {*directories[:1], *filter(None, [self._newest_archive(directories)])}
         good = [path for path in directories if "archive" in self._read(path)]
-        for alike in (good, [path for path in directories if path not in good]):
+        failed = [path for path in directories if path not in good]
+        ran = [path for path in failed if Build(path, {}).logs()]
+        for alike in (good, ran, [path for path in failed if path not in ran]):
             kept = always.intersection(alike)
             others = [path for path in alike if path not in kept]
             for path in others[max(0, count - len(kept)) :]:

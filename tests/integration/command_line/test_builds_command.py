@@ -58,17 +58,17 @@ def listed(settings: Settings) -> list[dict[str, str]]:
 
 def test_five_typos_evict_nothing(settings: Settings) -> None:
     found = listed(settings)
-    assert [build["state"] for build in found] == ["failed"] * 3 + ["succeeded"]
+    assert [build["state"] for build in found] == ["failed"] * 4 + ["succeeded"]
     assert Path(found[-1]["archive"]).is_file()
     assert (settings.workspace.root / "engine.tar.gz").is_file()
 
 
 def test_the_list_has_a_line_for_each_and_says_why_it_failed(settings: Settings) -> None:
     lines = run(settings, "list").stdout.splitlines()
-    assert [line.split()[1] for line in lines] == ["failed"] * 3 + ["succeeded"]
+    assert [line.split()[1] for line in lines] == ["failed"] * 4 + ["succeeded"]
     assert f"{MODEL_ID}: step build: exited 0, but" in lines[0]
     assert "has no model nobody/typo-4" in lines[1]
-    assert "kB" in lines[3]
+    assert "kB" in lines[4]
     assert [line.split()[0] for line in lines] == [build["build_id"] for build in listed(settings)]
     assert run(settings).stdout.splitlines() == lines  # `builds` alone lists, too
 
@@ -125,7 +125,7 @@ def test_a_name_has_to_be_of_one_build(settings: Settings) -> None:
     missing, several = run(settings, "show", "1999"), run(settings, "show", "20")
     assert missing.exit_code != 0
     assert "'1999' names no build; `trt-llm-pipeline builds` lists them" in missing.output
-    assert "'20' begins the names of 4 builds" in several.output
+    assert "'20' begins the names of 5 builds" in several.output
 
 
 def test_a_workspace_without_builds_says_so(tmp_path: Path) -> None:

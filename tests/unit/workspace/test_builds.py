@@ -162,6 +162,15 @@ class TestKeeping:
         assert failed.is_dir()
         assert [archive.is_file() for archive in archives] == [False, True, True, True]
 
+    def test_what_failed_before_its_first_step_evicts_no_steps_logs(self, workspace: Workspace) -> None:
+        ran = [make_failed_build(workspace) for _ in range(3)]
+        for directory in ran:
+            (directory / "logs" / "build.log").write_text("no memory")
+        mistyped = [make_failed_build(workspace) for _ in range(4)]
+        Builds(workspace).keep_newest(2)
+        assert [directory.is_dir() for directory in ran] == [False, True, True]
+        assert [directory.is_dir() for directory in mistyped] == [False, False, True, True]
+
     def test_what_a_killed_build_left_counts_as_failed(self, workspace: Workspace) -> None:
         killed = [workspace.builds / new_build_id() for _ in range(3)]
         for directory in killed:
