@@ -27,12 +27,14 @@ from trt_llm_pipeline.cli.inputs import (
     read_validated,
     settings_of,
 )
+from trt_llm_pipeline.cli.usage import Commands
 
 if TYPE_CHECKING:
     from trt_llm_pipeline.settings import Settings
 
 app = typer.Typer(
     name="trt-llm-pipeline",
+    cls=Commands,
     help="Builds TensorRT-LLM engines from a YAML config.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,12 +80,15 @@ def submit(
         asked = submission.Submission(
             api, {"config": sent, **_more(inputs)}, model_version, listen, config_name=name
         )
-        ended = submission.submit(asked, lambda text: typer.echo(text, nl=False, err=True))
+        with _log(as_json) as log:
+            ended = submission.submit(asked, log)
         saved = submission.save(ended.get("output"), output, settings.reach)
         if as_json:
             place = str(saved.path) if saved.path else None
-            told: dict[str, Any] = {"id": ended.get("id"), "output": place, "record": saved.record}
-            print_json({**told, "size": saved.size, "sha256": saved.sha256, "metrics": ended.get("metrics")})
+            answer: dict[str, Any] = {"id": ended.get("id"), "output": place, "record": saved.record}
+            print_json(
+                {**answer, "size": saved.size, "sha256": saved.sha256, "metrics": ended.get("metrics")}
+            )
         elif saved.path is not None:
             typer.echo(f"verified: {saved.size:,} bytes, sha256 {saved.sha256}", err=True)
             typer.echo(saved.path)
@@ -90,6 +96,29 @@ def submit(
             archive = (saved.record or {}).get("archive") or {}
             typer.echo("the server has not returned the archive; it is where build.json says", err=True)
             typer.echo(archive.get("address") or archive.get("path"))
+
+
+@contextmanager
+def _log(as_json: bool) -> Iterator[Callable[[str], None]]:
+    """Takes pieces of the server's log, which may end within a line."""
+    from trt_llm_pipeline.terminal.json_lines import JsonLines
+
+    if not as_json:
+        yield lambda text: typer.echo(text, nl=False, err=True)
+        return
+    lines, begun = JsonLines(sys.stderr), ""
+
+    def take(text: str) -> None:
+        nonlocal begun
+        *whole, begun = (begun + text).split("\n")
+        for line in whole:
+            lines.log(line)
+
+    try:
+        yield take
+    finally:
+        if begun:
+            lines.log(begun)
 
 
 def _config(source: str, settings: Any) -> tuple[str, str | None]:

@@ -63,6 +63,36 @@ def test_the_demo_says_what_it_does_and_does_it_only_when_asked_for_nothing_else
     assert ("usage: script/demo" in done.stdout) == (code == 0)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "kind", "said"),
+    [
+        (["build", "--json", "--drry"], "NoSuchOption", "--drry"),
+        (["build", "--json"], "MissingParameter", "CONFIG"),
+        (["buidl", "--json"], "UsageError", "buidl"),
+        (
+            ["submit", QUICK_START, "--to", "http://127.0.0.1:9", "--input", "x", "--json"],
+            "BadParameter",
+            "'x'",
+        ),
+        (["cache", "lookup", "--json"], "MissingParameter", "CONFIG"),
+    ],
+)
+def test_a_mistyped_command_is_told_of_in_json(arguments: list[str], kind: str, said: str) -> None:
+    done = run({}, *arguments)
+    assert (done.exit_code, done.stderr) == (2, "")
+    told = json.loads(done.stdout)
+    assert (told["type"], told["kind"]) == (kind, "config")
+    assert said in told["error"]
+    assert told["usage"].startswith("Usage: ")
+    plain = run({}, *(argument for argument in arguments if argument != "--json"))
+    assert (plain.exit_code, plain.stdout) == (2, "")
+
+
+def test_json_of_a_command_that_ends_well_is_as_ever(env: dict[str, str]) -> None:
+    done = run(env, "validate", QUICK_START, "--json")
+    assert (done.exit_code, json.loads(done.stdout)["valid"]) == (0, True)
+
+
 class TestValidate:
     """Several files, and none."""
 

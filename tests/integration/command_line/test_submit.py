@@ -52,6 +52,8 @@ class TestCog:
         assert not read_archive(str(output)).problems
         assert "step build: done in" in done.stderr
         assert done.stderr.count("step build: done in") == 1
+        events = [json.loads(line) for line in done.stderr.splitlines()]
+        assert {event["event"] for event in events} == {"log"}
         assert [path.name for path in tmp_path.iterdir()] == ["mine.tar.gz"]
 
     def test_answer_without_webhooks_is_the_same(self, service: Service, tmp_path: Path) -> None:
