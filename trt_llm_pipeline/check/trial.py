@@ -13,7 +13,7 @@ from trt_llm_pipeline.check.asking import PROGRAMS, NoAnswerError, ParserOptions
 from trt_llm_pipeline.check.options import CannotAskError
 from trt_llm_pipeline.check.supervised import Supervision, environment, sandbox
 from trt_llm_pipeline.check.verdict import Answer
-from trt_llm_pipeline.errors import CheckFailed, ToolchainError
+from trt_llm_pipeline.errors import BadArgument, CheckFailed, ToolchainError
 from trt_llm_pipeline.process import Layers
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.toolchain import Toolchain
@@ -40,10 +40,13 @@ class Trial:
 
     def in_words(self) -> str:
         """Tokens and times in one line."""
-        counted = "tokens are not told by run.py" if self.tokens is None else f"{self.tokens} tokens"
-        rate = self.tokens_per_second
-        fast = "too fast to be measured" if rate is None else f"{rate:.1f} tokens/s after loading"
-        return f"{counted} in {self.seconds:.1f} s" + ("" if self.tokens is None else f", {fast}")
+        took = f"in {self.seconds:.1f} s with loading"
+        if self.tokens is None:
+            return f"text {took}; run.py does not tell its tokens"
+        counted = f"{self.tokens} token{'' if self.tokens == 1 else 's'} {took}"
+        if self.tokens_per_second is not None:
+            return f"{counted}, {self.tokens_per_second:.1f} tokens/s after it"
+        return f"{counted}; too few to measure a rate after it" if self.tokens > 1 else counted
 
 
 def generate(
@@ -75,9 +78,11 @@ def generate(
         timeout: seconds that loading and generating may take.
 
     Raises:
+        BadArgument: the prompt is empty.
         ToolchainError: the engine cannot be asked here.
         CheckFailed: it was asked and did not answer.
     """
+    check_prompt(prompt)
     with tempfile.TemporaryDirectory(prefix="trt-llm-try-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)  # the programs may run as another user
@@ -115,6 +120,12 @@ def generate(
         except NoAnswerError as problem:
             quoted = "".join(f"\n  | {line}" for line in problem.tail)
             raise CheckFailed(f"the engine did not answer: {problem}{quoted}", verdict={}) from None
+
+
+def check_prompt(prompt: str) -> None:
+    """Refuses what no engine can go on from. Raises `BadArgument`."""
+    if not prompt:
+        raise BadArgument("the prompt is empty; give the text to go on from")
 
 
 def _trial(answer: Answer, first_s: float, all_s: float) -> Trial:

@@ -30,13 +30,14 @@ def try_(
     with failures(as_json):
         from trt_llm_pipeline import toolchain
         from trt_llm_pipeline.artifact.unpack import unpack
-        from trt_llm_pipeline.check.trial import generate
+        from trt_llm_pipeline.check.trial import check_prompt, generate
         from trt_llm_pipeline.delivery import collect
         from trt_llm_pipeline.preflight.parser_check import option_reader
         from trt_llm_pipeline.process import find_layers
         from trt_llm_pipeline.process.gpus import GpuMonitor
         from trt_llm_pipeline.redaction import Redactor
 
+        check_prompt(prompt)
         settings = settings_of(None)
         tools = toolchain.find(settings.env)
         layers = find_layers(settings.sandbox)

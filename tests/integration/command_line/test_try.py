@@ -104,6 +104,12 @@ def test_a_damaged_archive_is_not_tried(archive: Path, tmp_path: Path, name: str
     assert done.stderr.endswith("; fetch or build it again\n")
 
 
+def test_an_empty_prompt_is_refused_before_the_archive_is_read(tmp_path: Path) -> None:
+    done = run(str(tmp_path / "missing.tar.gz"), "")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "the prompt is empty" in done.stderr
+
+
 def test_an_archive_that_is_not_there_says_so(tmp_path: Path) -> None:
     done = run(str(tmp_path / "missing.tar.gz"), "x")
     assert (done.exit_code, "missing.tar.gz: there is nothing" in done.stderr) == (2, True), done.stderr
@@ -112,9 +118,11 @@ def test_an_archive_that_is_not_there_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("trial", "words"),
     [
-        (Trial("x", 32, 2.0, 40.0), "32 tokens in 2.0 s, 40.0 tokens/s after loading"),
-        (Trial("x", 32, 2.0, None), "32 tokens in 2.0 s, too fast to be measured"),
-        (Trial("x", None, 2.0, None), "tokens are not told by run.py in 2.0 s"),
+        (Trial("x", 32, 2.0, 40.0), "32 tokens in 2.0 s with loading, 40.0 tokens/s after it"),
+        (Trial("x", 14, 0.8, None), "14 tokens in 0.8 s with loading; too few to measure a rate after it"),
+        (Trial("x", 1, 0.8, None), "1 token in 0.8 s with loading"),
+        (Trial("x", 0, 0.8, None), "0 tokens in 0.8 s with loading"),
+        (Trial("x", None, 2.0, None), "text in 2.0 s with loading; run.py does not tell its tokens"),
     ],
 )
 def test_the_rate_is_said_only_where_it_is_known(trial: Trial, words: str) -> None:
