@@ -109,9 +109,11 @@ def finish(context: Context, record: Mapping[str, Any]) -> BuildResult:
         taken = context.settings.workspace.root / path.name
         voice.log(f"warning: {taken} is not this service's, so it stays; the archive is at {path}")
     write_report(context, record)
+    done = f"packaged {len(record['files'])} files in {context.notes.clock.seconds['package']:.1f} s"
+    if record.get("answered_from"):
+        done = "the archive is in place"
     voice.log(
-        f"packaged {len(record['files'])} files in {context.notes.clock.seconds['package']:.1f} s: "
-        f"{in_words(archive['size'])}, sha256 {archive['sha256']}, {path or archive['address']}"
+        f"{done}: {in_words(archive['size'])}, sha256 {archive['sha256']}, {path or archive['address']}"
     )
     for line in log_lines(Check(**line) for line in record.get("readiness", [])):
         voice.log(f"warning: {line}" if line.startswith("not") else line)

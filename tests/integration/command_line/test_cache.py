@@ -54,6 +54,11 @@ def test_same_config_starts_no_script_and_gives_the_same_bytes(build: Build) -> 
     assert [step["cached"] for step in one.record["steps"]] == [False, False]
     assert [step["cached"] for step in two.record["steps"]] == [True, True]
     assert (two.newest).samefile(two.archive)
+    assert [any(line.startswith("packaged ") for line in story.lines) for story in (first, again)] == [
+        True,
+        False,
+    ]
+    assert any(line.startswith("the archive is in place: ") for line in again.lines)
 
 
 def test_only_build_args_changed_runs_only_the_build(build: Build) -> None:
