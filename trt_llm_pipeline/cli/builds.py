@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +11,11 @@ import typer
 
 from trt_llm_pipeline.cli.edge import JsonOption, failures, print_json
 from trt_llm_pipeline.cli.inputs import WorkspaceOption, settings_of
+from trt_llm_pipeline.cli.tables import print_table
 from trt_llm_pipeline.printable import near, printable
 
 if TYPE_CHECKING:
     from trt_llm_pipeline.workspace import Build
-
-_LONGEST_LINE = 200
 
 app = typer.Typer(name="builds", rich_markup_mode=None)
 
@@ -43,8 +40,11 @@ def list_builds(workspace: WorkspaceOption = None, as_json: JsonOption = False) 
         if as_json:
             print_json([_in_short(build) for build in found])
             return
-        for build in found:
-            typer.echo(_line(build))
+        print_table(
+            ("BUILD", "STATE", "MODEL AND RESULT"),
+            [(build.build_id, build.state, _result(build)) for build in found],
+            nothing="no build has left anything in this workspace; --workspace names another",
+        )
 
 
 @app.command()
@@ -149,19 +149,17 @@ def _chosen(wanted: str | None, workspace: Path | None) -> Build:
     return matching[0]
 
 
-def _line(build: Build) -> str:
-    """A line for a build; on a terminal not longer than that is wide."""
+def _result(build: Build) -> str:
+    """The model of a build, and its size and time or its error."""
     from trt_llm_pipeline.units import in_time, in_words
 
     short = _in_short(build)
-    text = f"{build.build_id}  {build.state:11}  {short['model_id'] or ''}"
+    text = str(short["model_id"] or "")
     if short["error"]:
-        text += f": {str(short['error']).strip().partition(chr(10))[0]}"
-    elif short["archive_bytes"] is not None and short["seconds"] is not None:
-        text += f", {in_words(short['archive_bytes'])} in {in_time(short['seconds'])}"
-    text = printable(text)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _LONGEST_LINE
-    return text if len(text) <= width else f"{text[: width - 3]}..."
+        return f"{text}: {str(short['error']).strip().partition(chr(10))[0]}"
+    if short["archive_bytes"] is not None and short["seconds"] is not None:
+        return f"{text}, {in_words(short['archive_bytes'])} in {in_time(short['seconds'])}"
+    return text
 
 
 def _in_short(build: Build) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from trt_llm_pipeline.cli.inputs import (
     read_validated,
     settings_of,
 )
+from trt_llm_pipeline.cli.tables import print_table
 
 app = typer.Typer(name="cache", rich_markup_mode=None)
 
@@ -47,9 +49,20 @@ def cache(
         elif as_json:
             print_json([asdict(entry) for entry in cached.entries()])
         else:
-            for entry in cached.entries():
-                key, size = entry.key[:12], in_words(entry.size)
-                typer.echo(f"{key}  {size:>10}  {entry.step:13}  {entry.model_id}  {entry.output_dir}")
+            print_table(
+                ("KEY", "LAST USED (UTC)", "SIZE", "STEP", "MODEL, OUTPUT"),
+                [
+                    (
+                        entry.key[:12],
+                        time.strftime("%Y-%m-%d %H:%M", time.gmtime(entry.last_used)),
+                        in_words(entry.size),
+                        entry.step,
+                        f"{entry.model_id}, {entry.output_dir}",
+                    )
+                    for entry in cached.entries()
+                ],
+                nothing="nothing is cached in this workspace; --workspace names another",
+            )
 
 
 @app.command()
@@ -74,7 +87,7 @@ def lookup(
         if as_json:
             print_json([asdict(step) for step in found])
             return
-        places = {"here": "cached here", "shared": "in the shared cache", "nowhere": "would run"}
+        places = {"here": "cached here", "shared": "in the shared cache", None: "would run"}
         for step in found:
             key = step.key[:12] if step.key else "no key yet"
             why = f", because {step.changed} since its results were cached" if step.changed else ""

@@ -158,7 +158,7 @@ def make(fleet: Fleet, settings: Settings, nodes: Sequence[NodeInfo] | None) -> 
         places = look_up(
             validated, planning, download=requests[request], warn=lambda text: notes.update({text: None})
         )
-        cached[config] = {step.name: step.place for step in places if step.place != "nowhere"}
+        cached[config] = {step.name: step.place for step in places if step.place is not None}
         notes.update(dict.fromkeys(validated.notes))
     needs = list(dict.fromkeys(cell.resources for cell in fleet.cells))
     able = {need: tuple(one.host for one in there if not one.lacks(need)) for need in needs}

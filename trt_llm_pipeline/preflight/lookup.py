@@ -23,13 +23,13 @@ class CachedStep:
     Attributes:
         name: the step's.
         key: what they depend on; None where that cannot be told before an earlier step has run.
-        place: `here`, `shared`, or `nowhere`: it would run.
+        place: `here` or `shared`; None where it would run.
         changed: what has changed since results of it were kept, as a clause; empty where that is not known.
     """
 
     name: str
     key: str | None
-    place: Literal["here", "shared", "nowhere"]
+    place: Literal["here", "shared"] | None
     changed: str = ""
 
 
@@ -80,7 +80,7 @@ def look_up(
         PipelineError: a variable of the shared cache makes no sense.
     """
     plan = validated.plan
-    nothing = tuple(CachedStep(step.name, None, "nowhere") for step in plan.steps)
+    nothing = tuple(CachedStep(step.name, None, None) for step in plan.steps)
     if not plan.config.cache:
         return nothing
     token = settings.hub_token(None, plan.config.hf_token)
@@ -100,8 +100,8 @@ def look_up(
     for step in plan.steps:
         key = by_step.get(step.name)
         value = key.value if key else None
-        place = (cache.place(value) if value else None) or "nowhere"
-        missed = key is not None and place == "nowhere"
+        place = cache.place(value) if value else None
+        missed = key is not None and place is None
         changed = key.changed(cache, step.name, plan.config.model_id) if key and missed else ""
         found.append(CachedStep(step.name, value, place, changed))
     return tuple(found)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 
 from tests.conftest import MODEL_ID
 from tests.integration.conftest import TOOLCHAIN
+from tests.screen import Screen
 from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.cli.commands import app
 from trt_llm_pipeline.errors import TrtLlmPipelineError
@@ -22,6 +25,7 @@ from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.recorder import Recorder
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT
 
+COMMAND = Path(sys.executable).with_name("trt-llm-pipeline")
 QUICK_START = (PROJECT_ROOT / "examples" / "gpt" / "config.yaml").read_text()
 
 
@@ -64,13 +68,42 @@ def test_five_typos_evict_nothing(settings: Settings) -> None:
 
 
 def test_the_list_has_a_line_for_each_and_says_why_it_failed(settings: Settings) -> None:
-    lines = run(settings, "list").stdout.splitlines()
+    head, *lines = run(settings, "list").stdout.splitlines()
+    assert head.split() == ["BUILD", "STATE", "MODEL", "AND", "RESULT"]
     assert [line.split()[1] for line in lines] == ["failed"] * 4 + ["succeeded"]
     assert f"{MODEL_ID}: step build: exited 0, but" in lines[0]
     assert "has no model nobody/typo-4" in lines[1]
     assert "kB" in lines[4]
     assert [line.split()[0] for line in lines] == [build["build_id"] for build in listed(settings)]
-    assert run(settings).stdout.splitlines() == lines  # `builds` alone lists, too
+    assert run(settings).stdout.splitlines() == [head, *lines]  # `builds` alone lists, too
+
+
+def test_at_a_terminal_each_is_a_line_without_half_words(settings: Settings) -> None:
+    with Screen([COMMAND, "builds", "--workspace", settings.workspace.root], {}) as screen:
+        assert screen.end() == 0
+    shown = screen.text.splitlines()
+    whole = run(settings).stdout.splitlines()
+    assert len(shown) == len(whole)
+    for cut, line in zip(shown, whole, strict=True):
+        kept = cut.removesuffix("...")
+        assert line.startswith(kept)
+        assert cut == line or not line[len(kept)].isalnum()
+
+
+def test_nothing_is_said_to_be_nothing(tmp_path: Path) -> None:
+    for command, said in (("builds", "no build has left anything"), ("cache", "nothing is cached")):
+        found = CliRunner().invoke(app, [command, "--workspace", str(tmp_path)])
+        assert (found.exit_code, found.stdout) == (0, "")
+        assert said in found.stderr
+
+
+def test_the_cache_says_when_a_result_was_last_used(settings: Settings) -> None:
+    found = CliRunner().invoke(app, ["cache", "--workspace", str(settings.workspace.root)])
+    head, *rows = found.stdout.splitlines()
+    assert head.split()[:3] == ["KEY", "LAST", "USED"]
+    assert len(rows) == 2
+    for row in rows:
+        time.strptime(" ".join(row.split()[1:3]), "%Y-%m-%d %H:%M")
 
 
 def test_show_tells_the_result_or_the_error(settings: Settings) -> None:

@@ -35,6 +35,7 @@ COVERED_ELSEWHERE = {
     "cli/submitting": "integration/command_line/test_submit.py",
     "cli/trying": "integration/command_line/test_try.py",
     "config/reading": "unit/config/test_model.py",
+    "cli/tables": "integration/command_line/test_builds_command.py",
     "config/yaml_mistakes": "unit/config/test_bad_configs.py",
     "config/yaml_text": "unit/config/test_yaml_reader.py",
     "delivery/attesting": "integration/delivery/test_statements.py",
