@@ -306,6 +306,10 @@ def endpoint_of(env: Mapping[str, str]) -> str:
     return (env.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
 
 
+#: What to do about `is_offline`, which the command line's option sets, too.
+ALLOW_DOWNLOADS = "Leave out --offline, and unset HF_HUB_OFFLINE"
+
+
 def is_offline(env: Mapping[str, str]) -> bool:
     """Whether HF_HUB_OFFLINE forbids to ask the Hub."""
     return env.get("HF_HUB_OFFLINE", "").upper() in _TRUE
@@ -313,6 +317,6 @@ def is_offline(env: Mapping[str, str]) -> bool:
 
 def offline_error(model_id: str) -> ModelUnavailable:
     return ModelUnavailable(
-        f"HF_HUB_OFFLINE is set and {model_id} is not on this machine, or not all of it. Unset "
-        "HF_HUB_OFFLINE, or put the model into the workspace's models folder"
+        f"{model_id} is not on this machine, or not all of it, and may not be downloaded. "
+        f"{ALLOW_DOWNLOADS}, or put the model into the workspace's models folder"
     )

@@ -66,7 +66,9 @@ def peek_config(
     if request.tar_url is not None:
         raise ModelUnavailable(f"{request.model_id} comes in a tar, which is not downloaded yet")
     if is_offline(env):
-        raise ModelUnavailable(f"HF_HUB_OFFLINE is set and {request.model_id} is not on this machine")
+        raise ModelUnavailable(
+            f"{request.model_id} is not on this machine, and --offline or HF_HUB_OFFLINE is set"
+        )
     hub = Hub.from_env(env, token, BRIEFLY, lambda _line: None)
     stop = StopSwitch()
     try:

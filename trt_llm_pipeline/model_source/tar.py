@@ -19,7 +19,7 @@ from trt_llm_pipeline.errors import (
 )
 from trt_llm_pipeline.files import disk_full, free_bytes, is_disk_full
 from trt_llm_pipeline.model_source.choice import CACHE_FOLDER
-from trt_llm_pipeline.model_source.hub import is_offline
+from trt_llm_pipeline.model_source.hub import ALLOW_DOWNLOADS, is_offline
 from trt_llm_pipeline.model_source.model_types import (
     DownloadPlan,
     ModelRequest,
@@ -93,8 +93,8 @@ def _reader(
 ) -> ReadAhead:
     if is_offline(env):
         raise ModelUnavailable(
-            f"HF_HUB_OFFLINE is set and the model from {shown} is not on this machine, or not all of it. "
-            "Unset HF_HUB_OFFLINE, or put the model into the workspace's models folder"
+            f"the model from {shown} is not on this machine, or not all of it, and may not be downloaded. "
+            f"{ALLOW_DOWNLOADS}, or put the model into the workspace's models folder"
         )
     return ReadAhead(
         url,

@@ -19,6 +19,7 @@ from trt_llm_pipeline.workspace.shapes import HOLDER
 
 STATE_DIR = ".trt-llm-pipeline"
 IMAGE_WORKSPACE = "/src"
+_CHOOSE_ANOTHER = "choose another with --workspace or TRT_LLM_WORKSPACE"
 #: An archive's name, by how it is compressed; the newest one lies at the workspace's top.
 ARCHIVE_NAMES = {"gzip": "engine.tar.gz", "none": "engine.tar"}
 _STEP_ENDS_WITHIN_S = 5.0
@@ -80,7 +81,7 @@ class Workspace:
             try:
                 path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                message = f"{path} cannot be made: {error.strerror}; choose another TRT_LLM_WORKSPACE"
+                message = f"{path} cannot be made: {error.strerror}; {_CHOOSE_ANOTHER}"
                 raise WorkspaceError(message) from None
         for path in (self.models, self.builds, self.state, *(self.state / name for name in _INNER)):
             if path.is_symlink():
@@ -215,7 +216,7 @@ class Workspace:
             raise WorkspaceBusy(f"the workspace {self.root} is in use by {_holder(note)}") from None
         except OSError as error:
             message = f"the workspace {self.root} cannot be locked: {error.strerror or error}"
-            raise WorkspaceError(f"{message}; choose another TRT_LLM_WORKSPACE") from None
+            raise WorkspaceError(f"{message}; {_CHOOSE_ANOTHER}") from None
         try:
             with self.step_lock():
                 pass  # a build that was killed is over when its step's processes are

@@ -179,7 +179,15 @@ class TestBuild:
     def test_offline_without_the_model_is_the_model_s_source(self, env: dict[str, str]) -> None:
         done = run(env, "build", QUICK_START, "--offline", "--json")
         assert done.exit_code == 3
-        assert MODEL_ID in json.loads(done.stdout)["error"]
+        told = json.loads(done.stdout)["error"]
+        assert MODEL_ID in told
+        assert "Leave out --offline" in told
+
+    def test_a_workspace_that_cannot_be_made_is_told_of_by_its_option(self, env: dict[str, str]) -> None:
+        done = run(env, "build", QUICK_START, "--workspace", "/proc/none")
+        assert done.exit_code == 1
+        assert "/proc/none cannot be made: " in done.stderr
+        assert "choose another with --workspace or TRT_LLM_WORKSPACE" in done.stderr
 
     @pytest.mark.parametrize(
         ("output", "said"),

@@ -99,7 +99,7 @@ class TestRefused:
         downed = Downed(tmp_path, kind, complete=False)
         downed.env["HF_HUB_OFFLINE"] = "1"
         for ask in (downed.fetch, downed.plan):
-            with pytest.raises(ModelUnavailable, match="HF_HUB_OFFLINE is set"):
+            with pytest.raises(ModelUnavailable, match="Leave out --offline, and unset HF_HUB_OFFLINE"):
                 ask()
 
 

@@ -176,7 +176,7 @@ class TestValidate:
         ("env", "reason"),
         [
             ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "connection refused"),
-            ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
+            ({"HF_HUB_OFFLINE": "1"}, "Leave out --offline, and unset HF_HUB_OFFLINE"),
         ],
     )
     def test_without_a_hub_it_says_that_it_is_not_checked(
