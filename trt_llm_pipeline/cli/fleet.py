@@ -151,11 +151,19 @@ def cancel(fleet: FleetArgument, workspace: WorkspaceOption = None, as_json: Jso
         import platform
 
         records = _records(fleet, workspace)
+        fleet_id = records.fleet.fleet_id
+        listing = records.listing()
+        if all(listing.cell(cell.name).delivered for cell in records.fleet.cells):
+            said = (
+                f"{fleet_id}: all {len(records.fleet.cells)} cells are delivered; there is nothing to cancel"
+            )
+            print_json({"cancelled": None, "why": said}) if as_json else typer.echo(said)
+            return
         records.cancel(f"{getpass.getuser()} on {platform.node()}")
         if as_json:
-            print_json({"cancelled": records.fleet.fleet_id})
+            print_json({"cancelled": fleet_id})
         else:
-            typer.echo(f"{records.fleet.fleet_id} is cancelled; `fleet resume` goes on with it")
+            typer.echo(f"{fleet_id} is cancelled; `fleet resume` goes on with it")
 
 
 @app.command()

@@ -60,6 +60,10 @@ def test_every_cell_is_delivered_and_the_second_run_is_one_listing(house: FleetH
     assert again["delivered"] == first["delivered"]
     assert {path: path.stat().st_mtime_ns for path in records.rglob("*")} == before
 
+    assert "4 cells are delivered; there is nothing to cancel" in house.run("cancel", "tiny.yaml")[0]
+    assert house.json("cancel", "tiny.yaml")["cancelled"] is None
+    assert {path: path.stat().st_mtime_ns for path in records.rglob("*")} == before
+
     stands = house.json("status", first["id"])
     assert stands["counts"] == {"delivered": 4}
     planned = house.json("plan", "tiny.yaml")
