@@ -120,7 +120,7 @@ class Toolchain:
         close = difflib.get_close_matches(Path(name).name, known, 3, 0.4)
         closest = f"{'the closest is' if len(close) == 1 else 'the closest are'} {', '.join(close)}"
         advice = closest if close else f"it has {', '.join(known) or 'none'}"
-        raise ToolchainError(f"{name!r} is no example of {self.title}; {advice}")
+        raise ToolchainError(f"{name!r} is no example of the {self.title} toolchain; {advice}")
 
     def script(self, example: Path, script: str) -> Path:
         """The script's file, for a step of the example in the directory `example`.

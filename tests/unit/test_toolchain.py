@@ -181,7 +181,7 @@ class TestExamples:
         ["..", "../toolchain/examples", "gpt/..", "models/core", "/etc", "gpt/build.py", "x" * 300, "a\0b"],
     )
     def test_nothing_else_is_one(self, miniature: Toolchain, name: str) -> None:
-        with pytest.raises(ToolchainError, match=r"is no example of miniature 1\.0; "):
+        with pytest.raises(ToolchainError, match=r"is no example of the miniature 1\.0 toolchain; "):
             miniature.example_dir(name)
 
     def test_a_link_out_of_examples_is_none(self, miniature: Toolchain, tmp_path: Path) -> None:

@@ -165,7 +165,8 @@ def _summary(manifest: Mapping[str, Any]) -> list[str]:
             lines.append(f"{key:10} {manifest[key]}")
     tools = manifest.get("toolchain")
     if isinstance(tools, dict):
-        lines.append(f"toolchain  {tools.get('name')} {tools.get('version')}")
+        made = dict.fromkeys(str(tools.get(key)) for key in ("name", "version"))  # "cpu" is both
+        lines.append(f"toolchain  {' '.join(made)}")
     gpus = manifest.get("gpus")
     for gpu in gpus if isinstance(gpus, list) else []:
         if isinstance(gpu, dict):

@@ -45,6 +45,9 @@ class Policy:
         return cls(mode, _user(env.get("TRT_LLM_STEP_USER")), tuple(names))
 
 
+_USER = {"own": "a user of their own", "service's": "the service's user"}
+
+
 @dataclass(frozen=True)
 class Layers:
     """What holds for a step here. Without arguments: nothing but what needs no kernel's help.
@@ -92,7 +95,9 @@ class Layers:
             return "sandbox: off (TRT_LLM_SANDBOX=off); steps may do what the service may"
         held = self.held()
         good = [
-            f"{name.replace('_', ' ')} ({how})" for name, how in held.items() if how not in ("no", "partly")
+            _USER.get(how, how) if name == "user" else f"{name.replace('_', ' ')} ({how})"
+            for name, how in held.items()
+            if how not in ("no", "partly")
         ]
         lacking = [f"{name.replace('_', ' ')} {how}" for name, how in held.items() if how in ("no", "partly")]
         text = f"sandbox: {', '.join(good)}"

@@ -110,7 +110,7 @@ def older_only(toolchain: Path, place: Path) -> Path:
             2,
             "there is no example of llama with bf16; there is fp16",
         ),
-        ("acme/qwen", [], 2, "'qwen' is no example of cpu"),
+        ("acme/qwen", [], 2, "'qwen' is no example of the cpu toolchain"),
         ("acme/huge", ["--gpu", "L4"], 2, "llama-2-7b-chat-fp16-1gpu.yaml: it does not fit L4"),
         ("acme/nothing", [], 3, "acme/nothing"),
         ("acme/llama-7b", ["--precision", "fp3"], 2, "'fp3' is none of fp16, bf16"),

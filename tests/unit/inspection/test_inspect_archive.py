@@ -70,6 +70,12 @@ def test_a_good_archive_is_ready_and_everything_of_it_is_shown(archive: Path) ->
     assert text.startswith("ready\n")
 
 
+def test_a_toolchain_whose_release_is_its_name_is_named_once(engine: Path, tmp_path: Path) -> None:
+    manifest = {**MANIFEST, "toolchain": {"name": "cpu", "version": "cpu"}}
+    packed = pack_engine(engine, tmp_path / "cpu.tar.gz", extra=EXTRA, manifest=manifest).path
+    assert "toolchain  cpu\n" in inspect(str(packed)).as_text()
+
+
 def test_json_has_the_same_as_plain_values(archive: Path) -> None:
     found = inspect(str(archive), serve_on="sm86")
     values = json.loads(json.dumps(found.as_json()))

@@ -52,7 +52,7 @@ class TestWhatIsSaid:
     def test_everything(self) -> None:
         assert EVERYTHING.in_words() == (
             "sandbox: files (landlock), processes (landlock), network (namespace), mounts (read-only), "
-            "system calls (filtered), privileges (none), user (service's)"
+            "system calls (filtered), privileges (none), the service's user"
         )
         assert EVERYTHING.missing() == []
 
