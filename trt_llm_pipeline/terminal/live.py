@@ -23,6 +23,7 @@ from rich.text import Text
 
 from trt_llm_pipeline.observer import Stage, StageState
 from trt_llm_pipeline.printable import near
+from trt_llm_pipeline.terminal.echo import unseen_controls
 from trt_llm_pipeline.terminal.summary import facts
 from trt_llm_pipeline.units import in_time, in_words
 
@@ -82,16 +83,21 @@ class LiveTerminal:
         self._current: _Row | None = None
         self._spinner = Spinner("dots")
         self._left: list[tuple[str, str]] = []
+        self._unseen = unseen_controls()
         self._live = Live(self, console=console, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> LiveTerminal:
+        self._unseen.__enter__()
         self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        try:
+            self._live.stop()
+        finally:
+            self._unseen.__exit__(None, None, None)
         if self._rows:
             self._console.print(self)
         if self._left:

@@ -127,6 +127,7 @@ COVERED_ELSEWHERE = {
     "step/confine": "integration/sandbox/test_use.py",
     "step/failure": "unit/step/test_run.py",
     "step/log": "unit/step/test_run.py",
+    "terminal/echo": "unit/terminal/test_live.py",
     "terminal/json_lines": "integration/command_line/test_build_command.py",
     "terminal/plain": "integration/command_line/test_build_command.py",
     "terminal/summary": "unit/terminal/test_live.py",

@@ -230,3 +230,37 @@ def test_verbose_keeps_every_line_of_a_script() -> None:
     with Screen([sys.executable, "-c", driver], {}) as screen:
         screen.type(TALK)
         screen.until(lambda now: "1 of two" in now.text and "2 of two" in now.text, "both are there")
+
+
+#: Is told three times to end, and ends at the third.
+STUBBORN = f"""
+import signal, termios, threading
+from pathlib import Path
+from trt_llm_pipeline.terminal import show
+told = threading.Semaphore(0)
+signal.signal(signal.SIGINT, lambda *_: told.release())
+with show(False, Path({ROOT!r})) as s:
+    for name in ("download", "build"):
+        s.stage(name, "waiting")
+    s.stage("download", "running")
+    s.stage("download", "done")
+    s.stage("build", "running")
+    for number in range(3):
+        told.acquire()
+        s.output("heard " + str(number))
+print("restored" if termios.tcgetattr(0)[3] & termios.ECHOCTL else "lost")
+"""
+
+
+def test_ctrl_c_typed_again_and_again_leaves_one_picture() -> None:
+    with Screen([sys.executable, "-c", STUBBORN], {}) as screen:
+        screen.until(lambda now: bool(now.row("build")), "the stages are there")
+        screen.type("\x03")
+        screen.until(lambda now: "heard 0" in now.text, "it is heard")
+        screen.type("\x03")
+        screen.until(lambda now: "heard 1" in now.text, "it is heard again")
+        screen.type("\x03")
+        assert screen.end() == 0
+    assert [screen.text.count(f" {name} ") for name in ("download", "build")] == [1, 1]
+    assert b"^C" not in screen.raw
+    assert "restored" in screen.text
