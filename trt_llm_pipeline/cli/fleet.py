@@ -224,6 +224,9 @@ def _run(
         show: Show = stack.enter_context(_show(as_json))
 
         def start() -> Runner:
+            there = address or os.environ.get("RAY_ADDRESS")
+            begun = f"connecting to the cluster at {there}" if there else "starting Ray"
+            show.tell({"event": "log", "line": f"{begun}, which takes some seconds"})
             try:
                 from trt_llm_pipeline.fleet import ray_runner
             except ImportError:

@@ -152,6 +152,7 @@ def run(
             "records": records.address,
             "cells": len(fleet.cells),
             "already": len(result.already),
+            "waiting": [cell.name for cell in fleet.cells if cell.name not in result.already],
         }
     )
     if len(result.already) == len(fleet.cells):

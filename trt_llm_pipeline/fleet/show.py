@@ -111,6 +111,8 @@ class TableShow:
         elif event["event"] == "fleet":
             self._counts = _Counts(event["cells"], event["already"])
             self._live.console.print(f"{event['id']}: {event['records']}", markup=False)
+            for name in event["waiting"]:
+                self._views[name] = CellView(name, "waiting")
         else:
             view = view_of(event)
             self._views.pop(view.name, None)
@@ -120,10 +122,13 @@ class TableShow:
     def _drawn(self) -> Table:
         views = list(self._views.values())
         done = sum(view.state == "delivered" for view in views) + self._counts.already
-        busy = [view for view in views if view.state not in _ENDED]
+        waiting = [view for view in views if view.state == "waiting"]
         ended = [view for view in views if view.state in _ENDED]
-        shown = [*ended[-max(0, _ROWS - len(busy)) :], *busy][-_ROWS:]
-        return table(shown, f"{done} of {self._counts.cells} delivered")
+        busy = [view for view in views if view.state not in ("waiting", *_ENDED)][-_ROWS:]
+        room = _ROWS - len(busy)
+        next_ones = waiting[: max(room // 2, room - len(ended))]
+        last_ones = ended[max(0, len(ended) - (room - len(next_ones))) :]
+        return table([*last_ones, *busy, *next_ones], f"{done} of {self._counts.cells} delivered")
 
 
 class LineShow:
