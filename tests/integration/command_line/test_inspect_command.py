@@ -117,7 +117,7 @@ def test_options_that_cannot_be_read_are_explained(
 
 def test_an_archive_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     ran = inspect(str(tmp_path / "engine.tar"))
-    assert ran.returncode == 1
+    assert ran.returncode == 2
     assert ran.stderr.startswith("error: cannot read")
     assert ran.stderr.count("\n") == 1
 
