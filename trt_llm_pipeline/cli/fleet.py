@@ -176,12 +176,12 @@ def logs(
 ) -> None:
     """Print what a cell's build has said."""
     with failures(as_json):
-        from trt_llm_pipeline.errors import FleetError
+        from trt_llm_pipeline.errors import BadArgument, FleetError
 
         records = _records(fleet, workspace)
         tries = records.listing().cell(cell).attempts
         if cell not in {each.name for each in records.fleet.cells}:
-            raise FleetError(f"{records.fleet.fleet_id} has no cell {cell!r}; `fleet status` lists them")
+            raise BadArgument(f"{records.fleet.fleet_id} has no cell {cell!r}; `fleet status` lists them")
         number = attempt or max(tries, default=0)
         text = records.log(cell, number) if number else None
         if text is None:

@@ -51,6 +51,7 @@ def test_every_cell_is_delivered_and_the_second_run_is_one_listing(house: FleetH
     assert len(ran) == 2
     assert len(reused) == 2
     assert house.run("logs", "tiny.yaml", "float32-8")[0] == logs["float32-8"]
+    assert house.json("logs", "tiny.yaml", "float64-1", code=2)["kind"] == "config"
 
     before = {path: path.stat().st_mtime_ns for path in records.rglob("*")}
     started = time.monotonic()
