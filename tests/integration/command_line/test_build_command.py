@@ -105,6 +105,8 @@ def test_a_failure_shows_its_stage_and_where_report_and_logs_are(
 
 @pytest.mark.slow
 def test_ctrl_c_marks_the_stage_and_leaves_one_picture(place: dict[str, str]) -> None:
+    env = {**os.environ, **place}
+    subprocess.run([COMMAND, "build", CONFIG], env=env, capture_output=True, check=True)  # has the model now
     with Screen([COMMAND, "build", CONFIG, "--no-cache"], place) as screen:
         screen.until(lambda now: now.row("check")[:1] not in ("", "·"), "the engine is asked")
         screen.type("\x03")
