@@ -135,7 +135,7 @@ def _builds(workspace: Path | None) -> list[Build]:
 
 
 def _chosen(wanted: str | None, workspace: Path | None) -> Build:
-    from trt_llm_pipeline.errors import WorkspaceError
+    from trt_llm_pipeline.errors import BadArgument, WorkspaceError
 
     found = _builds(workspace)
     if not found:
@@ -145,7 +145,7 @@ def _chosen(wanted: str | None, workspace: Path | None) -> Build:
     matching = [build for build in found if build.build_id.startswith(wanted)]
     if len(matching) != 1:
         what = "names no build" if not matching else f"begins the names of {len(matching)} builds"
-        raise WorkspaceError(f"{wanted!r} {what}; `trt-llm-pipeline builds` lists them")
+        raise BadArgument(f"{wanted!r} {what}; `trt-llm-pipeline builds` lists them")
     return matching[0]
 
 
