@@ -51,7 +51,7 @@ class Team:
         settings, story = self.settings(machine, write=write), Recorder()
         return story, pipeline.build(validate(text, "config.yaml", settings), settings, story)
 
-    def places(self, machine: str, text: str = QUICK_START) -> dict[str, str]:
+    def places(self, machine: str, text: str = QUICK_START) -> dict[str, str | None]:
         settings = self.settings(machine)
         found = look_up(validate(text, "config.yaml", settings), settings)
         return {step.name: step.place for step in found}
@@ -88,7 +88,7 @@ def test_another_argument_of_the_build_shares_the_conversion_only(team: Team) ->
     other = QUICK_START.replace(
         "    remove_input_padding:", "    remove_input_padding:\n    max_batch_size: 2"
     )
-    assert team.places("two", other) == {"convert_to_ft": "shared", "build": "nowhere"}
+    assert team.places("two", other) == {"convert_to_ft": "shared", "build": None}
     story, _ = team.build("two", other)
     assert story.ran() == {"build"}
 
@@ -97,7 +97,7 @@ def test_without_permission_nothing_is_written(team: Team, tmp_path: Path) -> No
     story, _ = team.build("one")
     assert story.ran() == BOTH
     assert not (tmp_path / "shared").exists() or not files(tmp_path)
-    assert team.places("two") == {"convert_to_ft": "nowhere", "build": "nowhere"}
+    assert team.places("two") == {"convert_to_ft": None, "build": None}
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_an_entry_that_lies_is_not_used(team: Team, tmp_path: Path, change: dict
     team.build("one", write=True)
     for path in (tmp_path / "shared" / "v1" / "steps").iterdir():
         path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    assert team.places("two") == {"convert_to_ft": "nowhere", "build": "nowhere"}
+    assert team.places("two") == {"convert_to_ft": None, "build": None}
 
 
 class _Refuses(BaseHTTPRequestHandler):
@@ -174,7 +174,7 @@ def test_an_engine_is_published_only_when_its_build_has_succeeded(team: Team) ->
         server.shutdown()
         thread.join()
     assert story.ran() == BOTH
-    assert team.places("two") == {"convert_to_ft": "shared", "build": "nowhere"}
+    assert team.places("two") == {"convert_to_ft": "shared", "build": None}
 
 
 def test_a_value_that_makes_no_sense_is_refused(team: Team) -> None:

@@ -72,7 +72,7 @@ def test_the_archive_and_its_statement_are_committed_beside_what_is_there(
     assert not list(house.workspace.rglob("engine.tar.gz"))
     assert TOKEN not in done.stdout + done.stderr
     place = f"hf://{REPOSITORY}/tiny/engine.tar.gz"
-    for token, code in ((TOKEN, 0), ("hf_another", 1)):  # it can be read from there, by whom it is for
+    for token, code in ((TOKEN, 0), ("hf_another", 2)):  # it can be read from there, by whom it is for
         env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": token}
         verified = CliRunner().invoke(app, ["verify", place], env=env)
         assert verified.exit_code == code, verified.stdout + verified.stderr

@@ -346,7 +346,7 @@ class TestFailures:
     def test_a_step_that_takes_too_long(self, bench: Bench, timeout: str | None, default: float) -> None:
         bench.default_timeout = default
         with pytest.raises(
-            StepTimeout, match=r"(?s)its limit of 1 s and was ended; raise convert_to_ft.timeout.*begun"
+            StepTimeout, match=r"(?s)its limit of 0.60 s and was ended; raise convert_to_ft.timeout.*begun"
         ):
             bench.run("print('begun'); write('out/a'); time.sleep(60)", timeout=timeout)
         assert bench.ledger.ours(bench.workspace.files()).keys() == {"out/a"}
