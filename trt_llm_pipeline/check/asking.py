@@ -1,5 +1,6 @@
 """Asking an engine: the toolchain's own `run.py` is given prompts, and what it writes is read back.
- The releases differ. Up to 0.5 each example has a `run.py` of its own, which takes one prompt; from 0.7
+
+The releases differ. Up to 0.5 each example has a `run.py` of its own, which takes one prompt; from 0.7
 there is `examples/run.py`, which takes several. Both write token ids to a file where they are asked to, and
 then print no text. So the ids are taken where they are offered, and a program of ours, run by the same
 interpreter, tells with the engine's tokenizer where the prompt ends and what the rest says.
