@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from trt_llm_pipeline import model_source
-from trt_llm_pipeline.model_source import DownloadPlan, Snapshot
+from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest, Snapshot
 from trt_llm_pipeline.pipeline.context import Context
 from trt_llm_pipeline.preflight import fitting, preview
 from trt_llm_pipeline.workspace import disk
@@ -19,16 +22,7 @@ def download(context: Context) -> Snapshot:
             check_room(context, to_come.missing_bytes, to_come.total_bytes)
 
     with context.measure("download"):
-        snapshot = model_source.fetch(
-            context.plan.model_request,
-            context.settings.workspace.models,
-            token=context.token,
-            log=context.voice.log,
-            progress=context.received,
-            before=make_room,
-            env=context.settings.env,
-            permission=preview.permission(context.plan, context.settings),
-        )
+        snapshot = _fetch(context, context.plan.model_request, context.settings.workspace.models, make_room)
     for warning in snapshot.warnings:
         context.warn(warning)
     context.notes.snapshot = snapshot
@@ -47,18 +41,25 @@ def download_datasets(context: Context) -> None:
         return
     with context.measure("datasets"):
         for name, request in context.plan.dataset_requests.items():
-            context.notes.datasets[name] = snapshot = model_source.fetch(
-                request,
-                context.settings.workspace.datasets,
-                token=context.token,
-                log=context.voice.log,
-                progress=context.received,
-                before=make_room,
-                env=context.settings.env,
-                permission=preview.permission(context.plan, context.settings),
-            )
+            snapshot = _fetch(context, request, context.settings.workspace.datasets, make_room)
+            context.notes.datasets[name] = snapshot
             for warning in snapshot.warnings:
                 context.warn(warning)
+
+
+def _fetch(
+    context: Context, request: ModelRequest, folder: Path, make_room: Callable[[DownloadPlan], None]
+) -> Snapshot:
+    return model_source.fetch(
+        request,
+        folder,
+        token=context.token,
+        log=context.voice.log,
+        progress=context.received,
+        before=make_room,
+        env=context.settings.env,
+        permission=preview.permission(context.plan, context.settings),
+    )
 
 
 def check_fit(context: Context, revision: str) -> None:

@@ -13,6 +13,7 @@ from trt_llm_pipeline.errors import PipelineError, TrtLlmPipelineError, add_note
 from trt_llm_pipeline.files import appearing, refused
 from trt_llm_pipeline.inspection import Check
 from trt_llm_pipeline.model_source import Snapshot
+from trt_llm_pipeline.model_source.hub import endpoint_of
 from trt_llm_pipeline.pipeline.context import Context, model_bytes
 from trt_llm_pipeline.plan import resolved_yaml
 from trt_llm_pipeline.process.machine import describe_machine
@@ -68,8 +69,8 @@ def model_url(context: Context, snapshot: Snapshot | None) -> str | None:
     """The page of the model's revision, where it is the Hub's."""
     if snapshot is None or snapshot.source != "hub":
         return None
-    hub = urlsplit(context.settings.env.get("HF_ENDPOINT") or "https://huggingface.co")
-    place = f"{hub.path.rstrip('/')}/{quote(snapshot.model_id)}/tree/{quote(snapshot.revision)}"
+    hub = urlsplit(endpoint_of(context.settings.env))
+    place = f"{hub.path}/{quote(snapshot.model_id)}/tree/{quote(snapshot.revision)}"
     return urlunsplit((hub.scheme, hub.netloc.rpartition("@")[2], place, "", ""))
 
 
