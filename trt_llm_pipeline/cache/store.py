@@ -196,9 +196,10 @@ class StepCache:
         Returns:
             Names of `parts`; nothing where no such results are kept.
         """
-        for entry in reversed(self.entries()):
+        kept = [entry for entry in self.entries() if (entry.step, entry.model_id) == (step, model_id)]
+        for entry in reversed(kept):
             record = self._record(self._folder / entry.key)
-            if record and (entry.step, entry.model_id) == (step, model_id) and "parts" in record:
+            if record and "parts" in record:
                 return [name for name, digest in parts.items() if record["parts"].get(name) != digest]
         return []
 
