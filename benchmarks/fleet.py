@@ -38,6 +38,7 @@ from trt_llm_pipeline.fleet.attempt import Job, Outcome
 from trt_llm_pipeline.fleet.cells import Fleet, Resources
 from trt_llm_pipeline.fleet.drive import Ended
 from trt_llm_pipeline.fleet.records import Records
+from trt_llm_pipeline.pipeline import build
 from trt_llm_pipeline.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,7 +115,7 @@ def driving(folder: Path, count: int) -> tuple[float, int]:
             memory[0] = process.memory_info().rss
 
     before = resource.getrusage(resource.RUSAGE_SELF)
-    result = drive.run(fleet, AtOnce, tell)
+    result = drive.run(fleet, build, AtOnce, tell)
     after = resource.getrusage(resource.RUSAGE_SELF)
     memory[1] = process.memory_info().rss
     assert len(result.delivered) == count
@@ -151,6 +152,7 @@ from trt_llm_pipeline.delivery.object_store import Root
 from trt_llm_pipeline.fleet import drive, ray_runner
 from trt_llm_pipeline.fleet.attempt import Outcome
 from trt_llm_pipeline.fleet.cells import Cell, Fleet, Resources
+from trt_llm_pipeline.pipeline import build
 class Sleeps(ray_runner.RayRunner):
     def submit(self, job, needs, avoid):
         return task.options(num_cpus=1, max_retries=0).remote(job.cell.name)
@@ -163,7 +165,7 @@ def task(name):
 made = tuple(Cell(str(n), {}, "0", f"{n}/engine.tar.gz", Resources()) for n in range(cells))
 fleet = Fleet("f", "f", Root("file", f"file://{sys.argv[6]}", ""), made, {"0": ""})
 started = time.perf_counter()
-result = drive.run(fleet, Sleeps, lambda event: None)
+result = drive.run(fleet, build, Sleeps, lambda event: None)
 assert len(result.delivered) == cells
 print(json.dumps(time.perf_counter() - started))
 """
@@ -176,7 +178,7 @@ print(json.dumps(time.perf_counter() - started))
 def requests_of_second_run(folder: Path) -> int:
     """What is asked of the store when everything is delivered."""
     fleet = load(folder, 100)
-    drive.run(fleet, AtOnce, ignore)
+    drive.run(fleet, build, AtOnce, ignore)
     asked: list[str] = []
     original = Bucket._call
 
@@ -186,7 +188,7 @@ def requests_of_second_run(folder: Path) -> int:
 
     Bucket._call = counted  # type: ignore[method-assign]
     try:
-        result = drive.run(fleet, AtOnce, ignore)
+        result = drive.run(fleet, build, AtOnce, ignore)
     finally:
         Bucket._call = original  # type: ignore[method-assign]
     assert len(result.already) == 100

@@ -34,7 +34,9 @@ def tables() -> dict[str, str]:
 def _table(fields: Any, properties: dict[str, Any]) -> str:
     lines = []
     for name, field in fields.items():
-        default = "required" if field.is_required() else _default(field.get_default())
+        default = (
+            "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
+        )
         lines.append(
             f"| `{name}` | {_type(properties[name])} | {default} | {properties[name]['description']} |\n"
         )

@@ -206,6 +206,7 @@ def _run(
     workspace: Path | None,
     as_json: bool,
 ) -> None:
+    from trt_llm_pipeline import pipeline
     from trt_llm_pipeline.fleet import drive, known
     from trt_llm_pipeline.settings import Settings
 
@@ -240,6 +241,7 @@ def _run(
 
         result = drive.run(
             found,
+            pipeline.build,
             start,
             show.tell,
             workspace=str(settings.workspace.root) if local else None,

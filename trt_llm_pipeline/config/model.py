@@ -231,7 +231,7 @@ class BuildConfig(_Strict):
     check: Annotated[
         CheckConfig,
         BeforeValidator(_check, json_schema_input_type=Literal["on", "off", "required"] | CheckConfig),
-    ] = CheckConfig()
+    ] = Field(default_factory=CheckConfig, json_schema_extra={"default": "on"})
     """Whether the engine is asked to write before it is packed; garbage is an error then."""
     hf_token: SecretStr | None = Field(default=None, json_schema_extra={"writeOnly": True})
     """A token for gated models. Better given as the prediction's hf_token input."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.artifact.statement import LARGEST_STATEMENT
 from trt_llm_pipeline.delivery import beside
 from trt_llm_pipeline.delivery.send import deliver_file
@@ -23,12 +22,36 @@ from trt_llm_pipeline.fleet.cells import Cell, Fleet
 from trt_llm_pipeline.fleet.node import Node
 from trt_llm_pipeline.fleet.records import Records, now
 from trt_llm_pipeline.fleet.watch import AttemptVoice, Watch
-from trt_llm_pipeline.preflight import validate
+from trt_llm_pipeline.observer import Observer
+from trt_llm_pipeline.preflight import Validated, validate
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.settings import Settings
 
 State = Literal["delivered", "failed", "cancelled", "superseded", "taken"]
 NODE_LOST = "node_lost"
+
+
+class Built(Protocol):
+    """What a cell wants of a finished build; see `pipeline.BuildResult`."""
+
+    @property
+    def build_id(self) -> str:
+        """The build's name."""
+
+    @property
+    def archive(self) -> Path | None:
+        """The packed engine."""
+
+    @property
+    def sha256(self) -> str:
+        """The archive's, hexadecimal."""
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What `build.json` says."""
+
+
+Build = Callable[[Validated, Settings, Observer], Built]
 
 
 @dataclass(frozen=True)
@@ -39,12 +62,14 @@ class Job:
         fleet: with this one cell only.
         attempt: the number of the try.
         mark: unlike that of any other try.
+        build: makes the archive of a checked config: `pipeline.build`. The node imports it by its name.
         workspace: the node's, where the driver decides it; None for `$TRT_LLM_WORKSPACE` of the node.
     """
 
     fleet: Fleet
     attempt: int
     mark: str
+    build: Build
     workspace: str | None = None
 
     @property
@@ -53,10 +78,10 @@ class Job:
         return self.fleet.cells[0]
 
 
-def job_of(fleet: Fleet, cell: Cell, attempt: int, mark: str, workspace: str | None) -> Job:
+def job_of(fleet: Fleet, build: Build, workspace: str | None, cell: Cell, attempt: int, mark: str) -> Job:
     """What to send to a node: no more of the fleet than it needs."""
     alone = replace(fleet, cells=(cell,), configs={cell.config: fleet.configs[cell.config]}, validated={})
-    return Job(alone, attempt, mark, workspace)
+    return Job(alone, attempt, mark, build, workspace)
 
 
 @dataclass(frozen=True)
@@ -159,7 +184,7 @@ class _Attempt:
                 log=voice.log,
                 progress=lambda done, total: voice.progress("download", done, total),
             )
-            result = pipeline.build(validated, slot, voice)
+            result = job.build(validated, slot, voice)
             if result.archive is None:
                 raise AssertionError("a build without a destination keeps its archive")
             voice.enter("deliver")

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from trt_llm_pipeline.errors import (
@@ -22,7 +23,7 @@ from trt_llm_pipeline.errors import (
     FleetCancelled,
     FleetInfeasible,
 )
-from trt_llm_pipeline.fleet.attempt import NODE_LOST, Job, Outcome, job_of
+from trt_llm_pipeline.fleet.attempt import NODE_LOST, Build, Job, Outcome, job_of
 from trt_llm_pipeline.fleet.cells import Cell, Fleet, Resources
 from trt_llm_pipeline.fleet.driving import Driving
 from trt_llm_pipeline.fleet.records import Listing, Records, now
@@ -112,6 +113,7 @@ class Result:
 
 def run(
     fleet: Fleet,
+    build: Build,
     start: Callable[[], Runner],
     tell: Callable[[Event], None],
     *,
@@ -123,6 +125,7 @@ def run(
 
     Args:
         fleet: what to build.
+        build: makes the archive of one cell, on a node: `pipeline.build`.
         start: connects to where tasks run; called only if there is something to do.
         tell: is told what happens: events with a `cell` and its `state`, and others.
         workspace: the nodes', where this machine decides it.
@@ -169,7 +172,8 @@ def run(
     with Driving(records, listing, take_over) as driving:
         if listing.cancelled:
             records.uncancel()
-        _Driver(fleet, records, listing, runner, tell, driving, workspace, result).run(left)
+        job = partial(job_of, fleet, build, workspace)
+        _Driver(fleet, job, records, listing, runner, tell, driving, result).run(left)
     return result
 
 
@@ -186,21 +190,21 @@ class _Driver:
     def __init__(
         self,
         fleet: Fleet,
+        job: Callable[[Cell, int, str], Job],
         records: Records,
         listing: Listing,
         runner: Runner,
         tell: Callable[[Event], None],
         driving: Driving,
-        workspace: str | None,
         result: Result,
     ) -> None:
         self._fleet = fleet
+        self._job = job
         self._records = records
         self._listing = listing
         self._runner = runner
         self._tell = tell
         self._driving = driving
-        self._workspace = workspace
         self._result = result
         self._running: dict[Handle, _Try] = {}
         self._pending: deque[_Try] = deque()
@@ -244,7 +248,7 @@ class _Driver:
 
     def _submit(self, one: _Try) -> None:
         mark = secrets.token_hex(8)
-        work = job_of(self._fleet, one.cell, one.attempt, mark, self._workspace)
+        work = self._job(one.cell, one.attempt, mark)
         one.started = time.monotonic()
         self._running[self._runner.submit(work, one.cell.resources, one.avoid)] = one
         self._say(one, "waiting")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from trt_llm_pipeline import check
 from trt_llm_pipeline.engine.tokenizer_files import TokenizerFiles
 from trt_llm_pipeline.model_source import Snapshot
 from trt_llm_pipeline.pipeline.context import Context
@@ -19,6 +18,8 @@ def check_engine(
     Raises:
         CheckFailed: it writes garbage, or could not be asked though it had to be.
     """
+    from trt_llm_pipeline import check  # late: a room that few starts of the program come to
+
     wanted = context.plan.config.check
     key = context.notes.engine_key
     earlier = context.builds.find_check(key) if key and wanted.enabled else None

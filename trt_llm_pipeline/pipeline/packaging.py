@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline import inspection, provenance, report
+from trt_llm_pipeline import inspection, report
 from trt_llm_pipeline.artifact.statement import CONFIG_NAME
 from trt_llm_pipeline.cache import FileHashes, resolved_dependencies
 from trt_llm_pipeline.delivery import beside
@@ -16,6 +16,7 @@ from trt_llm_pipeline.errors import ContentChanged, DeliveryError
 from trt_llm_pipeline.inspection import Check
 from trt_llm_pipeline.inspection.checks import log_lines
 from trt_llm_pipeline.model_source import Snapshot
+from trt_llm_pipeline.pipeline import provenance
 from trt_llm_pipeline.pipeline.context import Context
 from trt_llm_pipeline.pipeline.recording import manifest_of, record_of, write_report
 from trt_llm_pipeline.plan import resolved_yaml

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from trt_llm_pipeline import provenance, report
+from trt_llm_pipeline import report
 from trt_llm_pipeline.artifact import FinishedArchive
 from trt_llm_pipeline.errors import PipelineError, TrtLlmPipelineError, add_note, kind_of
 from trt_llm_pipeline.files import appearing, refused
 from trt_llm_pipeline.inspection import Check
 from trt_llm_pipeline.model_source import Snapshot
 from trt_llm_pipeline.model_source.hub import endpoint_of
+from trt_llm_pipeline.pipeline import provenance
 from trt_llm_pipeline.pipeline.context import Context, model_bytes
 from trt_llm_pipeline.plan import resolved_yaml
 from trt_llm_pipeline.process.machine import describe_machine

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from trt_llm_pipeline import check
 from trt_llm_pipeline.cache import StepCache, remote
 from trt_llm_pipeline.delivery import Attesting, Outbox, check_reachable, parse_destination, signing_key
 from trt_llm_pipeline.engine.tokenizer_files import tokenizer_files
@@ -127,11 +126,13 @@ def _stages(context: Context) -> BuildResult:
 
 def _take_over(context: Context) -> None:
     """Tidies up after a build that was killed, and makes this build's directory."""
+    from trt_llm_pipeline.check import remove_leftovers
+
     left = context.ledger.recover()
     if left:
         context.voice.log(f"an earlier build was killed; taking over the {len(left)} files it left")
     remove_view(context.settings.workspace)
-    check.remove_leftovers(context.settings.workspace)
+    remove_leftovers(context.settings.workspace)
     context.builds.remove_unfinished()
     context.cache.clean()
     context.outbox.refuse_foreign(context.ledger)

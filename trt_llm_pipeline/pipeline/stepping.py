@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline import provenance
 from trt_llm_pipeline.cache import FileHashes, StepKeys, UnhashableError
 from trt_llm_pipeline.errors import DeliveryError
 from trt_llm_pipeline.model_source import Snapshot
+from trt_llm_pipeline.pipeline import provenance
 from trt_llm_pipeline.pipeline.context import Context, model_bytes
 from trt_llm_pipeline.pipeline.downloading import check_room
 from trt_llm_pipeline.step import CachedSteps, StepContext, StepReport, TimingCache, prepare_imports, run_step

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.plan.test_resolved_config import CONFIG
-from trt_llm_pipeline import provenance
 from trt_llm_pipeline.config import loads
 from trt_llm_pipeline.errors import DiskFull
+from trt_llm_pipeline.pipeline import provenance
 from trt_llm_pipeline.plan import make_plan
 from trt_llm_pipeline.toolchain import Toolchain
 from trt_llm_pipeline.workspace import Workspace

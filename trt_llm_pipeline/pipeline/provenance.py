@@ -16,7 +16,6 @@ from typing import Any
 import trt_llm_pipeline
 from trt_llm_pipeline.artifact import FinishedArchive
 from trt_llm_pipeline.artifact.statement import Run, Subject, make_statement
-from trt_llm_pipeline.check import COMMAND_MARK
 from trt_llm_pipeline.errors import kind_of
 from trt_llm_pipeline.fit import Assessment
 from trt_llm_pipeline.inspection import Check
@@ -177,6 +176,8 @@ def failure(
 
 def _last_of_several(lines: Sequence[str]) -> tuple[list[str], list[str]]:
     """The last program of the check's log, which begins each with its command, and what it printed."""
+    from trt_llm_pipeline.check import COMMAND_MARK
+
     begins = [number for number, line in enumerate(lines) if line.startswith(COMMAND_MARK)]
     if not begins:
         return [], [*lines]
