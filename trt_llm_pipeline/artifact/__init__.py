@@ -1,8 +1,8 @@
 """The archive: packed reproducibly, and read again."""
 
+from trt_llm_pipeline.artifact.entries import ArchivedFile, FinishedArchive
 from trt_llm_pipeline.artifact.pack import pack_engine
 from trt_llm_pipeline.artifact.reader import ArchiveContents, read_archive
-from trt_llm_pipeline.artifact.writer import ArchivedFile, FinishedArchive
 
 __all__ = [
     "ArchiveContents",

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from trt_llm_pipeline.artifact.writer import Entry
+from trt_llm_pipeline.artifact.entries import Entry
 from trt_llm_pipeline.errors import ArtifactError
 
 _DEEPEST = 32

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trt_llm_pipeline.artifact.engine_files import engine_entries, extra_entry
-from trt_llm_pipeline.artifact.writer import (
+from trt_llm_pipeline.artifact.entries import (
     MANIFEST_NAME,
     ArchivedFile,
     Compression,
@@ -17,8 +17,8 @@ from trt_llm_pipeline.artifact.writer import (
     FinishedArchive,
     Progress,
     Sink,
-    write_archive,
 )
+from trt_llm_pipeline.artifact.writer import write_archive
 from trt_llm_pipeline.errors import ArtifactError, ContentChanged
 from trt_llm_pipeline.files import appearing
 

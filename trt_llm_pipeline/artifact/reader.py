@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from isal import isal_zlib
 
 from trt_llm_pipeline.artifact.content import content_sha256
-from trt_llm_pipeline.artifact.writer import END_OF_ARCHIVE, MANIFEST_NAME, ArchivedFile, Compression
+from trt_llm_pipeline.artifact.entries import END_OF_ARCHIVE, MANIFEST_NAME, ArchivedFile, Compression
 from trt_llm_pipeline.errors import ArchiveDamaged, ArchiveMissing, ArtifactError
 from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.net.failures import HttpStatusError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trt_llm_pipeline.artifact import FinishedArchive, pack_engine
-from trt_llm_pipeline.artifact.writer import Compression
+from trt_llm_pipeline.artifact.entries import Compression
 from trt_llm_pipeline.delivery.attesting import beside
 from trt_llm_pipeline.delivery.destination import Destination
 from trt_llm_pipeline.delivery.send import deliver, deliver_file

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trt_llm_pipeline.artifact import FinishedArchive
+from trt_llm_pipeline.artifact.entries import Compression, Progress, Sink
 from trt_llm_pipeline.artifact.pack import write_artifact
-from trt_llm_pipeline.artifact.writer import Compression, Progress, Sink
 from trt_llm_pipeline.delivery.destination import Destination
 from trt_llm_pipeline.delivery.http_put import HttpPut, PutFailed
 from trt_llm_pipeline.delivery.hub_upload import upload

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from trt_llm_pipeline.artifact import ArchiveContents, read_archive
 from trt_llm_pipeline.artifact.engine_files import engine_entries, extra_entry
-from trt_llm_pipeline.artifact.writer import Entry
+from trt_llm_pipeline.artifact.entries import Entry
 from trt_llm_pipeline.engine.tokenizer_files import is_vocabulary
 from trt_llm_pipeline.files import read_json
 from trt_llm_pipeline.inspection import readiness

@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trt_llm_pipeline.artifact.writer import BLOCK_BYTES, Entry, FinishedArchive, write_archive
+from trt_llm_pipeline.artifact.entries import Entry, FinishedArchive
+from trt_llm_pipeline.artifact.writer import BLOCK_BYTES, write_archive
 from trt_llm_pipeline.errors import ArtifactError
 
 

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from trt_llm_pipeline.artifact import pack_engine
 from trt_llm_pipeline.artifact.dsse import Envelope, SigningKey, load_signing_key
+from trt_llm_pipeline.artifact.entries import Entry
 from trt_llm_pipeline.artifact.statement import (
     CONFIG_NAME,
     PAYLOAD_TYPE,
@@ -30,7 +31,7 @@ from trt_llm_pipeline.artifact.statement import (
     model_reference,
     toolchain_reference,
 )
-from trt_llm_pipeline.artifact.writer import Entry, write_archive
+from trt_llm_pipeline.artifact.writer import write_archive
 from trt_llm_pipeline.errors import ArtifactError
 from trt_llm_pipeline.inspection.verify import Verification, verify
 
