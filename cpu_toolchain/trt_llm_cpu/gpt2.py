@@ -86,7 +86,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         UnsupportedError: the model is of another architecture.
     """
     if not directory.is_dir():
-        raise BadInputError(f"{directory} is no directory; a Hugging Face model directory is needed.")
+        raise BadInputError(f"{directory} is not a directory; a Hugging Face model directory is needed.")
     found = read_json(directory / "config.json")
     model_type = found.get("model_type", "gpt2")
     if model_type != "gpt2":

@@ -61,7 +61,7 @@ def open_llama(directory: Path, dtype: str) -> HuggingFaceLlama:
         UnsupportedError: another architecture, a quantised model, or a rotary embedding that is not known.
     """
     if not directory.is_dir():
-        raise BadInputError(f"{directory} is no directory; a Hugging Face model directory is needed.")
+        raise BadInputError(f"{directory} is not a directory; a Hugging Face model directory is needed.")
     config = read_json(directory / "config.json")
     spec = read_spec(config, directory / "config.json", dtype)
     tied = bool(config.get("tie_word_embeddings", _DEFAULTS["tie_word_embeddings"]))

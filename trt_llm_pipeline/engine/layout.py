@@ -6,8 +6,7 @@ directory, and `config.json` is written before the engine. So the directory itse
 Engine directories:
 
 - up to 0.7.1 (`build.py`): `{model}_{dtype}_tp{N}_rank{R}.engine`, with `_pp{P}` after tp for P > 1, and
-`config.json`
-  with `builder_config`;
+  `config.json` with `builder_config`;
 - from 0.8 (`trtllm-build`): `rank{R}.engine`, and `config.json` with `pretrained_config` and its `mapping`;
 - encoder-decoder models: one such directory each in `encoder` and `decoder`.
 
@@ -96,7 +95,7 @@ def check_engine(directory: Path) -> EngineFacts:
         LayoutError: it is not.
     """
     if not directory.is_dir():
-        raise LayoutError(f"{directory} is no directory")
+        raise LayoutError(f"{directory} is not a directory")
     halves = [half for half in _HALVES if (directory / half).is_dir()]
     if halves and not _present(directory / "config.json"):
         return _check_both_halves(directory, halves)
@@ -198,10 +197,8 @@ def _check_to_071(directory: Path, builder: Mapping[str, Any], files: Mapping[st
     prefix = f"{name or 'model'}_{dtype or 'float16'}"
     found = {file: match for file in files if (match := _ENGINE_TO_071.fullmatch(file))}
     prefixes = {match["prefix"] for match in found.values()}
-    if (
-        prefix not in prefixes and len(prefixes) == 1
-    ):  # gpt's build.py takes the dtype in the name from its checkpoint
-        (prefix,) = prefixes
+    if prefix not in prefixes and len(prefixes) == 1:
+        (prefix,) = prefixes  # gpt's build.py takes the dtype in the name from its checkpoint
     ranks = {
         int(match["rank"]): file
         for file, match in found.items()

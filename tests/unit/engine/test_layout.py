@@ -226,7 +226,7 @@ class TestBadConfigs:
             check_engine(directory(tmp_path, None, "rank0.engine"))
 
     def test_no_directory_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(LayoutError, match="gone is no directory"):
+        with pytest.raises(LayoutError, match="gone is not a directory"):
             check_engine(tmp_path / "gone")
 
     def test_a_shape_nobody_knows_is_taken_with_a_warning(self, tmp_path: Path) -> None:
