@@ -24,6 +24,8 @@ from trt_llm_pipeline.errors import ArtifactError, DiskFull, PipelineError
 from trt_llm_pipeline.units import in_words
 
 PARTIAL_SUFFIX = ".partial"
+_RANDOM_BYTES = 6
+_RANDOM_PATTERN = "[0-9a-f]" * 2 * _RANDOM_BYTES
 PIECE_BYTES = 4 << 20
 #: More than any record of the service holds; a larger file is not one.
 MAX_JSON_BYTES = 64 << 20
@@ -108,7 +110,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be put in its place. Then, and where the block raises, it is removed.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(_RANDOM_BYTES)}{PARTIAL_SUFFIX}")
     try:
         yield partial
         partial.replace(path)
@@ -116,6 +118,18 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(folder: Path, name: str = "*") -> None:
+    """Removes what processes that were killed in `replacing` have left in a folder that nobody writes in now.
+
+    Args:
+        folder: where; not below it.
+        name: a pattern for the names that were to be replaced.
+    """
+    for path in folder.glob(f".{name}.{_RANDOM_PATTERN}{PARTIAL_SUFFIX}"):
+        with suppress(OSError):  # gone, or no file
+            path.unlink()
 
 
 def copy_verified(source: Path, target: Path, progress: Callable[[int, int], None]) -> tuple[int, str]:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable, WorkspaceError
-from trt_llm_pipeline.files import free_bytes
+from trt_llm_pipeline.files import free_bytes, remove_unfinished
 from trt_llm_pipeline.model_source.access import ask_for_access, is_free, not_asked
 from trt_llm_pipeline.model_source.choice import CACHE_FOLDER, choose_files
 from trt_llm_pipeline.model_source.file_source import no_room, write_error
@@ -41,6 +41,7 @@ from trt_llm_pipeline.model_source.record import (
     partial_folder,
     partial_name,
     read_record,
+    record_path,
     remove_files,
     remove_partial,
     write_record,
@@ -204,6 +205,7 @@ def _fetch(
     connections = most_connections(env)
     if _is_users_own(folder, lambda text: log(f"warning: {text}")):
         return _local(request, folder)
+    remove_unfinished(record_path(folder).parent)
     if request.tar_url is not None:
         from trt_llm_pipeline.model_source import tar
 

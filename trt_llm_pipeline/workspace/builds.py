@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline.files import PARTIAL_SUFFIX, replacing
+from trt_llm_pipeline.files import remove_unfinished, replacing
 from trt_llm_pipeline.records import Warn, read_record, silent, write_record
 from trt_llm_pipeline.workspace.build import RECORD_NAME, Build
 from trt_llm_pipeline.workspace.shapes import BUILD, KEPT, PUBLISHED
@@ -126,12 +126,11 @@ class Builds:
                 path.unlink()
 
     def remove_unfinished(self) -> None:
-        """Removes what a build that was killed left of its archive, in its directory and at the top."""
-        unfinished = [path for folder in self.directories() for path in folder.glob(f".*{PARTIAL_SUFFIX}")]
+        """Removes what a build that was killed left half-written: archives, and this service's records."""
+        for folder in (*self.directories(), self._workspace.state):
+            remove_unfinished(folder)
         for name in ARCHIVE_NAMES.values():
-            unfinished += self._workspace.root.glob(f".{name}.*{PARTIAL_SUFFIX}")
-        for path in unfinished:
-            path.unlink(missing_ok=True)
+            remove_unfinished(self._workspace.root, f"{name}*")
 
     def keep_newest(self, count: int) -> None:
         """Removes the oldest builds: so many successful ones stay, and as many that have failed.

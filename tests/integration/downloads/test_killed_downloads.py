@@ -14,6 +14,7 @@ from typing import BinaryIO
 import pytest
 
 from trt_llm_pipeline.model_source import ModelRequest, fetch
+from trt_llm_pipeline.model_source.record import record_path
 from trt_llm_pipeline.testing.hub import HubServer, Link
 
 NAME = "model.safetensors"
@@ -61,12 +62,15 @@ def kill_and_repeat(hub: HubServer, models: Path, size: int, moment: float) -> s
         process.kill()
     first = requested(hub, size)
     hub.clear_requests()
+    books = record_path(models / "owner/model").parent
+    (books / ".snapshot.json.0123456789ab.partial").touch()  # as a kill in the midst of writing it leaves
     snapshot = fetch(
         ModelRequest("owner/model"), models, token=None, log=[].append, env={"HF_ENDPOINT": hub.url}
     )
     second = requested(hub, size)
     again = [one for one in first if any(one[0] < other[1] and other[0] < one[1] for other in second)]
     assert len(again) <= CONNECTIONS, (moment, first, second)
+    assert not list(books.glob(".snapshot.json*"))
     assert snapshot.downloaded_bytes <= (1 - moment) * size + CONNECTIONS * (1 << 20)
     with (snapshot.path / NAME).open("rb") as file:
         return _sha256(file)

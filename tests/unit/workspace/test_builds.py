@@ -71,18 +71,22 @@ class TestOthers:
     def test_unfinished_files_behind_a_link_stay(self, workspace: Workspace, tmp_path: Path) -> None:
         outside = tmp_path / "outside"
         outside.mkdir()
-        (outside / ".mine.partial").write_text("mine")
+        (outside / ".mine.0123456789ab.partial").write_text("mine")
         (workspace.builds / new_build_id()).symlink_to(outside, target_is_directory=True)
         Builds(workspace).remove_unfinished()
-        assert (outside / ".mine.partial").is_file()
+        assert (outside / ".mine.0123456789ab.partial").is_file()
 
     def test_what_was_half_published_goes_and_the_users_files_stay(self, workspace: Workspace) -> None:
         ours = workspace.root / ".engine.tar.gz.intoto.jsonl.0123456789ab.partial"
         mine = workspace.root / ".notes.partial"
-        for path in (ours, mine):
+        record = workspace.state / ".made.json.0123456789ab.partial"
+        planted = workspace.state / ".planted.0123456789ab.partial"
+        planted.mkdir(parents=True)
+        for path in (ours, mine, record):
             path.write_text("half")
         Builds(workspace).remove_unfinished()
         assert not ours.exists()
+        assert not record.exists()
         assert mine.is_file()
 
 
