@@ -164,10 +164,12 @@ class _Pipeline:
         for _ in range(self._blocks):
             self._free.put(bytearray(BLOCK_BYTES))
         jobs = [self._hash, self._write] + [self._compress] * self._compressors
-        for job in jobs:
-            thread = threading.Thread(target=job, name=f"archive{job.__name__}", daemon=True)
+        # All are known before the first one runs: a cancellation in between must find it to wait for it.
+        self._threads = [
+            threading.Thread(target=job, name=f"archive{job.__name__}", daemon=True) for job in jobs
+        ]
+        for thread in self._threads:
             thread.start()
-            self._threads.append(thread)
         if self._compressors:
             self._emit(_GZIP_HEADER)
 
