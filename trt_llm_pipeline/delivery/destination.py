@@ -80,6 +80,8 @@ def parse_destination(
     workspace: Path,
     *,
     archive_name: str = "engine.tar.gz",
+    what: str = "the destination",
+    forms: str = _FORMS,
     reach: Reach = Reach(),  # noqa: B008  frozen
 ) -> Destination:
     """Check a destination, without reaching for it.
@@ -88,6 +90,8 @@ def parse_destination(
         text: as the user gave it; one that ends in `/` names a folder, and the archive gets `archive_name`
             in it.
         workspace: where a `file://` path must lie; `/src` stands for it, as in configs.
+        what: what to call it in messages.
+        forms: what a message says may be given instead.
         reach: which addresses may be connected to.
 
     Raises:
@@ -97,17 +101,17 @@ def parse_destination(
         parts = urlsplit(text.strip())
         port = parts.port
     except ValueError:
-        raise BadDestination(f"the destination is not a valid address; use {_FORMS}") from None
+        raise BadDestination(f"{what} is not a valid address; use {forms}") from None
     if parts.scheme in _STORES:
-        return _in_store(parts, archive_name)
+        return _in_store(parts, archive_name, what, forms)
     if parts.scheme == "hf":
-        return _at_hub(parts, archive_name)
+        return _at_hub(parts, archive_name, what)
     if parts.scheme in ("http", "https"):
         return _by_http(parts, port, reach)
     if parts.scheme == "file":
         return _in_workspace(parts, workspace, archive_name)
-    scheme = f"{parts.scheme}:// is not supported" if parts.scheme else "the destination has no scheme"
-    raise BadDestination(f"{scheme}; use {_FORMS}")
+    scheme = f"{parts.scheme}:// is not supported" if parts.scheme else f"{what} has no scheme"
+    raise BadDestination(f"{scheme}; use {forms}")
 
 
 def is_loopback(host: str) -> bool:
@@ -120,37 +124,36 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _in_store(parts: SplitResult, archive_name: str) -> Destination:
+def _in_store(parts: SplitResult, archive_name: str, what: str, forms: str) -> Destination:
     scheme = _STORES[parts.scheme]
     shown = f"{scheme}://{parts.hostname or ''}{parts.path}"
     if parts.username is not None or parts.query or parts.fragment:
         raise BadDestination(
-            f"the destination {shown} must hold nothing but bucket and key; credentials come from the "
-            f"environment"
+            f"{what} {shown} must hold nothing but bucket and key; credentials come from the environment"
         )
     if not parts.netloc:
-        raise BadDestination(f"the destination {shown} names no bucket; use {_FORMS}")
+        raise BadDestination(f"{what} {shown} names no bucket; use {forms}")
     key = parts.path.lstrip("/")
     if not key or key.endswith("/"):
         key += archive_name
     if any(part in ("", ".", "..") for part in key.split("/")):
         raise BadDestination(
-            f"the destination {shown} has an empty, '.' or '..' part in its key; name the object plainly"
+            f"{what} {shown} has an empty, '.' or '..' part in its key; name the object plainly"
         )
     return Destination("object store", f"{scheme}://{parts.netloc}/{key}", f"{scheme}://{parts.netloc}", key)
 
 
-def _at_hub(parts: SplitResult, archive_name: str) -> Destination:
+def _at_hub(parts: SplitResult, archive_name: str, what: str) -> Destination:
     shown = f"hf://{parts.netloc}{parts.path}"
     name, _, path = parts.path.lstrip("/").partition("/")
     if not path or path.endswith("/"):
         path += archive_name
     if parts.query or parts.fragment or "@" in shown or ":" in parts.netloc:
-        raise BadDestination(f"the destination {shown} must hold nothing but hf://OWNER/REPO/PATH")
+        raise BadDestination(f"{what} {shown} must hold nothing but hf://OWNER/REPO/PATH")
     if not all(map(_HUB_NAME.fullmatch, (parts.netloc, name))):
-        raise BadDestination(f"the destination {shown} names no repository; write hf://OWNER/REPO/PATH")
+        raise BadDestination(f"{what} {shown} names no repository; write hf://OWNER/REPO/PATH")
     if any(part in ("", ".", "..") for part in path.split("/")):
-        raise BadDestination(f"the destination {shown} has an empty, '.' or '..' part; name the file plainly")
+        raise BadDestination(f"{what} {shown} has an empty, '.' or '..' part; name the file plainly")
     root = f"{parts.netloc}/{name}"
     return Destination("hub", f"hf://{root}/{path}", root, path)
 

@@ -19,13 +19,14 @@ from urllib.parse import unquote, urlsplit
 from trt_llm_pipeline.delivery.destination import Destination, parse_destination
 from trt_llm_pipeline.delivery.store_client import connect, reason
 from trt_llm_pipeline.delivery.store_upload import StoreUpload
-from trt_llm_pipeline.errors import DeliveryError
+from trt_llm_pipeline.errors import BadDestination, DeliveryError
+from trt_llm_pipeline.net.addresses import shown
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _FORMS = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///DIRECTORY"
-_STORES = ("s3", "gs", "az")
+_STORES = ("s3", "gs", "gcs", "az", "azure")
 #: What S3 copies in one request; a larger object is read and written again.
 _COPIED_AT_ONCE = 5 * 1000**3
 _CHUNK = 4 << 20
@@ -74,20 +75,19 @@ def parse_root(text: str, what: str) -> Root:
         what: what it is for, to begin a message with.
 
     Raises:
-        DeliveryError: it is no such address; says which are.
+        BadDestination: it is no such address; says which are.
     """
     scheme = text.partition(":")[0].lower()
     if scheme == "file":
         path = PurePosixPath(unquote(urlsplit(text).path) or "/")
         if urlsplit(text).netloc not in ("", "localhost") or ".." in path.parts or len(path.parts) < 2:
-            raise DeliveryError(f"{what} {text} names no directory of this machine; write file:///DIRECTORY")
+            message = f"{what} {text} names no directory of this machine; write file:///DIRECTORY"
+            raise BadDestination(message)
         return Root("file", f"file://{path}", "")
-    try:
-        found = parse_destination(f"{text.rstrip('/')}/x", Path("/"), archive_name="x")
-    except DeliveryError as error:
-        raise DeliveryError(f"{what} cannot be used: {error}") from None
-    if found.kind != "object store":
-        raise DeliveryError(f"{what} {found.address.removesuffix('/x')} is no store of objects; use {_FORMS}")
+    if scheme not in _STORES:
+        place = shown(text) if "://" in text else text
+        raise BadDestination(f"{what} {place} is no store of objects; use {_FORMS}")
+    found = parse_destination(f"{text.rstrip('/')}/x", Path("/"), archive_name="x", what=what, forms=_FORMS)
     prefix = found.key.removesuffix("x").rstrip("/")
     return Root(found.root.partition(":")[0], found.root, prefix)
 

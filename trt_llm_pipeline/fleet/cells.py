@@ -166,6 +166,8 @@ class _Expansion:
         fixed = text.partition("${")[0]
         start = fixed[: fixed.rindex("/") + 1] if "/" in fixed else ""
         try:
+            if "://" not in text:
+                return parse_root(text, "the destination"), start
             if start.count("/") < 3 or (not start.startswith("file:") and start.endswith("://")):
                 message = f"the destination {text} must name the same bucket for every cell, for the records"
                 raise DeliveryError(message)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.fleet.cluster import BUCKET, Store, faulty, s3_server
 from trt_llm_pipeline.delivery.object_store import Bucket, DamagedObjectError, parse_root
-from trt_llm_pipeline.errors import DeliveryError
+from trt_llm_pipeline.errors import BadDestination
 
 
 @pytest.fixture(scope="module")
@@ -87,5 +87,6 @@ def test_a_store_that_fails_now_and_then_is_asked_again(
     "address", ["file://host/x", "file:///", "file:///a/../b", "https://host/x", "s3://", "ftp://x/y", "x"]
 )
 def test_an_address_that_is_no_store_is_refused(address: str) -> None:
-    with pytest.raises(DeliveryError, match="TRT_LLM_CACHE_URL"):
+    with pytest.raises(BadDestination, match=r"TRT_LLM_CACHE_URL .*(; use s3://|; write file:)") as caught:
         parse_root(address, "TRT_LLM_CACHE_URL")
+    assert "hf://" not in str(caught.value)

@@ -159,10 +159,19 @@ def test_configs_that_are_the_same_are_checked_once(tmp_path: Path, settings: Se
             ],
         ),
         (
-            MATRIX.replace('"${matrix.gpu}"', "H100").replace("s3://bucket/engines/", "https://host/"),
+            MATRIX.replace('"${matrix.gpu}"', "H100").replace("s3://bucket/engines/", "/src/engines/"),
             CONFIG,
             [
-                "fleet.yaml:6: destination: the destination https://host is no store of objects; use "
+                "fleet.yaml:6: destination: the destination /src/engines/${matrix.dtype}/${matrix.plugin}/ "
+                "is no store of objects; use s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX "
+                "or file:///DIRECTORY"
+            ],
+        ),
+        (
+            MATRIX.replace('"${matrix.gpu}"', "H100").replace("s3://bucket/engines/", "https://localhost/"),
+            CONFIG,
+            [
+                "fleet.yaml:6: destination: the destination https://localhost/ is no store of objects; use "
                 "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///DIRECTORY"
             ],
         ),
