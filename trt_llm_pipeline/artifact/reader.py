@@ -19,7 +19,7 @@ from isal import isal_zlib
 from trt_llm_pipeline.artifact.content import content_sha256
 from trt_llm_pipeline.artifact.entries import END_OF_ARCHIVE, MANIFEST_NAME, ArchivedFile, Compression
 from trt_llm_pipeline.errors import ArchiveDamaged, ArchiveMissing, ArtifactError
-from trt_llm_pipeline.net.addresses import Reach
+from trt_llm_pipeline.net.addresses import Reach, shown
 from trt_llm_pipeline.net.failures import HttpStatusError
 from trt_llm_pipeline.net.read_ahead import AddressFile, ReadAhead
 from trt_llm_pipeline.net.retrying import RetryLimits
@@ -144,6 +144,24 @@ def read_archive(
         )
 
 
+def open_file(path: Path) -> BinaryIO:
+    """Opens a file that somebody has named as an archive, or as what lies beside one.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ArchiveMissing: it is a directory.
+        ArtifactError: it cannot be opened.
+    """
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise
+    except IsADirectoryError:
+        raise ArchiveMissing(f"cannot read {path}: it is a directory; name the file in it") from None
+    except (OSError, ValueError) as problem:
+        raise ArtifactError(f"cannot read {path}: {getattr(problem, 'strerror', problem)}") from None
+
+
 def _unreadable(problem: Exception, label: str) -> ArtifactError:
     again = "fetch or build it again"
     if isinstance(problem, EOFError) or "unexpected end of data" in str(problem):
@@ -166,19 +184,16 @@ def _opened(source: Path | str | BinaryIO, reach: Reach) -> Iterator[tuple[Binar
         yield source, str(getattr(source, "name", "the stream"))
         return
     if isinstance(source, str) and urlsplit(source).scheme in ("http", "https"):
-        parts = urlsplit(source)
-        label = f"{parts.scheme}://{parts.hostname}{parts.path}"
+        label = shown(source)
         reader = _reader(source, label, reach)
         reader.open()
         with reader:
             yield cast(BinaryIO, AddressFile(reader)), label
         return
     try:
-        file = Path(source).open("rb")  # noqa: SIM115  closed below
+        file = open_file(Path(source))
     except FileNotFoundError:
-        raise ArchiveMissing(f"cannot read {source}: there is nothing") from None
-    except OSError as problem:
-        raise ArtifactError(f"cannot read {source}: {problem.strerror}") from problem
+        raise ArchiveMissing(f"cannot read {source}: no such file") from None
     with file:
         yield file, str(source)
 

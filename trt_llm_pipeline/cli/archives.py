@@ -13,7 +13,12 @@ from trt_llm_pipeline.cli.edge import JsonOption, failures, leave, print_json
 
 
 def inspect(
-    engine: Annotated[str, typer.Argument(metavar="ENGINE", help="An archive: a file, or an address.")],
+    engine: Annotated[
+        str,
+        typer.Argument(
+            metavar="ENGINE", help="A file, or an https://, s3://, gs://, az:// or hf:// address."
+        ),
+    ],
     serve_on: Annotated[
         str | None, typer.Option(help="Compute capability of the GPUs that will serve it: sm90 or 9.0.")
     ] = None,
@@ -47,22 +52,26 @@ def inspect(
     """
     with failures(as_json):
         from trt_llm_pipeline import inspection
+        from trt_llm_pipeline.delivery import collect
         from trt_llm_pipeline.net.addresses import Reach
         from trt_llm_pipeline.settings import one_owner
 
         if write_config is None and (templates or engine_dir):
             raise typer.BadParameter("--templates and --engine-dir say what --write-config writes; add it")
         python = os.environ.get("TRTLLM_PYTHON") or sys.executable
+        reach = Reach.from_env(one_owner())
         try:
-            found = inspection.inspect(
-                engine,
-                serve_on=serve_on,
-                trt_llm=trt_llm,
-                world_size=world_size,
-                python=python,
-                env=os.environ,
-                reach=Reach.from_env(one_owner()),
-            )
+            with collect.source(engine, reach) as source:
+                found = inspection.inspect(
+                    source,
+                    label=collect.shown(engine),
+                    serve_on=serve_on,
+                    trt_llm=trt_llm,
+                    world_size=world_size,
+                    python=python,
+                    env=os.environ,
+                    reach=reach,
+                )
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
         written = None
@@ -114,8 +123,8 @@ def verify(
 
         reach = Reach.from_env(one_owner())
         public = load_verifying_key(key) if key else None
-        envelope = collect.read_statement(archive, reach, statement)
         with collect.opened(archive, reach) as stream:
+            envelope = collect.read_statement(archive, reach, statement)
             found = verify_archive(
                 stream,
                 envelope,

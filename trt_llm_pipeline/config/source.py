@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from trt_llm_pipeline.config.yaml_reader import MAX_BYTES, decode, read_text
 from trt_llm_pipeline.errors import ConfigError, Mistake
-from trt_llm_pipeline.net.addresses import Reach
+from trt_llm_pipeline.net.addresses import Reach, shown
 from trt_llm_pipeline.net.client import fetch_bytes
 from trt_llm_pipeline.net.failures import BadAddress, EndedEarly, HttpStatusError
 
@@ -43,15 +43,15 @@ def read(source: str, reach: Reach, *, typed: bool = False) -> tuple[str, str]:
 def _fetch(address: str, reach: Reach) -> tuple[str, str]:
     try:
         parts = urlsplit(address)
-        port = f":{parts.port}" if parts.port else ""
+        parts.port  # noqa: B018  refuses one that is none
     except ValueError as error:
         raise ConfigError([Mistake(f"is not a valid address: {error}; check it")], "the config") from None
-    shown = f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
-    name = unquote(PurePosixPath(parts.path).name) or shown
-    return decode(_download(address, shown, reach), name), name
+    place = shown(address)
+    name = unquote(PurePosixPath(parts.path).name) or place
+    return decode(_download(address, place, reach), name), name
 
 
-def _download(address: str, shown: str, reach: Reach) -> bytes:
+def _download(address: str, place: str, reach: Reach) -> bytes:
     try:
         # One byte more than a config may have, so that a longer one is seen as such.
         return fetch_bytes(address, most_bytes=MAX_BYTES + 1, silence=_SILENCE_S, reach=reach)
@@ -64,7 +64,7 @@ def _download(address: str, shown: str, reach: Reach) -> bytes:
     except (OSError, http.client.HTTPException, EndedEarly) as error:
         reason = str(error) or type(error).__name__
         message = f"cannot be fetched: {reason}; check the address and that the server runs"
-    raise ConfigError([Mistake(message)], shown)
+    raise ConfigError([Mistake(message)], place)
 
 
 def _open(source: str) -> bytes:

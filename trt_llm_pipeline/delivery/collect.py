@@ -5,19 +5,22 @@ from __future__ import annotations
 import http.client
 import io
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import quote, unquote, urlsplit
 
+from trt_llm_pipeline.artifact.reader import open_file
 from trt_llm_pipeline.artifact.statement import LARGEST_STATEMENT, STATEMENT_SUFFIX
 from trt_llm_pipeline.delivery.destination import Destination, parse_destination
-from trt_llm_pipeline.delivery.store_client import connect
-from trt_llm_pipeline.errors import ArchiveMissing, ArtifactError
+from trt_llm_pipeline.delivery.store_client import connect, reason
+from trt_llm_pipeline.errors import ArchiveMissing, ArtifactError, BadArgument, DeliveryError
 from trt_llm_pipeline.model_source.hub import endpoint_of
 from trt_llm_pipeline.net.addresses import Reach
+from trt_llm_pipeline.net.addresses import shown as shown_address
 from trt_llm_pipeline.net.client import Client, Response
 from trt_llm_pipeline.net.failures import BadAddress, HttpStatusError
 from trt_llm_pipeline.net.stopping import StopSwitch
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from obstore import BytesStream
 
 _STORES = ("s3", "gs", "gcs", "az", "azure")
+_FORMS = "a file, or an https://, s3://, gs://, az:// or hf:// address"
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_DENIED = (401, 403)
 _TIMEOUT_SECONDS = 60.0
 _PIECE_BYTES = 4 << 20
 
@@ -43,11 +49,36 @@ def opened(place: str, reach: Reach, env: Mapping[str, str] = os.environ) -> Ite
     Raises:
         ArchiveMissing: there is nothing.
         ArtifactError: it cannot be read. An address's query, which may be a signature, is not repeated.
+        BadArgument, BadDestination: it is an address of another kind, or one that is none.
+        DeliveryError: the store, or the Hub, gives none.
     """
     with _found(place, reach, env) as stream:
         if stream is None:
-            raise ArchiveMissing(f"cannot read {shown(place)}: there is nothing")
+            nothing = "no such file" if local_path(place) else "there is nothing"
+            raise ArchiveMissing(f"cannot read {shown(place)}: {nothing}")
         yield stream
+
+
+@contextmanager
+def source(place: str, reach: Reach, env: Mapping[str, str] = os.environ) -> Iterator[str | BinaryIO]:
+    """What `read_archive` reads best: a path or an http(s) address as it is, another address as a stream.
+
+    Args, Raises: as for `opened`.
+    """
+    path = local_path(place)
+    if path is not None or urlsplit(place).scheme in ("http", "https"):
+        yield place if path is None else str(path)
+        return
+    with opened(place, reach, env) as stream:
+        yield stream
+
+
+def local_path(place: str) -> Path | None:
+    """The file that a path or a file:// address names; None for other addresses."""
+    address = _ADDRESS.match(place)
+    if address is None:
+        return Path(place)
+    return Path(unquote(urlsplit(place).path)) if address[1].lower() == "file" else None
 
 
 def read_statement(
@@ -63,6 +94,7 @@ def read_statement(
 
     Raises:
         ArtifactError: it cannot be read; or it is not known where it lies.
+        BadArgument, BadDestination, DeliveryError: as for `opened`.
     """
     if given is not None:
         with opened(given, reach, env) as stream:
@@ -90,28 +122,44 @@ def _found(place: str, reach: Reach, env: Mapping[str, str]) -> Iterator[BinaryI
 
 @contextmanager
 def _open(place: str, reach: Reach, env: Mapping[str, str]) -> Iterator[BinaryIO]:
+    path = local_path(place)
+    if path is not None:
+        with open_file(path) as file:
+            yield file
+        return
     scheme = urlsplit(place).scheme
     if scheme in ("http", "https"):
         with _fetched(place, reach) as response:
             yield response
     elif scheme == "hf":
-        there, hub, token = parse_destination(place, Path("/")), endpoint_of(env), token_of(env)
-        address = f"{hub}/{there.root}/resolve/main/{quote(there.key)}"
-        headers = {"Authorization": f"Bearer {check_token(token)}"} if token else {}
-        with _fetched(address, reach.trusting(hub), headers) as response:
+        with _from_hub(_parsed(place), reach, env) as response:
             yield response
     elif scheme in _STORES:
-        yield _stored(parse_destination(place, Path("/")))
+        yield _stored(_parsed(place))
     else:
-        path = Path(unquote(urlsplit(place).path) if scheme == "file" else place)
-        try:
-            file = path.open("rb")
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError) as problem:
-            raise ArtifactError(f"cannot read {place}: {getattr(problem, 'strerror', problem)}") from None
-        with file:
-            yield file
+        raise BadArgument(f"cannot read {place}: {scheme}:// is not supported; use {_FORMS}")
+
+
+def _parsed(place: str) -> Destination:
+    return parse_destination(place, Path("/"), what="the address", forms=_FORMS)
+
+
+@contextmanager
+def _from_hub(place: Destination, reach: Reach, env: Mapping[str, str]) -> Iterator[BinaryIO]:
+    hub, token = endpoint_of(env), token_of(env)
+    address = f"{hub}/{place.root}/resolve/main/{quote(place.key)}"
+    headers = {"Authorization": f"Bearer {check_token(token)}"} if token else {}
+
+    def denied(status: int) -> DeliveryError:
+        whom = "this token" if token else "everybody"
+        remedy = "use another HF_TOKEN" if token else "set HF_TOKEN to a token that may"
+        return DeliveryError(
+            f"cannot read {place.address}: {hub} has no repository {place.root} that {whom} may read "
+            f"(HTTP {status}); check its name, or {remedy}"
+        )
+
+    with _fetched(address, reach.trusting(hub), headers, denied) as response:
+        yield response
 
 
 def _limited(stream: BinaryIO, place: str) -> bytes:
@@ -138,13 +186,15 @@ def statement_place(archive: str) -> str | None:
 
 def shown(place: str) -> str:
     """What to call a place: an address without its query."""
-    parts = urlsplit(place)
-    return f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.scheme in ("http", "https") else place
+    return shown_address(place) if urlsplit(place).scheme in ("http", "https") else place
 
 
 @contextmanager
 def _fetched(
-    address: str, reach: Reach, headers: Mapping[str, str] = MappingProxyType({})
+    address: str,
+    reach: Reach,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    denied: Callable[[int], Exception] | None = None,
 ) -> Iterator[BinaryIO]:
     with Client(StopSwitch(), silence=_TIMEOUT_SECONDS, reach=reach) as client:
         try:
@@ -152,10 +202,12 @@ def _fetched(
         except HttpStatusError as answer:
             if answer.status in (404, 410):
                 raise FileNotFoundError(shown(address)) from None
+            if denied is not None and answer.status in _DENIED:
+                raise denied(answer.status) from None
             raise ArtifactError(f"cannot fetch {shown(address)}: HTTP {answer.status}") from None
         except (BadAddress, OSError, ValueError, http.client.HTTPException) as problem:
-            reason = str(problem) or type(problem).__name__
-            raise ArtifactError(f"cannot fetch {shown(address)}: {reason}") from None
+            why = str(problem) or type(problem).__name__
+            raise ArtifactError(f"cannot fetch {shown(address)}: {why}") from None
         with response:
             yield cast(BinaryIO, _Body(response))
 
@@ -190,17 +242,22 @@ def _stored(place: Destination) -> BinaryIO:
     except FileNotFoundError:
         raise FileNotFoundError(place.address) from None
     except Exception as problem:  # noqa: BLE001  a foreign library's errors, which hold addresses and signatures
-        raise ArtifactError(f"cannot read {place.address}: {type(problem).__name__}") from None
-    return cast(BinaryIO, _Pieces(pieces, place.address))
+        raise _unreadable(place, problem) from None
+    return cast(BinaryIO, _Pieces(pieces, place))
+
+
+def _unreadable(place: Destination, problem: BaseException) -> DeliveryError:
+    why = reason(problem, place.root.partition(":")[0])
+    return DeliveryError(f"cannot read {place.address}: {why}")
 
 
 class _Pieces(io.RawIOBase):
     """Pieces that come one after the other, as a stream."""
 
-    def __init__(self, pieces: BytesStream, address: str) -> None:
+    def __init__(self, pieces: BytesStream, place: Destination) -> None:
         super().__init__()
         self._pieces = pieces
-        self._address = address
+        self._place = place
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
@@ -212,7 +269,7 @@ class _Pieces(io.RawIOBase):
             try:
                 self._rest = memoryview(bytes(next(self._pieces, b"")))
             except Exception as problem:  # noqa: BLE001  as above
-                raise ArtifactError(f"cannot read {self._address}: {type(problem).__name__}") from None
+                raise _unreadable(self._place, problem) from None
         data = bytes(self._rest[: size if size >= 0 else None])
         self._rest = self._rest[len(data) :]
         return data

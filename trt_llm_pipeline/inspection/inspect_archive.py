@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, BinaryIO
 
 from trt_llm_pipeline.artifact import ArchiveContents, read_archive
 from trt_llm_pipeline.artifact.engine_files import engine_entries, extra_entry
@@ -17,7 +16,7 @@ from trt_llm_pipeline.inspection import readiness
 from trt_llm_pipeline.inspection.checks import Check, Verdict, settings, table, verdict, verdict_lines
 from trt_llm_pipeline.inspection.readiness import ArchiveFacts
 from trt_llm_pipeline.inspection.tokenizer_trial import try_tokenizer
-from trt_llm_pipeline.net.addresses import Reach
+from trt_llm_pipeline.net.addresses import Reach, shown
 from trt_llm_pipeline.printable import printable
 from trt_llm_pipeline.units import in_words
 
@@ -84,8 +83,9 @@ class Inspection:
 
 
 def inspect(
-    source: str,
+    source: str | BinaryIO,
     *,
+    label: str | None = None,
     serve_on: str | None = None,
     trt_llm: str | None = None,
     world_size: int | None = None,
@@ -96,7 +96,8 @@ def inspect(
     """Read an archive from its first byte to its last and judge it.
 
     Args:
-        source: a path or an http(s) address.
+        source: a path, an http(s) address, or a binary stream at its start.
+        label: what to call it; needed for a stream.
         serve_on, trt_llm, world_size: what will serve it; see `readiness.readiness`.
         python: an interpreter to load the tokenizer with, if it has transformers; None leaves that out.
         env: that interpreter's environment.
@@ -106,8 +107,10 @@ def inspect(
         ArtifactError: it cannot be read, or is no tar or tar.gz.
         ValueError: `serve_on` or `trt_llm` is not readable.
     """
-    contents = read_archive(source, keep=lambda name, _size: readiness.matters(name), reach=reach)
-    label = _label(source)
+    label = label or _label(source)
+    contents = read_archive(
+        source, keep=lambda name, _size: readiness.matters(name), label=label, reach=reach
+    )
     facts = ArchiveFacts(
         name=label,
         files={file.name: file.size for file in contents.files},
@@ -124,7 +127,8 @@ def inspect(
         if loaded.status == "ok":  # then what the files do not tell is known after all
             rest = tuple(check for check in rest if (check.name, check.status) != _UNKNOWN_END)
         checks = (*checks[:after], loaded, *rest)
-    return Inspection(label, contents, checks, _record_beside(source, contents.sha256).get("check"))
+    beside = _record_beside(source, contents.sha256) if isinstance(source, str) else {}
+    return Inspection(label, contents, checks, beside.get("check"))
 
 
 def readiness_of_build(
@@ -205,10 +209,11 @@ def _talk(talk: Mapping[str, Any] | None) -> list[str]:
     return ["what it wrote when it was checked", *lines, ""] if lines else []
 
 
-def _label(source: str) -> str:
-    """What to call the archive: an address without its query, which may be a signature."""
-    parts = urlsplit(source)
-    return f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.scheme in ("http", "https") else source
+def _label(source: str | BinaryIO) -> str:
+    """What to call the archive, if nobody has said."""
+    if not isinstance(source, str):
+        return "the stream"
+    return shown(source) if source.startswith(("http://", "https://")) else source
 
 
 def _content(entry: Entry) -> bytes:

@@ -95,6 +95,13 @@ class Reach:
             self.check(host, str(address[0]))
 
 
+def shown(url: str) -> str:
+    """An address as it may be shown: without its query, which may be a signature, user name and password."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
 def refusal(host: str, kind: str) -> str:
     """The message; which address it was is not told, because it says how the network inside looks."""
     return (

@@ -94,7 +94,7 @@ def test_an_archive_is_read_over_http_and_its_signature_is_not_shown(address: st
     ran = inspect(address, "--world-size", "2")
     assert ran.returncode == 5
     assert "WORLD_SIZE will be 2" in ran.stdout
-    assert "engine.tar.gz: " in ran.stdout
+    assert f"{address.partition('?')[0]}: " in ran.stdout
     assert "secret" not in ran.stdout + ran.stderr
 
 
@@ -113,6 +113,11 @@ def test_options_that_cannot_be_read_are_explained(
     assert ran.returncode == code
     assert said in ran.stderr
     assert ran.stdout == ""
+
+
+def test_a_file_address_is_read_as_the_file(built: tuple[pipeline.BuildResult, list[str]]) -> None:
+    ran = inspect(f"file://{built[0].archive}")
+    assert (ran.returncode, "what it wrote when it was checked" in ran.stdout) == (5, True), ran.stderr
 
 
 def test_an_archive_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_an_empty_prompt_is_refused_before_the_archive_is_read(tmp_path: Path) -
 
 def test_an_archive_that_is_not_there_says_so(tmp_path: Path) -> None:
     done = run(str(tmp_path / "missing.tar.gz"), "x")
-    assert (done.exit_code, "missing.tar.gz: there is nothing" in done.stderr) == (2, True), done.stderr
+    assert (done.exit_code, "missing.tar.gz: no such file" in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.parametrize(

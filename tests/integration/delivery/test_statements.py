@@ -27,7 +27,8 @@ from trt_llm_pipeline.artifact.statement import (
 )
 from trt_llm_pipeline.delivery import Attesting, Destination, collect, parse_destination
 from trt_llm_pipeline.delivery.send import deliver
-from trt_llm_pipeline.errors import ArtifactError
+from trt_llm_pipeline.errors import ArtifactError, DeliveryError, TrtLlmPipelineError
+from trt_llm_pipeline.inspection import inspect
 from trt_llm_pipeline.inspection.verify import Verification, verify
 
 CONFIG = b"model_id: owner/name\n"
@@ -109,6 +110,14 @@ class TestStore:
         with pytest.raises(ArtifactError, match="there is nothing"):
             check(f"s3://{BUCKET}/nowhere.tar.gz")
 
+    def test_an_archive_there_is_inspected_where_it_is(self, s3: int, tmp_path: Path) -> None:
+        place = f"s3://{BUCKET}/inspected/engine.tar.gz"
+        send(tmp_path, parse_destination(place, tmp_path, reach=ANYWHERE))
+        with collect.source(place, ANYWHERE) as source:
+            found = inspect(source, label=place)
+        assert (found.label, found.contents.problems) == (place, ())
+        assert [file.name for file in found.contents.files][-1] == "manifest.json"
+
 
 class Web:
     """Takes PUTs and gives back what it took."""
@@ -117,6 +126,7 @@ class Web:
         self.at = f"http://127.0.0.1:{port}"
         self.stored: dict[str, bytes] = {}
         self.refused: tuple[str, ...] = ()
+        self.closed: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -140,7 +150,9 @@ def serving() -> Iterator[Web]:
 
         def do_GET(self) -> None:
             body = web.stored.get(self.path.partition("?")[0])
-            self.answer(404) if body is None else self.answer(200, body)
+            if self.path.endswith(web.closed):
+                return self.answer(401)
+            return self.answer(404) if body is None else self.answer(200, body)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     web = Web(server.server_port)
@@ -191,3 +203,57 @@ class TestAddress:
         found = check(f"{web.at}/a.tar.gz")
         assert not found.holds
         assert found.checks[-1].message.startswith("there is none")
+
+    def test_a_store_that_refuses_is_explained(
+        self, web: Web, s3: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        web.closed = ("/engine.tar.gz",)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", web.at)
+        with pytest.raises(DeliveryError) as caught, collect.opened("s3://b/engine.tar.gz", ANYWHERE):
+            pass
+        assert str(caught.value).startswith(
+            "cannot read s3://b/engine.tar.gz: the store refuses access (401): check AWS_ACCESS_KEY_ID"
+        )
+
+    @pytest.mark.parametrize(
+        ("token", "words"),
+        [
+            ("", "that everybody may read (HTTP 401); check its name, or set HF_TOKEN to a token that may"),
+            (
+                "hf_s3cret7token",
+                "that this token may read (HTTP 401); check its name, or use another HF_TOKEN",
+            ),
+        ],
+    )
+    def test_a_repository_that_is_not_everybodys_names_the_token(
+        self, web: Web, token: str, words: str
+    ) -> None:
+        web.closed = ("/engine.tar.gz",)
+        env = {"HF_ENDPOINT": web.at, "HF_TOKEN": token}
+        with (
+            pytest.raises(DeliveryError) as caught,
+            collect.opened("hf://acme/engines/engine.tar.gz", ANYWHERE, env),
+        ):
+            pass
+        assert str(caught.value) == (
+            f"cannot read hf://acme/engines/engine.tar.gz: {web.at} has no repository acme/engines {words}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        (
+            "ftp://host/a.tar.gz",
+            "cannot read ftp://host/a.tar.gz: ftp:// is not supported; use a file, or an",
+        ),
+        ("s3://", "the address s3:// names no bucket; use a file, or an https://"),
+        ("hf://acme", "the address hf://acme names no repository; write hf://OWNER/REPO/PATH"),
+        ("file:///no/such.tar.gz", "cannot read file:///no/such.tar.gz: no such file"),
+    ],
+)
+def test_an_address_that_names_no_archive_says_what_does(place: str, words: str) -> None:
+    with pytest.raises(TrtLlmPipelineError) as caught, collect.opened(place, ANYWHERE):
+        pass
+    assert str(caught.value).startswith(words)
+    assert caught.value.kind == "config"

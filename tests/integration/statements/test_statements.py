@@ -305,12 +305,13 @@ def test_a_large_archive_is_not_read_into_memory(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     for place, message, kind in (
-        (tmp_path / "gone.tar.gz", "there is nothing", "config"),
-        (tmp_path, "Is a directory", "internal"),
+        (tmp_path / "gone.tar.gz", "no such file", "config"),
+        (tmp_path, "it is a directory; name the file in it", "config"),
+        ("ftp://host/a.tar.gz", "cannot read ftp://host/a.tar.gz: ftp:// is not supported", "config"),
     ):
         code, told = verified(place)
         assert (code, told["kind"]) == (EXIT_CODES[kind], kind)
         assert message in told["error"]
     (tmp_path / "a.tar.gz").write_bytes(b"no archive")
     code, told = verified(tmp_path / "a.tar.gz", "--statement", tmp_path / "gone")
-    assert (code, "gone: there is nothing" in told["error"]) == (2, True)
+    assert (code, "gone: no such file" in told["error"]) == (2, True)

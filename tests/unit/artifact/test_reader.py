@@ -162,8 +162,13 @@ def test_what_is_no_archive_is_refused(data: bytes) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ArchiveMissing, match=r"cannot read .*gone: there is nothing"):
+    with pytest.raises(ArchiveMissing, match=r"cannot read .*gone: no such file"):
         read_archive(tmp_path / "gone")
+
+
+def test_a_directory_is_no_archive(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveMissing, match=r"cannot read .*: it is a directory; name the file in it"):
+        read_archive(tmp_path)
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -189,7 +194,7 @@ def test_an_address_is_streamed_and_its_query_never_repeated(
     assert read_archive(f"{address}/engine.tar.gz?signature=s3cret", reach=INSIDE).files == packed.files
     with pytest.raises(ArtifactError) as caught:
         read_archive(f"{address}/gone?signature=s3cret", reach=INSIDE)
-    assert str(caught.value) == f"cannot read {address.rpartition(':')[0]}/gone: there is nothing (HTTP 404)"
+    assert str(caught.value) == f"cannot read {address}/gone: there is nothing (HTTP 404)"
 
 
 class Breaks(BaseHTTPRequestHandler):

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ANYWHERE
 from tests.unit.net.test_client import says, server
 from trt_llm_pipeline.errors import PipelineError
-from trt_llm_pipeline.net.addresses import ALLOW_PRIVATE, Reach, inner_kind
+from trt_llm_pipeline.net.addresses import ALLOW_PRIVATE, Reach, inner_kind, shown
 from trt_llm_pipeline.net.client import Client, fetch_bytes
 from trt_llm_pipeline.net.connection import dial
 from trt_llm_pipeline.net.failures import BadAddress
@@ -215,3 +215,16 @@ def test_a_proxy_is_the_operators_and_is_sent_nowhere_inside(
         with pytest.raises(BadAddress):
             fetch(proxy)
         assert len(heads) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("http://localhost:8003/a.tar.gz", "http://localhost:8003/a.tar.gz"),
+        ("https://user:s3cret@host:8443/a?signature=s3cret#part", "https://host:8443/a"),
+        ("http://[::1]:80/a", "http://[::1]:80/a"),
+        ("https://host", "https://host"),
+    ],
+)
+def test_what_is_shown_has_the_port_and_no_secret(address: str, expected: str) -> None:
+    assert shown(address) == expected
