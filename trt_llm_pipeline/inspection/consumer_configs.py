@@ -179,9 +179,10 @@ def notes(limits: EngineLimits) -> list[str]:
     """What the engine cannot do that servers expect, one sentence each."""
     if limits.in_flight:
         return []
+    they = "them" if len(limits.missing) > 1 else "it"
     return [
         f"the engine was built without {', '.join(limits.missing)}, so it serves one batch after the "
-        "other (V1) and cannot stream, which cog-triton expects; build it with them"
+        f"other (V1) and cannot stream, which cog-triton expects; build the engine with {they}"
     ]
 
 

@@ -66,10 +66,11 @@ class Inspection:
     def as_text(self) -> str:
         """Verdict, manifest in short, every file's SHA-256 and the readiness table, for a terminal."""
         contents = self.contents
+        packed = "not compressed" if contents.compression == "none" else contents.compression
         lines = [
             *verdict_lines(self.checks),
             "",
-            f"{self.label}: {in_words(contents.size)}, {contents.compression}, sha256 {contents.sha256}",
+            f"{self.label}: {in_words(contents.size)}, {packed}, sha256 {contents.sha256}",
             "",
             *_summary(contents.manifest or {}),
             *_talk(self.talk),

@@ -68,6 +68,8 @@ class Verification:
         return "\n".join(map(printable, lines))
 
     def _verdict(self) -> str:
+        if not self.holds and self.statement is None:
+            return "REFUSED: nothing that can be used says how this archive was built"
         if not self.holds:
             return "REFUSED: do not use this archive for what the statement says"
         if self.signed_by is None:

@@ -27,7 +27,10 @@ def facts(record: Mapping[str, Any], directory: Path, archive: Path | None) -> l
     stages = ", ".join(f"{called(name)} {in_time(value)}" for name, value in seconds.items())
     checks = record.get("readiness", [])
     found = [
-        ("engine", f"{manifest.get('model_id')}{f' at {revision}' if revision else ''}, by {made}"),
+        (
+            "engine",
+            f"{manifest.get('model_id')}{f' at {revision}' if revision else ''}, by the toolchain {made}",
+        ),
         ("size", in_words(record["archive"]["size"]) + (f", unpacked {in_words(engine)}" if engine else "")),
         ("time", f"{in_time(sum(seconds.values()))}: {stages}"),
         ("verdict", verdict(checks)[0]),

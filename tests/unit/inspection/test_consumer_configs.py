@@ -100,4 +100,7 @@ class TestAnEngineThatCannotBatchInFlight:
         assert server(cog_triton_config(STATIC, {}))["tensorrt_llm"]["args"]["decoupled_mode"] is False
         (note,) = notes(STATIC)
         assert "without paged_kv_cache" in note
+        assert note.endswith("build the engine with it")
+        (note,) = notes(replace(STATIC, missing=("paged_kv_cache", "remove_input_padding")))
+        assert note.endswith("build the engine with them")
         assert notes(ENGINE) == []

@@ -76,6 +76,11 @@ def test_a_toolchain_whose_release_is_its_name_is_named_once(engine: Path, tmp_p
     assert "toolchain  cpu\n" in inspect(str(packed)).as_text()
 
 
+def test_a_plain_tar_is_said_to_be_one(engine: Path, tmp_path: Path) -> None:
+    packed = pack_engine(engine, tmp_path / "e.tar", extra=EXTRA, manifest=MANIFEST, compression="none").path
+    assert ", not compressed, sha256 " in inspect(str(packed)).as_text()
+
+
 def test_json_has_the_same_as_plain_values(archive: Path) -> None:
     found = inspect(str(archive), serve_on="sm86")
     values = json.loads(json.dumps(found.as_json()))

@@ -408,3 +408,9 @@ def test_a_name_cannot_write_to_the_terminal(built: Built) -> None:
     found = built.check(envelope=built.unsigned(statement), key=None)
     assert "\x1b" not in found.as_text()
     assert len(found.as_text().splitlines()) == len(built.check().as_text().splitlines()) - 1
+
+
+@pytest.mark.parametrize("envelope", [None, b"{}"])
+def test_without_a_statement_the_verdict_is_not_about_one(built: Built, envelope: bytes | None) -> None:
+    found = verify(io.BytesIO(built.archive), envelope, label="it")
+    assert found.as_text().endswith("REFUSED: nothing that can be used says how this archive was built")
