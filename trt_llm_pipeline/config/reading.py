@@ -86,10 +86,13 @@ def examine(text: str, name: str = "config", overrides: Iterable[str] = ()) -> L
         overrides: values given in place of the text's; see `overrides.override`.
 
     Raises:
-        ConfigError: the text is no YAML mapping.
+        ConfigError: the text is no YAML mapping, or a fleet's.
     """
     found: list[Mistake] = []
-    root, wrong = override(parse(text, name, found), overrides)
+    parsed = parse(text, name, found)
+    if "matrix" in parsed.items and "config" in parsed.items:
+        raise ConfigError([Mistake("is a fleet's matrix file; use `fleet` for it", parsed.line)], name)
+    root, wrong = override(parsed, overrides)
     return examine_node(root, name, [*wrong, *found])
 
 

@@ -106,7 +106,7 @@ def load(source: str, settings: Settings) -> Fleet:
         ConfigError: with every mistake, each once, in the order of the file.
         ToolchainError: there is no usable toolchain to check against.
     """
-    text, name = read_source(source, settings.reach)
+    text, name = read_source(source, settings.reach, typed=True)
     matrix = matrices.read(text, name)
     folder = Path(source).parent if "://" not in source else Path()
     return _Expansion(matrix, folder, settings).fleet()
@@ -145,13 +145,13 @@ class _Expansion:
             raise ConfigError(self._explained(), self._matrix.name)
         if root is None:
             raise AssertionError("a root without mistakes")
-        stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(self._matrix.name).stem).strip("-") or "fleet"
+        matrix = self._matrix
+        stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(matrix.name).stem).strip("-") or "fleet"
         fingerprint = json.dumps([root.address, *map(asdict, cells)], sort_keys=True)
         fleet_id = f"{stem[:40]}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:12]}"
-        matrix = self._matrix
         return Fleet(
             fleet_id,
-            matrix.name,
+            Path(matrix.name).name,
             root,
             tuple(cells),
             self._texts,

@@ -73,6 +73,9 @@ def read(text: str, name: str) -> Matrix:
     found: list[Mistake] = []
     needs = "config, matrix and destination"
     root = parse(text, name, found, kind="a matrix file", needs=needs)
+    if "matrix" not in root.items and not {"model_id", "build"}.isdisjoint(root.items):
+        message = "is a build config; use `build` for it, or name it as `config` in a matrix file"
+        raise ConfigError([Mistake(message, root.line)], name)
     reader = _Reader(root, found)
     matrix = reader.matrix(name)
     if found or matrix is None:
@@ -230,6 +233,11 @@ class _Reader:
             for key in entry:
                 if key not in axes:
                     self._wrong(f"the matrix has no {key!r}", "matrix.exclude", entry[key].line)
+                elif axes[key] and entry[key].text not in (known := [value.text for value in axes[key]]):
+                    message = (
+                        f"leaves nothing out: {key} is never {entry[key].text!r}; it is {', '.join(known)}"
+                    )
+                    self._wrong(message, "matrix.exclude", entry[key].line)
         self._include(cells, axes, self._entries("include", node))
         if not cells and not self._found:
             self._wrong("has no cell: everything is excluded, or it lists no values", "matrix")

@@ -202,3 +202,12 @@ def test_a_mistake_of_some_cells_names_them(tmp_path: Path, settings: Settings) 
         tmp_path, settings, MATRIX.replace('"${matrix.gpu}"', "H100").replace("float32]", "int3]")
     )
     assert found.endswith("(in cells int3-true, int3-float16)")
+
+
+def test_the_file_is_named_as_it_was_given(tmp_path: Path, settings: Settings) -> None:
+    path = write(tmp_path, MATRIX)
+    with pytest.raises(ConfigError) as caught:
+        load(path, settings)
+    assert str(caught.value).startswith(f"{path}:")
+    named = load(write(tmp_path, MATRIX.replace('"${matrix.gpu}"', "H100")), settings)
+    assert (named.name, named.fleet_id.startswith("fleet-")) == ("fleet.yaml", True)

@@ -117,6 +117,14 @@ class TestInclude:
             ],
         ),
         (
+            f"{HEAD}matrix: {{a: [1, 2], exclude: [{{a: 2}}, {{a: 2}}, {{a: 3}}]}}\n",
+            ["fleet.yaml:3: matrix.exclude: leaves nothing out: a is never '3'; it is 1, 2"],
+        ),
+        (
+            "model_id: a/b\nexample_name: gpt\nbuild: {script: build.py}\n",
+            ["fleet.yaml:1: is a build config; use `build` for it, or name it as `config` in a matrix file"],
+        ),
+        (
             "config: a.yaml\nmatrix: {a: [1]}\ndestination: s3://b/${model_dir}/\n",
             ["fleet.yaml:3: destination: can refer to ${matrix.NAME} only"],
         ),
