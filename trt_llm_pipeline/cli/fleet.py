@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trt_llm_pipeline.cli.edge import JsonOption, failures, print_json
+from trt_llm_pipeline.cli.edge import JsonOption, failures, leave, print_json
 from trt_llm_pipeline.cli.inputs import WorkspaceOption
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def plan(
     """Show every cell, and what a run would do.
 
     What is delivered or cached, which nodes could run it, and what is downloaded.
+
+    The exit code is 6 where no node can run some of the cells.
     """
     with failures(as_json):
         from trt_llm_pipeline.fleet import cells, fleet_plan
@@ -70,6 +72,8 @@ def plan(
                 nodes = runner.nodes()
         shown = fleet_plan.make(found, settings, nodes)
         print_json(shown.as_json()) if as_json else typer.echo(shown.as_text())
+        if shown.infeasible:
+            leave("resources")
 
 
 @app.command()
@@ -119,7 +123,7 @@ def resume(
 def status(
     fleet: FleetArgument,
     serve: Annotated[bool, typer.Option("--serve", help="Show it as a live page on this machine.")] = False,
-    port: Annotated[int, typer.Option(help="The page's port; 0 takes a free one.")] = 8265,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The page's port; 0 takes a free one.")] = 8265,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -185,7 +189,12 @@ def logs(
         number = attempt or max(tries, default=0)
         text = records.log(cell, number) if number else None
         if text is None:
-            raise FleetError(f"{cell} has no log of try {number} yet" if number else f"{cell} has not begun")
+            if not tries:
+                raise BadArgument(f"{cell} has not begun: there is no log yet")
+            if number not in tries:
+                had = f"{'try' if len(tries) == 1 else 'tries'} {', '.join(map(str, sorted(tries)))}"
+                raise BadArgument(f"--attempt: {cell} has no try {number}; it has had {had}")
+            raise FleetError(f"{cell} has no log of try {number} yet")
         print_json({"cell": cell, "attempt": number, "log": text}) if as_json else typer.echo(text, nl=False)
 
 
@@ -207,6 +216,7 @@ def _run(
     as_json: bool,
 ) -> None:
     from trt_llm_pipeline import pipeline
+    from trt_llm_pipeline.errors import add_note
     from trt_llm_pipeline.fleet import drive, known
     from trt_llm_pipeline.settings import Settings
 
@@ -239,15 +249,19 @@ def _run(
 
             return stack.enter_context(ray_runner.connected(address))
 
-        result = drive.run(
-            found,
-            pipeline.build,
-            start,
-            show.tell,
-            workspace=str(settings.workspace.root) if local else None,
-            wait=wait,
-            take_over=take_over,
-        )
+        try:
+            result = drive.run(
+                found,
+                pipeline.build,
+                start,
+                show.tell,
+                workspace=str(settings.workspace.root) if local else None,
+                wait=wait,
+                take_over=take_over,
+            )
+        except KeyboardInterrupt as interrupted:
+            add_note(interrupted, f"`trt-llm-pipeline fleet resume {found.records.address}` goes on with it")
+            raise
     _print_result(found, result, as_json)
     result.check(found)
 

@@ -26,6 +26,7 @@ from trt_llm_pipeline.errors import (
 from trt_llm_pipeline.fleet.attempt import NODE_LOST, Build, Job, Outcome, job_of
 from trt_llm_pipeline.fleet.cells import Cell, Fleet, Resources
 from trt_llm_pipeline.fleet.driving import Driving
+from trt_llm_pipeline.fleet.nodes import cannot_run
 from trt_llm_pipeline.fleet.records import Listing, Records, now
 
 _TURN_S = 0.5
@@ -160,30 +161,23 @@ def run(
     )
     if len(result.already) == len(fleet.cells):
         return result
+    driving = Driving(records, listing, take_over)
+    driving.check()
     runner = start()
     done = set(result.already)
     left = [cell for cell in fleet.cells if cell.name not in done]
     missing = runner.missing(list(dict.fromkeys(cell.resources for cell in left)))
     if missing and not wait:
-        raise FleetInfeasible(_infeasible(left, missing))
+        raise FleetInfeasible("\n".join(cannot_run(left, missing)))
     if missing:
-        tell({"event": "log", "line": f"waiting for nodes: {_infeasible(left, missing)}"})
+        tell({"event": "log", "line": "\n".join(["waiting for nodes", *cannot_run(left, missing)])})
     records.write_plan()
-    with Driving(records, listing, take_over) as driving:
+    with driving:
         if listing.cancelled:
             records.uncancel()
         job = partial(job_of, fleet, build, workspace)
         _Driver(fleet, job, records, listing, runner, tell, driving, result).run(left)
     return result
-
-
-def _infeasible(cells: Sequence[Cell], missing: Mapping[Resources, str]) -> str:
-    lines = []
-    for needs, why in missing.items():
-        names = [cell.name for cell in cells if cell.resources == needs]
-        some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        lines.append(f"no node can run {some}: {why}")
-    return "\n".join(lines)
 
 
 class _Driver:

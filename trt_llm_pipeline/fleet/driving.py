@@ -37,10 +37,14 @@ class Driving:
         self.cancelled = False
         self.superseded = False
 
+    def check(self) -> None:
+        """Raises `FleetBusy` where somebody else holds the fleet, and is not to be replaced."""
+        if self._number:
+            self._refuse_second()
+
     def __enter__(self) -> Driving:
         while True:
-            if self._number:
-                self._refuse_second()
+            self.check()
             if self._records.claim_driver(self._number + 1, self._fields):
                 break
             self._number += 1

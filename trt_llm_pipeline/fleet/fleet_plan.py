@@ -9,7 +9,7 @@ from typing import Any
 from trt_llm_pipeline import model_source
 from trt_llm_pipeline.fleet.cells import Cell, Fleet, Resources
 from trt_llm_pipeline.fleet.node import Node
-from trt_llm_pipeline.fleet.nodes import NodeInfo, missing, this_machine, wanted
+from trt_llm_pipeline.fleet.nodes import NodeInfo, cannot_run, missing, this_machine, wanted
 from trt_llm_pipeline.fleet.records import Records
 from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest
 from trt_llm_pipeline.preflight.lookup import look_up
@@ -43,8 +43,8 @@ class FleetPlan:
 
     Attributes:
         cells: in order.
-        models: each model once, with its bytes and what of them is missing on this machine.
-        infeasible: what no node has, by what needs it.
+        models: each model once, with its bytes and what of them the fleet's own copies here do not have.
+        infeasible: what no node has, by what of the cells that are left needs it.
         notes: what could not be checked, once each.
     """
 
@@ -61,7 +61,7 @@ class FleetPlan:
 
     @property
     def missing_bytes(self) -> int:
-        """What of that is not on this machine."""
+        """What of that is not in the fleet's own copies on this machine, and would be downloaded."""
         return sum(model.missing_bytes for model in self.models)
 
     def as_json(self) -> dict[str, Any]:
@@ -111,13 +111,14 @@ class FleetPlan:
         for model in self.models:
             lines.append(
                 f"model {model.model_id} at {model.revision or 'no known revision'}: "
-                f"{in_words(model.total_bytes)}, {in_words(model.missing_bytes)} not on this machine"
+                f"{in_words(model.total_bytes)}, {in_words(model.missing_bytes)} "
+                "not in the fleet's own copies here"
             )
         lines.append(
             f"downloads: {in_words(self.download_bytes)} for a node that has nothing, "
             f"{in_words(self.missing_bytes)} for this machine; each model counted once"
         )
-        lines += [f"no node can run what {why}" for why in self.infeasible.values()]
+        lines += cannot_run([one.cell for one in self.cells if not one.delivered], self.infeasible)
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -172,7 +173,8 @@ def make(fleet: Fleet, settings: Settings, nodes: Sequence[NodeInfo] | None) -> 
         )
         for cell in fleet.cells
     )
-    return FleetPlan(fleet, cells, tuple(requests.values()), missing(there, needs), tuple(notes))
+    left = list(dict.fromkeys(one.cell.resources for one in cells if not one.delivered))
+    return FleetPlan(fleet, cells, tuple(requests.values()), missing(there, left), tuple(notes))
 
 
 def _on(nodes: Sequence[str]) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from trt_llm_pipeline.fleet.cells import Resources
+from trt_llm_pipeline.fleet.cells import Cell, Resources
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.process.resources import machine_memory_bytes
 from trt_llm_pipeline.units import in_words
 
 # What Ray asks for first is what it takes the type from: "NVIDIA H100 80GB HBM3", "Tesla V100-SXM2-16GB".
+_SHOWN_CELLS = 3
 _GPU_TYPE = re.compile(r"\w+\s+([A-Z0-9]+)")
 
 
@@ -82,8 +83,19 @@ def missing(nodes: Sequence[NodeInfo], needs: Sequence[Resources]) -> dict[Resou
     return found
 
 
+def cannot_run(cells: Sequence[Cell], missing: Mapping[Resources, str]) -> list[str]:
+    """A sentence for each of those needs: which cells have it, and why nothing fulfils it."""
+    lines = []
+    for need, why in missing.items():
+        names = [cell.name for cell in cells if cell.resources == need]
+        some = ", ".join(names[:_SHOWN_CELLS])
+        more = f" and {len(names) - _SHOWN_CELLS} more" if len(names) > _SHOWN_CELLS else ""
+        lines.append(f"no node can run {some}{more}: {why}")
+    return lines
+
+
 def this_machine() -> NodeInfo:
-    """The machine that this process runs on, as Ray inside it would describe it."""
+    """The machine that this process runs on, as Ray inside it describes it: it is told these figures."""
     with GpuMonitor(os.environ) as monitor:
         gpus = monitor.gpus
     match = _GPU_TYPE.match(gpus[0].name) if gpus else None

@@ -73,6 +73,18 @@ class Overview:
         return {**asdict(self), "counts": self.counts}
 
 
+def detail_of(kind: str, message: str) -> str:
+    """What went wrong, in words: whose fault, unless the message begins with that, and the message."""
+    return message if message.startswith(f"{kind} ") else f"{kind}: {message}"
+
+
+def in_a_line(detail: str) -> str:
+    """The first line of what went wrong, and the last one of what a script has printed, if any."""
+    lines = [line.strip() for line in detail.splitlines() if line.strip()]
+    quoted = [said for line in lines[1:] if (said := line.removeprefix("|").strip())]
+    return " | ".join([*lines[:1], *quoted[-1:]])
+
+
 def overview(records: Records) -> Overview:
     """Reads how a fleet stands: one listing, and one record of each cell that has any.
 
@@ -132,7 +144,7 @@ def _cell(records: Records, cell: Cell, state: CellState, driven: bool) -> CellV
     seconds = known.get("seconds")
     if shown == "running" and seconds is None:
         seconds = _since(str(known.get("started", "")))
-    detail = f"{known['kind']}: {known.get('message', '')}" if known.get("kind") else ""
+    detail = detail_of(str(known["kind"]), str(known.get("message", ""))) if known.get("kind") else ""
     stage = str(known.get("stage") or "")
     return CellView(cell.name, shown, number, str(known.get("host", "")), stage, seconds, None, detail)
 

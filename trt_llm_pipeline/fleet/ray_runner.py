@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +22,7 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from trt_llm_pipeline.errors import FleetError
+from trt_llm_pipeline.errors import BadArgument, FleetError
 from trt_llm_pipeline.fleet import attempt, nodes
 from trt_llm_pipeline.fleet.attempt import Job, Outcome
 from trt_llm_pipeline.fleet.cells import Fleet, Resources
@@ -31,6 +33,10 @@ from trt_llm_pipeline.fleet.records import Records
 GPU_LABEL = "ray.io/accelerator-type"
 NODE_LABEL = "ray.io/node-id"
 RELEASE_LABEL = "trt-llm-release"
+_CLIENT_FORM = "ray://HOST:10001"
+_ADDRESS = re.compile(r"(?:ray://)?(\[[0-9A-Fa-f:.]+\]|[^\s/:]+):(\d{1,5})(?:/.*)?")
+_LAST_PORT = 65535
+_LISTENS_WITHIN_S = 10.0
 _JOBS_WITHIN_S = 60.0  # a cluster that has just begun takes none yet
 _LOST = (
     ray.exceptions.WorkerCrashedError,
@@ -50,20 +56,24 @@ def connected(address: str | None) -> Iterator[RayRunner]:
             inside this machine, which ends with this process.
 
     Raises:
+        BadArgument: it is no cluster's address.
         FleetError: the cluster cannot be reached.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address is None:
-        options |= {"address": "local", "include_dashboard": False, "num_cpus": os.cpu_count()}
+        here = nodes.this_machine()  # what a plan without a cluster says of it
+        options |= {"address": "local", "include_dashboard": False}
+        options |= {"num_cpus": int(here.cpus), "_memory": int(here.memory)}
     else:
+        _check_address(address)
         options |= {"address": address}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = f"the cluster at {address}" if address else "Ray in this machine"
-        raise FleetError(f"{where} cannot be used: {str(error).splitlines()[0]}; check --address") from None
+        raise FleetError(f"{where} cannot be used: {_first_line(error)}; check --address") from None
     # Ray prints the last lines of a lost node's own log to stdout, which is for results; what a user needs to
     # know of it is in the events and the records.
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # noqa: PTH123
@@ -72,6 +82,28 @@ def connected(address: str | None) -> Iterator[RayRunner]:
                 yield RayRunner()
         finally:
             ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Refuses what is no cluster's address, and one where nobody listens: Ray itself tries for minutes."""
+    if address.startswith(("http://", "https://")):
+        raise BadArgument(
+            f"--address: {address} is the address of a cluster's dashboard, which --detach takes; use "
+            f"{_CLIENT_FORM}"
+        )
+    if address in ("auto", "local"):
+        return
+    found = _ADDRESS.fullmatch(address)
+    if found is None or int(found[2]) > _LAST_PORT:
+        raise BadArgument(f"--address: {address} is no address of a cluster; use {_CLIENT_FORM}")
+    try:
+        socket.create_connection((found[1].strip("[]"), int(found[2])), _LISTENS_WITHIN_S).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise FleetError(
+            f"the cluster at {address} cannot be used: nothing answers there ({reason}); check --address, "
+            f"which is {_CLIENT_FORM}"
+        ) from None
 
 
 @contextmanager
@@ -117,12 +149,13 @@ def submit_driver(fleet: Fleet, address: str | None, *, wait: bool, take_over: b
         The job's id.
 
     Raises:
-        FleetError: there is no cluster to leave it on, or it takes no jobs.
+        BadArgument: there is no cluster to leave it on.
+        FleetError: it takes no jobs.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     if not address:
-        raise FleetError(
-            "--detach needs a cluster, because Ray in this machine ends with the command: --address"
+        raise BadArgument(
+            "--detach: name a cluster with --address, because Ray in this machine ends with the command"
         )
     Records(fleet).write_plan()
     command = ["python", "-m", "trt_llm_pipeline.cli", "fleet", "resume", fleet.records.address]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,10 +14,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from trt_llm_pipeline.fleet.overview import CellView, Overview
+from trt_llm_pipeline.fleet.overview import CellView, Overview, detail_of, in_a_line
 from trt_llm_pipeline.units import in_words
 
 _ROWS = 30
+_SHARE_EVERY_S = 10.0
 _COLORS = {"delivered": "green", "failed": "red", "running": "cyan", "cancelled": "yellow"}
 _ENDED = ("delivered", "failed", "cancelled")
 
@@ -54,7 +56,7 @@ def table(cells: Iterable[CellView], title: str) -> Table:
             in_words(cell.size) if cell.size else "",
         )
         if cell.state == "failed" and cell.detail:
-            made.add_row("", Text(cell.detail.splitlines()[0], style="red"))
+            made.add_row("", Text(in_a_line(cell.detail), style="red"))
     return made
 
 
@@ -137,6 +139,7 @@ class LineShow:
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._last: dict[str, tuple[str, str]] = {}
+        self._next: dict[str, float] = {}
 
     def __enter__(self) -> LineShow:
         return self
@@ -147,7 +150,7 @@ class LineShow:
         return
 
     def tell(self, event: Mapping[str, Any]) -> None:
-        """Prints it, unless nothing has changed."""
+        """Prints it, unless nothing has changed; of a share of the work that grows, now and then."""
         if event["event"] == "log":
             self._console.print(event["line"], markup=False)
             return
@@ -157,10 +160,14 @@ class LineShow:
             self._console.print(line, markup=False)
             return
         view = view_of(event)
-        if self._last.get(view.name) == (view.state, view.stage):
+        share = event.get("share")
+        same = self._last.get(view.name) == (view.state, view.stage)
+        if same and (share is None or time.monotonic() < self._next[view.name]):
             return
         self._last[view.name] = (view.state, view.stage)
-        parts = [view.stage, in_time(view.seconds) if view.state in _ENDED else "", view.node]
+        self._next[view.name] = time.monotonic() + _SHARE_EVERY_S
+        stage = f"{view.stage} {share:.0%}" if share is not None else view.stage
+        parts = [stage, in_time(view.seconds) if view.state in _ENDED else "", view.node]
         parts += [in_words(view.size) if view.size else "", view.detail]
         line = f"{view.name}: {view.state}"
         self._console.print(", ".join([line, *filter(None, parts)]), markup=False)
@@ -188,7 +195,7 @@ class JsonShow:
 
 def view_of(event: Mapping[str, Any]) -> CellView:
     """A cell as an event tells of it."""
-    detail = f"{event['kind']}: {event.get('message', '')}" if event.get("kind") else ""
+    detail = detail_of(event["kind"], event.get("message", "")) if event.get("kind") else ""
     return CellView(
         event["cell"],
         event["state"],

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
-from trt_llm_pipeline.errors import DeliveryError
+from trt_llm_pipeline.errors import BadArgument, DeliveryError
 from trt_llm_pipeline.fleet.overview import overview
 from trt_llm_pipeline.fleet.records import Records
 from trt_llm_pipeline.report import style
@@ -206,8 +206,8 @@ class StatusServer:
             self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
         except OSError as error:
             reason = error.strerror or error
-            message = f"port {self._port} cannot be used: {reason}; name another with --port"
-            raise DeliveryError(message) from None
+            message = f"--port: {self._port} cannot be used: {reason}; name another, or 0 for a free one"
+            raise BadArgument(message) from None
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.2})
         self._thread.start()

@@ -61,7 +61,6 @@ COVERED_ELSEWHERE = {
     "fleet/node": "integration/fleet/test_faults.py",
     "fleet/nodes": "integration/fleet/test_faults.py",
     "fleet/overview": "integration/fleet/test_tiny.py",
-    "fleet/ray_runner": "integration/fleet/test_faults.py",
     "fleet/status_page": "integration/fleet/test_status_page.py",
     "fleet/watch": "integration/fleet/test_faults.py",
     "inspection/checks": "unit/inspection/test_readiness.py",

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from trt_llm_pipeline.cli import app
 from trt_llm_pipeline.delivery.object_store import Root
 from trt_llm_pipeline.fleet.cells import Cell, Fleet, Resources
 from trt_llm_pipeline.fleet.records import Records, now
@@ -160,3 +162,32 @@ def test_a_browser_shows_every_cell(probed: str, tmp_path: Path, width: int) -> 
     assert found["overflow"] <= 0
     assert found["narrow_overflow"] <= 0  # in a frame of 400 px, whatever the browser's least window is
     assert found["narrow_outside"] == []
+
+
+@pytest.mark.parametrize("port", ["-1", "99999"])
+def test_a_port_that_is_none_is_an_argument_s_mistake(records: Records, port: str) -> None:
+    done = CliRunner().invoke(app, ["fleet", "status", records.address, "--serve", "--port", port])
+    assert (done.exit_code, "0<=x<=65535" in done.output) == (2, True), done.output
+
+
+def test_a_port_that_is_taken_names_the_option(records: Records) -> None:
+    with StatusServer(records, 0) as server:
+        port = server.url.rpartition(":")[2].rstrip("/")
+        done = CliRunner().invoke(app, ["fleet", "status", records.address, "--serve", "--port", port])
+    said = (
+        f"error: --port: {port} cannot be used: Address already in use; name another, or 0 for a free one\n"
+    )
+    assert (done.exit_code, done.stderr) == (2, said)
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("fp8-" + "very-long-" * 9, "--attempt: {} has no try 7; it has had try 2"),
+        ("float16-L40S", "{} has not begun: there is no log yet"),
+        ("float64", "sweep-0123456789ab has no cell '{}'; `fleet status` lists them"),
+    ],
+)
+def test_a_log_that_is_not_there_is_an_argument_s_mistake(records: Records, cell: str, words: str) -> None:
+    done = CliRunner().invoke(app, ["fleet", "logs", records.address, cell, "--attempt", "7"])
+    assert (done.exit_code, done.stderr) == (2, f"error: {words.format(cell)}\n")

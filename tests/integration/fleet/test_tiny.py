@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import shutil
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from tests.integration.fleet.fleet_house import FleetHouse
 from trt_llm_pipeline.delivery import beside
 from trt_llm_pipeline.inspection import inspect
+from trt_llm_pipeline.process.resources import machine_memory_bytes
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT
 
@@ -23,12 +23,18 @@ CELLS = ["float16-1", "float16-8", "float32-8", "float16-32"]
 @pytest.fixture
 def house(hub: HubServer, tmp_path: Path) -> FleetHouse:
     made = FleetHouse(hub.url, tmp_path)
-    shutil.copy(PROJECT_ROOT / "examples" / "fleet" / "tiny.yaml", tmp_path / "tiny.yaml")
+    text = (PROJECT_ROOT / "examples" / "fleet" / "tiny.yaml").read_text()
+    # All that a plan says there is can be asked for.
+    needs = f"{{cpus: 1, memory: {machine_memory_bytes() // 1000**2}MB}}"
+    (tmp_path / "tiny.yaml").write_text(text.replace("{cpus: 1}", needs))
     return made
 
 
 def test_every_cell_is_delivered_and_the_second_run_is_one_listing(house: FleetHouse) -> None:
     downloads = "attempt-1.log"
+    planned = house.json("plan", "tiny.yaml")
+    assert all(cell["nodes"] for cell in planned["cells"])
+    assert planned["infeasible"] == []
     first = house.json("run", "tiny.yaml")
     assert sorted(first["delivered"]) == sorted(CELLS)
     assert first["failed"] == {}
@@ -71,3 +77,12 @@ def test_every_cell_is_delivered_and_the_second_run_is_one_listing(house: FleetH
     assert all(cell["delivered"] for cell in planned["cells"])
     assert planned["missing_bytes"] == 0
     assert planned["download_bytes"] == sum(model["total_bytes"] for model in planned["models"]) > 0
+
+
+def test_a_plan_says_which_cells_no_node_can_run(house: FleetHouse) -> None:
+    path = house.folder / "tiny.yaml"
+    path.write_text(path.read_text().replace("cpus: 1,", "cpus: 9999,"))
+    out, _ = house.run("plan", "tiny.yaml", code=6)
+    (line,) = [line for line in out.splitlines() if line.startswith("no node can run")]
+    assert line.startswith("no node can run float16-1, float16-8, float32-8 and 1 more: it needs 9999 CPUs, ")
+    assert "not in the fleet's own copies here" in out

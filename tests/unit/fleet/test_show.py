@@ -6,13 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from tests.screen import Screen
 from trt_llm_pipeline import fleet as package
 from trt_llm_pipeline.cli import fleet as cli
+from trt_llm_pipeline.cli.edge import failures
 from trt_llm_pipeline.delivery.object_store import Root
-from trt_llm_pipeline.errors import FleetError
+from trt_llm_pipeline.errors import BadArgument, FleetError
 from trt_llm_pipeline.fleet.cells import Cell, Fleet, Resources
+from trt_llm_pipeline.fleet.overview import Overview, detail_of
+from trt_llm_pipeline.fleet.show import LineShow, print_overview, view_of
 
 DRIVER = """
 import sys
@@ -64,3 +68,55 @@ def test_what_takes_long_is_said_before_it_begins(
     told = capsys.readouterr().err.splitlines()
     assert '"waiting": ["a", "b"]' in told[0]
     assert "starting Ray, which takes some seconds" in told[1]
+
+
+SAID = "step build: exited with code 3\n  | starting\n  | ValueError: no such head size"
+
+
+def test_a_failed_cell_shows_the_script_s_own_last_line(capsys: pytest.CaptureFixture[str]) -> None:
+    view = view_of(
+        {"cell": "a", "state": "failed", "attempt": 1, "kind": "step", "message": SAID, "seconds": 1.1}
+    )
+    assert view.detail == SAID
+    overview = Overview("f-1", "fleet.yaml", "file:///f", (view,), "nobody", False, False)
+    print_overview(overview)
+    assert "step build: exited with code 3 | ValueError: no such head size" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert detail_of("node_lost", "its node is gone") == "node_lost: its node is gone"
+
+
+def test_lines_tell_how_far_a_long_stage_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    told = {"event": "cell", "cell": "a", "state": "running", "attempt": 1, "stage": "download"}
+    with LineShow() as show:
+        for now, share in ((0.0, 0.01), (2.0, 0.1), (12.0, 0.4), (24.0, None)):  # noqa: B007
+            show.tell({**told, "share": share})
+    assert capsys.readouterr().err.splitlines() == ["a: running, download 1%", "a: running, download 40%"]
+
+
+def test_an_interrupted_fleet_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trt_llm_pipeline.fleet.drive.run", interrupted)
+    root = Root("file", f"file://{tmp_path}/bucket", "")
+    cells = (Cell("a", {}, "0" * 64, "a/e.tar.gz", Resources()),)
+    found = Fleet("f-1", "fleet.yaml", root, cells, {"0" * 64: "model_id: a/b\n"})
+    with pytest.raises(typer.Exit) as caught, failures(False):
+        cli._run(found, None, False, False, False, tmp_path / "ws", False)
+    assert caught.value.exit_code == 130
+    said = f"interrupted; `trt-llm-pipeline fleet resume {found.records.address}` goes on with it"
+    assert capsys.readouterr().err.splitlines() == [said]
+
+
+def test_only_a_cluster_s_fleet_is_left_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    found = Fleet("f-1", "fleet.yaml", Root("file", f"file://{tmp_path}/bucket", ""), (), {})
+    with pytest.raises(BadArgument, match="--detach: name a cluster with --address"):
+        cli._run(found, None, False, True, False, tmp_path / "ws", False)
