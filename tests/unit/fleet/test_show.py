@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import typer
 
 from tests.screen import Screen
 from trt_llm_pipeline import fleet as package
+from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.cli import fleet as cli
 from trt_llm_pipeline.cli.edge import failures
 from trt_llm_pipeline.delivery.object_store import Root
-from trt_llm_pipeline.errors import BadArgument, FleetError
+from trt_llm_pipeline.errors import BadArgument, FleetBusy, FleetError
+from trt_llm_pipeline.fleet import drive
 from trt_llm_pipeline.fleet.cells import Cell, Fleet, Resources
 from trt_llm_pipeline.fleet.overview import Overview, detail_of
+from trt_llm_pipeline.fleet.records import Records, now
 from trt_llm_pipeline.fleet.show import LineShow, print_overview, view_of
 
 DRIVER = """
@@ -120,3 +124,19 @@ def test_only_a_cluster_s_fleet_is_left_running(tmp_path: Path, monkeypatch: pyt
     found = Fleet("f-1", "fleet.yaml", Root("file", f"file://{tmp_path}/bucket", ""), (), {})
     with pytest.raises(BadArgument, match="--detach: name a cluster with --address"):
         cli._run(found, None, False, True, False, tmp_path / "ws", False)
+
+
+def test_a_second_run_is_refused_before_ray_starts(tmp_path: Path) -> None:
+    cells = (Cell("a", {}, "0" * 64, "a/e.tar.gz", Resources()),)
+    root = Root("file", f"file://{tmp_path}/bucket", "")
+    found = Fleet("f-1", "fleet.yaml", root, cells, {"0" * 64: "model_id: a/b\n"})
+    records = Records(found)
+    records.write_plan()
+    records.claim_driver(1, {"pid": 4711, "host": "head", "started": now()})
+    records.heartbeat(1)
+
+    def start() -> NoReturn:
+        raise AssertionError("Ray was started")
+
+    with pytest.raises(FleetBusy, match=r"is being built already, since .* by process 4711 on head"):
+        drive.run(found, pipeline.build, start, lambda _event: None)
