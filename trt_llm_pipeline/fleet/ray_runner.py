@@ -59,6 +59,7 @@ def connected(address: str | None) -> Iterator[RayRunner]:
         BadArgument: it is no cluster's address.
         FleetError: the cluster cannot be reached.
     """
+    named = "--address" if address else "RAY_ADDRESS"
     address = address or os.environ.get("RAY_ADDRESS") or None
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address is None:
@@ -66,14 +67,15 @@ def connected(address: str | None) -> Iterator[RayRunner]:
         options |= {"address": "local", "include_dashboard": False}
         options |= {"num_cpus": int(here.cpus), "_memory": int(here.memory)}
     else:
-        _check_address(address)
+        _check_address(address, named)
         options |= {"address": address}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = f"the cluster at {address}" if address else "Ray in this machine"
-        raise FleetError(f"{where} cannot be used: {_first_line(error)}; check --address") from None
+        advice = f"; check {named}" if address else ""
+        raise FleetError(f"{where} cannot be used: {_first_line(error)}{advice}") from None
     # Ray prints the last lines of a lost node's own log to stdout, which is for results; what a user needs to
     # know of it is in the events and the records.
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # noqa: PTH123
@@ -84,24 +86,24 @@ def connected(address: str | None) -> Iterator[RayRunner]:
             ray.shutdown()
 
 
-def _check_address(address: str) -> None:
+def _check_address(address: str, named: str) -> None:
     """Refuses what is no cluster's address, and one where nobody listens: Ray itself tries for minutes."""
     if address.startswith(("http://", "https://")):
         raise BadArgument(
-            f"--address: {address} is the address of a cluster's dashboard, which --detach takes; use "
+            f"{named}: {address} is the address of a cluster's dashboard, which --detach takes; use "
             f"{_CLIENT_FORM}"
         )
     if address in ("auto", "local"):
         return
     found = _ADDRESS.fullmatch(address)
     if found is None or int(found[2]) > _LAST_PORT:
-        raise BadArgument(f"--address: {address} is no address of a cluster; use {_CLIENT_FORM}")
+        raise BadArgument(f"{named}: {address} is no address of a cluster; use {_CLIENT_FORM}")
     try:
         socket.create_connection((found[1].strip("[]"), int(found[2])), _LISTENS_WITHIN_S).close()
     except OSError as error:
         reason = error.strerror or error
         raise FleetError(
-            f"the cluster at {address} cannot be used: nothing answers there ({reason}); check --address, "
+            f"the cluster at {address} cannot be used: nothing answers there ({reason}); check {named}, "
             f"which is {_CLIENT_FORM}"
         ) from None
 

@@ -315,7 +315,7 @@ def test_a_detached_fleet_is_a_job_of_the_cluster(house: ClusterHouse, store: St
         )
         house.wait_until_no_step_runs()
     assert sorted(delivered(house, store)) == ["a", "b"]
-    house.run("run", "fleet.yaml", "--detach", code=1)  # there is no cluster to leave it on
+    house.run("run", "fleet.yaml", "--detach", code=2)  # there is no cluster to leave it on
 
 
 def test_each_cell_sees_its_own_gpus_and_no_others(house: ClusterHouse, store: Store) -> None:

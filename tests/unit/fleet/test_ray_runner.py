@@ -46,3 +46,9 @@ def test_an_address_without_a_cluster_is_refused_at_once(
         with pytest.raises(error) as caught, ray_runner.connected(there):
             pass
     assert words in str(caught.value)
+
+
+def test_an_address_of_the_environment_is_named_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
+    with pytest.raises(BadArgument, match=r"^RAY_ADDRESS: http://head:8265 is"), ray_runner.connected(None):
+        pass
