@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
-from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.errors import BadArgument
 
 MIN_SECRET_CHARS = 4
 _BASE64_BYTES = 8  # at least: what is shorter has too few letters of its own
@@ -53,24 +53,30 @@ def secrets_of(env: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*named, *passwords]))
 
 
-def check_token(token: str) -> str:
+def check_token(token: str, given_as: str) -> str:
     """A token as it can be sent: without the space around it.
 
+    Args:
+        token: the token.
+        given_as: the variable or input that holds it, for the message.
+
     Raises:
-        PipelineError: it can be none. The text never shows it.
+        BadArgument: it can be none. The text never shows it.
     """
+    if fault := token_fault(token):
+        raise BadArgument(f"{given_as} {fault}")
+    return token.strip()
+
+
+def token_fault(token: str) -> str:
+    """Why a text can be no token, and what to do, as the rest of a sentence that does not show it; or ""."""
     stripped = token.strip()
+    fault = ""
     if not stripped or not all("!" <= letter <= "~" for letter in stripped):
-        raise PipelineError(
-            "the Hugging Face token holds a space, a line break or a character that is not ASCII, so it "
-            "cannot be one; copy it again from the account's settings"
-        )
-    if _WORD.fullmatch(stripped):
-        raise PipelineError(
-            "the Hugging Face token is a plain word or a short number, so it cannot be one; copy it again "
-            "from the account's settings"
-        )
-    return stripped
+        fault = "holds a space, a line break or a character that is not ASCII"
+    elif _WORD.fullmatch(stripped):
+        fault = "is a plain word or a short number"
+    return fault and f"{fault}, so it cannot be a token; copy it again from the account's settings"
 
 
 def _spellings(secret: str) -> set[bytes]:
@@ -96,8 +102,12 @@ def _in_base64(raw: bytes, encode: Callable[[bytes], bytes]) -> set[bytes]:
 
 
 def token_of(env: Mapping[str, str]) -> str | None:
-    """The Hub's token of an environment, or None."""
-    return next((env[name] for name in TOKEN_VARIABLES if env.get(name)), None)
+    """The Hub's token of an environment, or None.
+
+    Raises:
+        BadArgument: what is there can be none; the text names the variable.
+    """
+    return next((check_token(env[name], name) for name in TOKEN_VARIABLES if env.get(name)), None)
 
 
 def without_tokens(env: Mapping[str, str]) -> dict[str, str]:

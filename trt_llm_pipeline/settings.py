@@ -76,6 +76,7 @@ class Settings:
 
         Raises:
             PipelineError: a variable's value makes no sense.
+            BadArgument: the Hub's token cannot be one.
         """
         are_shared(env)
         chosen = workspace or Path(env.get("TRT_LLM_WORKSPACE") or "workspace")
@@ -108,10 +109,11 @@ class Settings:
         """The token to use: one given with the request, else the config's, else the environment's.
 
         Raises:
-            PipelineError: it cannot be a token; see `redaction.check_token`.
+            BadArgument: the one that was given cannot be a token. Of the others that is known already.
         """
-        token = given or (in_config.get_secret_value() if in_config else None) or self.token
-        return check_token(token) if token else None
+        if given:
+            return check_token(given, "the input hf_token")
+        return (in_config.get_secret_value().strip() if in_config else None) or self.token
 
 
 def one_owner(env: Mapping[str, str] = os.environ) -> dict[str, str]:

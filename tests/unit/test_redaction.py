@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.errors import BadArgument
 from trt_llm_pipeline.redaction import Redactor, check_token, secrets_of, token_of, without_tokens
 
 TOKEN = "hf_AbCdEfGhIjKl"
@@ -82,8 +82,8 @@ class TestNames:
         )
 
     def test_the_first_name_of_the_token_wins_and_none_of_them_is_passed_on(self) -> None:
-        env = {"HUGGING_FACE_HUB_TOKEN": "second", "HF_TOKEN": "first", "PATH": "/bin"}
-        assert token_of(env) == "first"
+        env = {"HUGGING_FACE_HUB_TOKEN": "hf_second", "HF_TOKEN": "hf_first", "PATH": "/bin"}
+        assert token_of(env) == "hf_first"
         assert token_of({"HF_TOKEN": ""}) is None
         assert without_tokens(env) == {"PATH": "/bin"}
 
@@ -144,10 +144,10 @@ class TestOddShapes:
         ["hf_a\nb", "hf_a\tb", "hf_größe", "hf_\udcff", "build", "engine", "1024", " ", "hf a", "a\0b"],
     )
     def test_what_cannot_be_a_token_is_refused_and_not_shown(self, token: str) -> None:
-        with pytest.raises(PipelineError, match="Hugging Face token") as raised:
-            check_token(token)
+        with pytest.raises(BadArgument, match=r"^MY_TOKEN .* so it cannot be a token; copy it") as raised:
+            check_token(token, "MY_TOKEN")
         assert raised.value.__cause__ is None
         assert not token.strip() or repr(token)[1:-1] not in str(raised.value).replace("account's", "")
 
     def test_space_around_a_token_does_not_count(self) -> None:
-        assert check_token(f" {TOKEN}\n") == TOKEN
+        assert check_token(f" {TOKEN}\n", "MY_TOKEN") == TOKEN

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.errors import BadArgument, PipelineError
 from trt_llm_pipeline.settings import KEEP_BUILDS, Settings
 
 
@@ -32,8 +32,19 @@ def test_a_token_is_taken_out_of_what_steps_get(name: str) -> None:
 
 
 def test_the_first_of_several_tokens_counts_and_none_is_passed_on() -> None:
-    settings = Settings.from_env({"HUGGING_FACE_HUB_TOKEN": "old", "HF_TOKEN": "new", "A": "b"})
-    assert (settings.token, settings.env) == ("new", {"A": "b"})
+    settings = Settings.from_env({"HUGGING_FACE_HUB_TOKEN": "hf_old", "HF_TOKEN": "hf_new", "A": "b"})
+    assert (settings.token, settings.env) == ("hf_new", {"A": "b"})
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN"])
+def test_what_cannot_be_a_token_is_refused_with_the_variables_name(name: str) -> None:
+    with pytest.raises(BadArgument, match=f"^{name} is a plain word"):
+        Settings.from_env({name: "secretly"})
+
+
+def test_what_cannot_be_a_token_is_refused_with_the_inputs_name() -> None:
+    with pytest.raises(BadArgument, match=r"^the input hf_token holds a space"):
+        Settings.from_env({"HF_TOKEN": "hf_good"}).hub_token("hf_a b", None)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def submit(
             token = os.environ.get(name)
             if not token:
                 raise typer.BadParameter(f"{to} wants a token; set {name}", param_hint="--to")
-            api = api.with_token(token)
+            api = api.with_token(token, name)
         sent, name = _config(config, settings)
         asked = submission.Submission(
             api, {"config": sent, **_more(inputs)}, model_version, listen, config_name=name

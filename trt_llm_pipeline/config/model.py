@@ -24,6 +24,7 @@ from pydantic import (
 
 from trt_llm_pipeline.config.yaml_reader import Key, SourceMap
 from trt_llm_pipeline.errors import Mistake
+from trt_llm_pipeline.redaction import token_fault
 from trt_llm_pipeline.units import parse_duration
 
 STEP_NAMES = ("convert_to_ft", "quantize", "build")
@@ -105,6 +106,13 @@ def _seconds(value: object) -> object:
     if not 0 < seconds <= 30 * 24 * 3600:
         raise ValueError(f"{value!r} must be more than 0 and at most 30 days")
     return seconds
+
+
+def _token(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if text and (fault := token_fault(text)):
+        raise ValueError(fault)
+    return value
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -233,7 +241,9 @@ class BuildConfig(_Strict):
         BeforeValidator(_check, json_schema_input_type=Literal["on", "off", "required"] | CheckConfig),
     ] = Field(default_factory=CheckConfig, json_schema_extra={"default": "on"})
     """Whether the engine is asked to write before it is packed; garbage is an error then."""
-    hf_token: SecretStr | None = Field(default=None, json_schema_extra={"writeOnly": True})
+    hf_token: Annotated[SecretStr, AfterValidator(_token)] | None = Field(
+        default=None, json_schema_extra={"writeOnly": True}
+    )
     """A token for gated models. Better given as the prediction's hf_token input."""
 
     _source: SourceMap = PrivateAttr(default_factory=SourceMap)

@@ -141,7 +141,6 @@ def make(fleet: Fleet, settings: Settings, nodes: Sequence[NodeInfo] | None) -> 
     Raises:
         ModelSourceError: a model is not there, or its source cannot be asked.
         DeliveryError: the records cannot be read.
-        PipelineError: the environment's token cannot be one.
     """
     there = [this_machine()] if nodes is None else list(nodes)
     listing = Records(fleet).listing()

@@ -56,15 +56,15 @@ class Api:
         """Whether the server is on this machine, and can reach a port here."""
         return is_loopback(self.host)
 
-    def with_token(self, token: str) -> Api:
-        """The same server, with a token.
+    def with_token(self, token: str, given_as: str) -> Api:
+        """The same server, with a token; `given_as` is the variable that holds it.
 
         Raises:
-            BadArgument: it would travel unencrypted.
+            BadArgument: it would travel unencrypted, or can be none.
         """
         if not self.url.startswith("https://") and not self.is_local:
             raise BadArgument(f"{self.url} is not encrypted, so no token is sent there; use https://")
-        return Api(self.url, check_token(token))
+        return Api(self.url, check_token(token, given_as))
 
     @property
     def is_replicate(self) -> bool:

@@ -210,8 +210,8 @@ def test_a_token_of_odd_shape_at_the_command_line(
     argv = [sys.executable, "-m", "trt_llm_pipeline.cli", *command.split(), str(argument)]
     done = subprocess.run(argv, env=env, capture_output=True, check=False, timeout=120)
     told = (done.stdout + done.stderr).decode(errors="replace")
-    assert done.returncode == 1, told
-    assert "error: the Hugging Face token" in told
-    assert "so it cannot be one" in told
+    assert done.returncode == 2, told
+    assert "error: HF_TOKEN " in told
+    assert "so it cannot be a token" in told
     assert "Traceback" not in told
     assert "Shapeless" not in told

@@ -199,6 +199,16 @@ class TestTopLevel:
             loads(build_step("") + f"hf_token: {written}\n")
         assert "MARKED" not in str(caught.value)
 
+    @pytest.mark.parametrize("written", ["5", "secretly", '"hf_a b"', '"hf_a\\nb"'])
+    def test_what_cannot_be_a_token_is_a_mistake_with_its_line(self, written: str) -> None:
+        text = build_step("") + f"hf_token: {written}\n"
+        with pytest.raises(ConfigError) as caught:
+            loads(text, "a.yaml")
+        line = len(text.splitlines())
+        assert str(caught.value).startswith(f"a.yaml:{line}: hf_token: ")
+        assert str(caught.value).endswith("cannot be a token; copy it again from the account's settings")
+        assert "secretly" not in str(caught.value)
+
     def test_nothing_can_be_changed_afterwards(self) -> None:
         config = load(QUICK_START)
         with pytest.raises(ValidationError, match="frozen"):
