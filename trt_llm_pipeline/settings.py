@@ -11,7 +11,7 @@ from typing import get_args
 from pydantic import SecretStr
 
 from trt_llm_pipeline.errors import PipelineError
-from trt_llm_pipeline.model_source import ServicePolicy, are_shared
+from trt_llm_pipeline.model_source import ServicePolicy, check_variables
 from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.process import Policy
 from trt_llm_pipeline.redaction import check_token, secrets_of, token_of, without_tokens
@@ -78,7 +78,7 @@ class Settings:
             PipelineError: a variable's value makes no sense.
             BadArgument: the Hub's token cannot be one.
         """
-        are_shared(env)
+        check_variables(env)
         chosen = workspace or Path(env.get("TRT_LLM_WORKSPACE") or "workspace")
         return cls(
             workspace=Workspace.at(chosen),

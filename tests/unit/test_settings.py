@@ -72,6 +72,29 @@ def test_nonsense_is_refused_with_the_variables_name(variable: str, text: str) -
         Settings.from_env({variable: text})
 
 
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        *(("HF_ENDPOINT", text) for text in ("nonsense", "ftp://hub", "http://", "http://hub:port")),
+        ("HF_HUB_OFFLINE", "maybe"),
+    ],
+)
+def test_what_models_come_by_is_checked_too(variable: str, text: str) -> None:
+    with pytest.raises(PipelineError, match=f"^{variable} is '{text.rstrip('/')}'; set it to"):
+        Settings.from_env({variable: text})
+
+
+@pytest.mark.parametrize("text", ["", "0", "off", "No", "false", "1", "ON", "yes", "True"])
+def test_offline_is_said_as_the_hubs_own_library_has_it(text: str) -> None:
+    assert Settings.from_env({"HF_HUB_OFFLINE": text}).env == {"HF_HUB_OFFLINE": text}
+
+
+@pytest.mark.parametrize("text", ["LANG,=", "LANG=C LC_ALL"])
+def test_variables_for_steps_have_names_and_no_values(text: str) -> None:
+    with pytest.raises(PipelineError, match=r"TRT_LLM_STEP_ENV has '[^']*=[^']*'; write the names"):
+        Settings.from_env({"TRT_LLM_STEP_ENV": text})
+
+
 def test_a_server_is_for_strangers_and_a_terminal_for_one_owner() -> None:
     assert not Settings.from_env({}).reach.inside
     assert "TRT_LLM_SHARED_MODELS" not in Settings.from_env({}).env

@@ -160,14 +160,14 @@ def from_env(env: Mapping[str, str] = os.environ, *, warn: Callable[[str], None]
     Raises:
         PipelineError: a variable's value makes no sense.
     """
-    url = env.get(URL_VARIABLE)
-    if not url:
-        return None
     write = env.get(WRITE_VARIABLE) or "0"
     if write not in ("0", "1"):
         raise PipelineError(
             f"{WRITE_VARIABLE} is {write!r}; set it to 1 to publish what is made here, or unset it"
         )
+    url = env.get(URL_VARIABLE)
+    if not url:
+        return None
     return RemoteCache(parse_root(url, URL_VARIABLE), write=write == "1", warn=warn)
 
 

@@ -1,6 +1,6 @@
 """The model: from the Hub, a tar's address or a folder of the user's, to `models/<id>`."""
 
-from trt_llm_pipeline.model_source.access import are_shared
+from trt_llm_pipeline.model_source.access import check_variables
 from trt_llm_pipeline.model_source.choice import model_files
 from trt_llm_pipeline.model_source.model_types import (
     CodeFile,
@@ -21,7 +21,7 @@ __all__ = [
     "RemoteFile",
     "ServicePolicy",
     "Snapshot",
-    "are_shared",
+    "check_variables",
     "fetch",
     "model_files",
     "peek_config",

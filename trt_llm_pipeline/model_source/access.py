@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trt_llm_pipeline.errors import ModelUnavailable, PipelineError
-from trt_llm_pipeline.model_source.hub import Hub, is_offline
+from trt_llm_pipeline.model_source.hub import Hub, endpoint_of, is_offline
 from trt_llm_pipeline.model_source.record import Record
 
 _SHARED = "TRT_LLM_SHARED_MODELS"
+
+
+def check_variables(env: Mapping[str, str]) -> None:
+    """Raises `PipelineError` where the value of a variable that this room reads makes no sense."""
+    are_shared(env)
+    is_offline(env)
+    endpoint_of(env)
 
 
 def are_shared(env: Mapping[str, str]) -> bool:

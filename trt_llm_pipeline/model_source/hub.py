@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from trt_llm_pipeline.errors import (
     ModelAccessDenied,
     ModelNotFound,
     ModelSourceError,
     ModelUnavailable,
+    PipelineError,
     TrtLlmPipelineError,
 )
 from trt_llm_pipeline.model_source.model_types import Kind
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
-# Values that huggingface_hub takes as true.
+# Values that huggingface_hub takes as true, and those that people mean as false.
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
+_FALSE = frozenset({"", "0", "OFF", "NO", "FALSE"})
 _LARGEST_LISTING = 64 << 20
 
 
@@ -302,8 +304,22 @@ def _reason_of(error: Exception) -> str:
 
 
 def endpoint_of(env: Mapping[str, str]) -> str:
-    """The Hub's address: HF_ENDPOINT or the public one."""
-    return (env.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
+    """The Hub's address: HF_ENDPOINT or the public one.
+
+    Raises:
+        PipelineError: it is no http:// or https:// address.
+    """
+    address = (env.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
+    try:
+        parts = urlsplit(address)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise PipelineError(
+            f"HF_ENDPOINT is {address!r}; set it to the http:// or https:// address of a Hub, or unset it"
+        )
+    return address
 
 
 #: What to do about `is_offline`, which the command line's option sets, too.
@@ -311,8 +327,15 @@ ALLOW_DOWNLOADS = "Leave out --offline, and unset HF_HUB_OFFLINE"
 
 
 def is_offline(env: Mapping[str, str]) -> bool:
-    """Whether HF_HUB_OFFLINE forbids to ask the Hub."""
-    return env.get("HF_HUB_OFFLINE", "").upper() in _TRUE
+    """Whether HF_HUB_OFFLINE forbids to ask the Hub.
+
+    Raises:
+        PipelineError: it is neither yes nor no.
+    """
+    text = env.get("HF_HUB_OFFLINE", "")
+    if text.upper() not in _TRUE | _FALSE:
+        raise PipelineError(f"HF_HUB_OFFLINE is {text!r}; set it to 1 or 0, or unset it")
+    return text.upper() in _TRUE
 
 
 def offline_error(model_id: str) -> ModelUnavailable:

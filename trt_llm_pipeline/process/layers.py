@@ -42,6 +42,10 @@ class Policy:
         if mode not in _MODES:
             raise PipelineError(f"TRT_LLM_SANDBOX is {mode!r}; set it to auto, require or off, or unset it")
         names = (env.get("TRT_LLM_STEP_ENV") or "").replace(",", " ").split()
+        if wrong := [name for name in names if "=" in name]:
+            raise PipelineError(
+                f"TRT_LLM_STEP_ENV has {wrong[0]!r}; write the names of variables alone, without values"
+            )
         return cls(mode, _user(env.get("TRT_LLM_STEP_USER")), tuple(names))
 
 

@@ -15,6 +15,7 @@ from tests.conftest import ANYWHERE
 from tests.integration.conftest import TOOLCHAIN
 from tests.integration.fleet.cluster import BUCKET, Store, s3_server
 from trt_llm_pipeline import pipeline
+from trt_llm_pipeline.cache.remote import from_env as shared_cache
 from trt_llm_pipeline.errors import DeliveryError, PipelineError
 from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.preflight.lookup import look_up
@@ -190,6 +191,11 @@ def test_a_value_that_makes_no_sense_is_refused(team: Team) -> None:
         wrong = Settings.from_env({**settings.env, **env})
         with pytest.raises(PipelineError, match=message):
             look_up(validate(QUICK_START, "config.yaml", wrong), wrong)
+
+
+def test_a_wrong_value_is_refused_where_no_cache_is_named_too() -> None:
+    with pytest.raises(PipelineError, match="TRT_LLM_CACHE_WRITE is 'maybe'; set it to 1"):
+        shared_cache({"TRT_LLM_CACHE_WRITE": "maybe"}, warn=print)
 
 
 def test_a_store_that_is_not_there_costs_a_warning(team: Team, tmp_path: Path) -> None:
