@@ -25,9 +25,11 @@ from trt_llm_pipeline.workspace import SERVICE_FOLDERS, Ledger
 
 #: What a key is made of, as the beginning of a sentence; what changes others comes first.
 _CHANGED = {
-    "toolchain": "the toolchain's files changed",
+    "toolchain": "the toolchain, or its Python's packages, changed",
     "model": "the model changed",
-    "command": "its arguments changed",
+    "program": "its script changed",
+    "argv": "its arguments changed",
+    "output_dir": "its output_dir changed",
     "earlier": "the results of the step before it changed",
     "inputs": "a file that its arguments name changed",
     "datasets": "a dataset changed",
@@ -55,7 +57,7 @@ class StepKey:
     parts: Mapping[str, str] = field(default_factory=dict)
 
     def changed(self, cache: StepCache, step: str, model_id: str) -> str:
-        """What has changed since the newest results of that step and model were kept, as a clause; or ""."""
+        """What is other than it was for the most similar results of that step and model; a clause, or ""."""
         changed = cache.changed(step, model_id, self.parts)
         return next((reason for part, reason in _CHANGED.items() if part in changed), "")
 
@@ -142,7 +144,7 @@ class StepKeys:
         parts = {
             "toolchain": self._toolchain,
             "model": model,
-            "command": fingerprint.combined(**command),
+            **{name: fingerprint.combined(**{name: part}) for name, part in command.items()},
             "earlier": fingerprint.combined(**earlier),
             "inputs": fingerprint.combined(**files),
             "datasets": fingerprint.combined(**self._datasets),

@@ -187,21 +187,26 @@ class StepCache:
         return True
 
     def changed(self, step: str, model_id: str, parts: Mapping[str, str]) -> list[str]:
-        """What is not as it was when the newest results of that step of that model were kept.
+        """What is not as it was for the results of that step of that model that are the most similar.
 
         Args:
             step, model_id: whose.
             parts: the digests of what a key is made of; see `StepKey`.
 
         Returns:
-            Names of `parts`; nothing where no such results are kept.
+            Names of `parts`; nothing where no results are kept that say the same parts. Of results that are
+            equally similar those count that were used last.
         """
-        kept = [entry for entry in self.entries() if (entry.step, entry.model_id) == (step, model_id)]
-        for entry in reversed(kept):
-            record = self._record(self._folder / entry.key)
-            if record and "parts" in record:
-                return [name for name, digest in parts.items() if record["parts"].get(name) != digest]
-        return []
+        found: list[tuple[int, float, list[str]]] = []
+        for path in self._paths():
+            record = self._record(path)
+            if record is None or (record["step"], record["model_id"]) != (step, model_id):
+                continue
+            kept = record.get("parts", {})
+            if kept.keys() == parts.keys():
+                other = [name for name, digest in parts.items() if kept[name] != digest]
+                found.append((len(other), -path.stat().st_mtime, other))
+        return min(found)[2] if found else []
 
     def store(
         self,

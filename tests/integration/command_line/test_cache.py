@@ -91,7 +91,7 @@ def test_a_miss_says_what_has_changed(settings: Settings, tmp_path: Path) -> Non
         script.write_text(script.read_text() + "# changed\n")
     assert not any("since its results were cached" in line for line in stories[0].lines)
     said = [line for line in stories[1].lines if "since its results were cached" in line]
-    why = "runs, because the toolchain's files changed since its results were cached"
+    why = "runs, because the toolchain, or its Python's packages, changed since its results were cached"
     assert said == [f"step convert_checkpoint: {why}", f"step build: {why}"]
     assert not any("step convert_to_ft" in line for story in stories for line in story.lines)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.cache import FileHashes, StepKeys
+from trt_llm_pipeline.cache import FileHashes, StepCache, StepKeys
+from trt_llm_pipeline.cache.keys import StepKey
 from trt_llm_pipeline.config import loads
 from trt_llm_pipeline.model_source.record import Record, RecordedFile, digest_of, write_record
 from trt_llm_pipeline.plan import make_plan
@@ -61,6 +62,7 @@ class Machine:
             "outside/timing.cache": "c",
             "tools/examples/gpt/convert.py": "convert",
             "tools/examples/gpt/build.py": "build",
+            "tools/examples/gpt/other.py": "other",
             "tools/package/__init__.py": "",
             "tools/package/module.py": "module",
             "env/lib/python3.11/site-packages/numpy-1.26.dist-info/METADATA": "",
@@ -78,6 +80,24 @@ class Machine:
 
     def keys(self) -> dict[str, str | None]:
         """The key of each step and of the archive."""
+        keys, found = self.step_keys()
+        values = {name: str(key.value) for name, key in found.items()}
+        return {**values, "archive": keys.build(values, keys.model())}
+
+    def kept(self, step: str = "build") -> None:
+        """Keeps an empty result of a step as it is now."""
+        cache, key = self.cache(), self.step_keys()[1][step]
+        (self.home / "ws" / "result").mkdir(exist_ok=True)
+        cache.store(str(key.value), step, "owner/model", self.home / "ws" / "result", parts=key.parts)
+
+    def changed(self, step: str = "build") -> str:
+        """What is said to have changed since results of a step were kept."""
+        return self.step_keys()[1][step].changed(self.cache(), step, "owner/model")
+
+    def cache(self) -> StepCache:
+        return StepCache(Workspace.at(self.home / "ws"), 1 << 20)
+
+    def step_keys(self) -> tuple[StepKeys, dict[str, StepKey]]:
         python = str(self.home / "env" / "bin" / "python")
         tools = Toolchain(self.home / "tools", "tensorrt_llm", "0.7.1", ("0.7.1",), python, "for a test")
         workspace = Workspace.at(self.home / "ws")
@@ -88,13 +108,14 @@ class Machine:
         keys = StepKeys(planned, self.source, self.revision, ledger, self.gpus, hashes, confined=True)
         found: dict[str, Path] = {}
         values: dict[str, str] = {}
+        told: dict[str, StepKey] = {}
         for step in planned.steps:
             key = keys.step(step, found, values)
             assert key.value is not None, key.reason
-            values[step.name] = key.value
+            values[step.name], told[step.name] = key.value, key
             assert step.output_dir is not None
             found[step.name] = step.output_dir
-        return {**values, "archive": keys.build(values, keys.model())}
+        return keys, told
 
 
 @pytest.fixture
@@ -179,6 +200,44 @@ def test_what_matters_makes_one(here: Machine, change: Callable[[Machine], None]
     change(here)
     after = here.keys()
     assert {name for name in before if before[name] != after[name]} == differ
+
+
+class TestWhatHasChanged:
+    """A miss says what the most similar results were made of, and this one is not."""
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (
+                _write("env/lib/python3.11/site-packages/torch-2.1.dist-info/METADATA", ""),
+                "the toolchain, or its Python's packages, changed",
+            ),
+            (_set("revision", "decade"), "the model changed"),
+            (_config("script: build.py", "script: other.py"), "its script changed"),
+            (_config("plugin: float16", "plugin: bfloat16"), "its arguments changed"),
+            (_config("output_dir: ./engine\n  args", "output_dir: ./e2\n  args"), "its output_dir changed"),
+            (_config("offset: -1", "offset: -2"), "the results of the step before it changed"),
+            (_write("outside/timing.cache", "d"), "a file that its arguments name changed"),
+            (_set("gpus", ()), "the GPUs changed"),
+        ],
+    )
+    def test_what_it_is(self, here: Machine, change: Callable[[Machine], None], said: str) -> None:
+        here.kept()
+        assert here.changed() == ""
+        change(here)
+        assert here.changed() == said
+
+    def test_the_most_similar_results_are_compared_with_and_not_the_newest(self, here: Machine) -> None:
+        here.kept()
+        here.config = CONFIG.replace("plugin: float16", "plugin: bfloat16")
+        here.kept()
+        here.config = CONFIG
+        here.write("env/lib/python3.11/site-packages/torch-2.1.dist-info/METADATA", "")
+        assert here.changed() == "the toolchain, or its Python's packages, changed"
+
+    def test_nothing_is_said_where_nothing_is_kept(self, here: Machine) -> None:
+        here.kept("convert_to_ft")
+        assert here.changed("build") == ""
 
 
 class TestModel:
