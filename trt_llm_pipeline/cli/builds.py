@@ -73,17 +73,18 @@ def _of_unfinished(build: Build) -> list[tuple[str, str]]:
     from trt_llm_pipeline.units import in_time
 
     record, short = build.record, _in_short(build)
+    state = build.state if build.process is None else f"{build.state} (process {build.process})"
     failed = record.get("failed")
     told = failed if isinstance(failed, Mapping) else {}
     argv = told.get("argv")
     rows = [
         ("build", build.build_id),
-        ("state", build.state),
+        ("state", state),
         ("model", short["model_id"]),
         ("time", in_time(short["seconds"]) if short["seconds"] else None),
         ("stage", names_of(record)(str(told["stage"])) if told.get("stage") else None),
         ("command", shell_line(list(map(str, argv))) if argv and isinstance(argv, list) else None),
-        ("error", record.get("error", "what it has written of itself is not there")),
+        ("error", short["error"]),
         *((name, path) for name, path in build.files().items()),
     ]
     return [(name, str(value)) for name, value in rows if value]
@@ -97,14 +98,16 @@ def logs(
 ) -> None:
     """Print what a build's scripts have printed."""
     with failures(False):
-        from trt_llm_pipeline.errors import WorkspaceError
+        from trt_llm_pipeline.errors import BadArgument
 
         chosen = _chosen(build, workspace)
         files = chosen.logs()
         if step is not None and step not in files:
-            raise WorkspaceError(
+            raise BadArgument(
                 f"build {chosen.build_id} has no log of {step!r}; it has {', '.join(files) or 'none'}"
             )
+        if not files:
+            typer.echo(printable(f"build {chosen.build_id} has no logs: {_why_no_logs(chosen)}"), err=True)
         for name in files if step is None else [step]:
             if step is None:
                 typer.echo(f"== {name}")
@@ -113,16 +116,30 @@ def logs(
                     typer.echo(printable(line.rstrip("\n")))
 
 
+def _why_no_logs(build: Build) -> str:
+    """Why none of a build's scripts has printed anything."""
+    if build.process is not None:
+        return f"it is running (process {build.process}), and no script has begun"
+    if build.state != "succeeded":
+        return f"it ended before a script ran; `trt-llm-pipeline builds show {build.build_id}` says why"
+    why = "no script ran, everything came from the cache"
+    if earlier := build.record.get("answered_from"):
+        return f"{why}; its archive is that of build {earlier}"
+    return why
+
+
 @app.command("open")
 def open_report(build: BuildArgument = None, workspace: WorkspaceOption = None) -> None:
     """Open a build's report in a browser, and print where it is."""
     with failures(False):
-        from trt_llm_pipeline.errors import WorkspaceError
+        from trt_llm_pipeline.errors import BadArgument
 
         chosen = _chosen(build, workspace)
         report = chosen.files().get("report")
         if report is None:
-            raise WorkspaceError(f"build {chosen.build_id} has no report; `builds logs` prints its logs")
+            why = " yet: it is running" if chosen.process is not None else f": {_in_short(chosen)['error']}"
+            logs = "; `builds logs` prints what its scripts have printed" if chosen.logs() else ""
+            raise BadArgument(f"build {chosen.build_id} has no report{why}{logs}")
         typer.echo(report)
         if not webbrowser.open(report.as_uri()):
             typer.echo("there is no browser here; open that file in one", err=True)
@@ -135,11 +152,11 @@ def _builds(workspace: Path | None) -> list[Build]:
 
 
 def _chosen(wanted: str | None, workspace: Path | None) -> Build:
-    from trt_llm_pipeline.errors import BadArgument, WorkspaceError
+    from trt_llm_pipeline.errors import BadArgument
 
     found = _builds(workspace)
     if not found:
-        raise WorkspaceError("no build has left anything in this workspace; --workspace names another")
+        raise BadArgument("no build has left anything in this workspace; --workspace names another")
     if wanted is None:
         return found[0]
     matching = [build for build in found if build.build_id.startswith(wanted)]
@@ -155,8 +172,11 @@ def _result(build: Build) -> str:
 
     short = _in_short(build)
     text = str(short["model_id"] or "")
+    if build.process is not None:
+        return f"{text}, process {build.process}"
     if short["error"]:
-        return f"{text}: {str(short['error']).strip().partition(chr(10))[0]}"
+        error = str(short["error"]).strip().partition("\n")[0]
+        return f"{text}: {error}" if text else error
     if short["archive_bytes"] is not None and short["seconds"] is not None:
         return f"{text}, {in_words(short['archive_bytes'])} in {in_time(short['seconds'])}"
     return text
@@ -168,12 +188,14 @@ def _in_short(build: Build) -> dict[str, Any]:
     record = build.record
     manifest = record.get("manifest")
     known = figures(record)
+    killed = "it ended without a record, as a build that is killed does"
     return {
         "build_id": build.build_id,
         "state": build.state,
-        "model_id": manifest.get("model_id") if isinstance(manifest, Mapping) else None,
+        "model_id": manifest.get("model_id") if isinstance(manifest, Mapping) else build.begun_for,
+        "process": build.process,
         "seconds": known.get("seconds"),
         "archive_bytes": known.get("archive_bytes"),
-        "error": record.get("error"),
+        "error": killed if build.state == "unfinished" else record.get("error"),
         **{name: str(path) for name, path in build.files().items()},
     }

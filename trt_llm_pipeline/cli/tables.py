@@ -11,6 +11,8 @@ import typer
 from trt_llm_pipeline.printable import printable
 
 _LONGEST_LINE = 200
+_NARROWEST = 8  # with less room for the last column a line is too long anyway
+_WRAPPED = 20
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, nothing: str) -> None:
@@ -29,7 +31,8 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, nothing:
     longest = shutil.get_terminal_size().columns if sys.stdout.isatty() else _LONGEST_LINE
     for *cells, last in lines:
         begun = "".join(f"{cell:{width}}  " for cell, width in zip(cells, widths, strict=True))
-        typer.echo(begun + _cut(last, max(20, longest - len(begun))))
+        room = longest - len(begun)
+        typer.echo(begun + _cut(last, room if room >= _NARROWEST else _WRAPPED))
 
 
 def _cut(text: str, width: int) -> str:

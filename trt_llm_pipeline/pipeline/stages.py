@@ -70,7 +70,8 @@ def build(
     notes = Notes()
     warn = partial(warn_once, notes, redactor, voice)
     holder = f"build {build_id} of {plan.config.model_id}"
-    with disk.translated(workspace.root), workspace.lock(holder), GpuMonitor(settings.env) as gpus:
+    locked = workspace.lock(holder, build_id=build_id, model_id=plan.config.model_id)
+    with disk.translated(workspace.root), locked, GpuMonitor(settings.env) as gpus:
         context = Context(
             build_id=build_id,
             plan=plan,

@@ -22,10 +22,14 @@ class Build:
     Attributes:
         directory: below `builds/`.
         record: its `build.json`, of which only the shape that every build has is checked; empty without one.
+        begun_for: the model that a build without a record was begun for, where that is known.
+        process: the process that is running it; None where it has ended.
     """
 
     directory: Path
     record: Mapping[str, Any]
+    begun_for: str | None = None
+    process: int | None = None
 
     @property
     def build_id(self) -> str:
@@ -34,11 +38,11 @@ class Build:
 
     @property
     def state(self) -> str:
-        """`succeeded`, `failed` or `interrupted`; `unfinished` where it runs, or was killed."""
+        """`succeeded`, `failed`, `interrupted` or `running`; `unfinished` where it was killed."""
         if "archive" in self.record:
             return "succeeded"
         if not self.record:
-            return "unfinished"
+            return "unfinished" if self.process is None else "running"
         return "interrupted" if self.record.get("kind") == "interrupted" else "failed"
 
     @property

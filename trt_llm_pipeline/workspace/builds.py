@@ -59,7 +59,10 @@ class Builds:
 
     def listed(self) -> list[Build]:
         """Every build, the newest first."""
-        return [Build(directory, self._read(directory)) for directory in self.directories()]
+        return [
+            Build(directory, record) if (record := self._read(directory)) else self._without_record(directory)
+            for directory in self.directories()
+        ]
 
     def earlier(self, config: str) -> Mapping[str, Any] | None:
         """What the newest successful build of the same config has written, if it has run its steps itself."""
@@ -103,6 +106,14 @@ class Builds:
             path.unlink()
         self._remember([newest, *(self._workspace.root / path.name for path in free)])
         return newest
+
+    def _without_record(self, directory: Path) -> Build:
+        """A build that has written nothing of itself: it runs, or was killed."""
+        found = self._workspace.last_holder()
+        if found is None or found[0].get("build_id") != directory.name:
+            return Build(directory, {})
+        holder, is_there = found
+        return Build(directory, {}, holder.get("model_id"), holder["pid"] if is_there else None)
 
     def _link(self, file: Path) -> None:
         with replacing(self._workspace.root / file.name) as partial:

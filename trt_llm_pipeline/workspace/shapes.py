@@ -52,6 +52,8 @@ class Holder(TypedDict):
     holder: Text
     pid: Count
     since: float
+    build_id: NotRequired[Text]
+    model_id: NotRequired[Text]
 
 
 @with_config(ConfigDict(extra="allow"))

@@ -15,7 +15,7 @@ import filelock
 from trt_llm_pipeline.errors import WorkspaceBusy, WorkspaceError
 from trt_llm_pipeline.files import is_the_machines
 from trt_llm_pipeline.records import clear_place, read_record, write_record
-from trt_llm_pipeline.workspace.shapes import HOLDER
+from trt_llm_pipeline.workspace.shapes import HOLDER, Holder
 
 STATE_DIR = ".trt-llm-pipeline"
 IMAGE_WORKSPACE = "/src"
@@ -199,17 +199,18 @@ class Workspace:
                 yield self._name(path)
 
     @contextmanager
-    def lock(self, holder: str) -> Iterator[None]:
+    def lock(self, holder: str, **build: str) -> Iterator[None]:
         """Holds the workspace for one build. The lock dies with the process that holds it.
 
         Args:
             holder: what holds it, in words, for whoever is refused.
+            build: `build_id` and `model_id`, of a build.
 
         Raises:
             WorkspaceBusy: another build holds it; says which.
         """
         lock = filelock.FileLock(str(self.state / "lock"), timeout=0)
-        note = self.state / "lock-holder.json"
+        note = self._note
         try:
             lock.acquire()
         except filelock.Timeout:
@@ -220,13 +221,28 @@ class Workspace:
         try:
             with self.step_lock():
                 pass  # a build that was killed is over when its step's processes are
-            write_record(note, {"holder": holder, "pid": os.getpid(), "since": time.time()})
+            write_record(note, {"holder": holder, "pid": os.getpid(), "since": time.time(), **build})
             yield
         finally:
             with suppress(OSError):
                 clear_place(note)
                 note.unlink(missing_ok=True)
             lock.release()
+
+    def last_holder(self) -> tuple[Holder, bool] | None:
+        """What holds the workspace, or held it and was killed; and whether its process is still there.
+
+        The lock itself is not touched: whoever tries it could be in the way of a build that begins.
+        """
+        try:
+            known = read_record(self._note, HOLDER)
+        except OSError:
+            return None
+        return None if known is None else (known, _is_there(known["pid"], known["since"]))
+
+    @property
+    def _note(self) -> Path:
+        return self.state / "lock-holder.json"
 
     @property
     def step_lock_path(self) -> Path:
@@ -301,6 +317,18 @@ def _mark_of(path: Path, root: Path) -> dict[str, FileMark]:
     except OSError:
         return {}
     return {str(path.relative_to(root)): FileMark(status.st_size, status.st_mtime_ns)}
+
+
+def _is_there(pid: int, since: float) -> bool:
+    """Whether a process that had begun by then is still running."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        begun_s, ended = process.create_time(), process.status() == psutil.STATUS_ZOMBIE
+    except (psutil.Error, OverflowError, ValueError):
+        return False
+    return begun_s <= since and not ended
 
 
 def _holder(note: Path) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 import sys
 import time
 from dataclasses import replace
@@ -24,6 +26,8 @@ from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.recorder import Recorder
 from trt_llm_pipeline.testing.servers import PROJECT_ROOT
+from trt_llm_pipeline.workspace import Workspace
+from trt_llm_pipeline.workspace.builds import new_build_id
 
 COMMAND = Path(sys.executable).with_name("trt-llm-pipeline")
 QUICK_START = (PROJECT_ROOT / "examples" / "gpt" / "config.yaml").read_text()
@@ -78,6 +82,17 @@ def test_the_list_has_a_line_for_each_and_says_why_it_failed(settings: Settings)
     assert run(settings).stdout.splitlines() == [head, *lines]  # `builds` alone lists, too
 
 
+def test_a_narrow_terminal_has_a_line_for_each_too(settings: Settings) -> None:
+    with Screen(
+        [COMMAND, "builds", "--workspace", settings.workspace.root], {"COLUMNS": "60"}, columns=60
+    ) as screen:
+        assert screen.end() == 0
+    assert [line[:8] for line in screen.text.splitlines()] == [
+        "BUILD   ",
+        *(build["build_id"][:8] for build in listed(settings)),
+    ]
+
+
 def test_at_a_terminal_each_is_a_line_without_half_words(settings: Settings) -> None:
     with Screen([COMMAND, "builds", "--workspace", settings.workspace.root], {}) as screen:
         assert screen.end() == 0
@@ -130,7 +145,7 @@ def test_logs_prints_what_the_scripts_have_printed(settings: Settings) -> None:
     own = (Path(newest["logs"]) / "build.log").read_text()
     assert run(settings, "logs", "--step", "build").stdout == own
     wrong = run(settings, "logs", "--step", "quantize")
-    assert wrong.exit_code != 0
+    assert wrong.exit_code == 2
     assert "has no log of 'quantize'; it has build" in wrong.output
 
 
@@ -154,6 +169,60 @@ def test_open_opens_the_report_in_the_browser(settings: Settings, tmp_path: Path
     assert opened.read_text().strip() == Path(good["report"]).as_uri()
 
 
+class TestWithoutALog:
+    """`builds logs` says why nothing was printed."""
+
+    def test_a_build_from_the_cache_names_the_one_that_ran(self, settings: Settings, tmp_path: Path) -> None:
+        elsewhere = Workspace.at(tmp_path)
+        shutil.copytree(settings.workspace.root, tmp_path, dirs_exist_ok=True)
+        good = listed(settings)[-1]["build_id"]
+        record = json.loads((elsewhere.builds / good / "build.json").read_text())
+        name = new_build_id()
+        (elsewhere.builds / name).mkdir()
+        record |= {"build_id": name, "answered_from": good}
+        (elsewhere.builds / name / "build.json").write_text(json.dumps(record))
+        found = run(replace(settings, workspace=elsewhere), "logs")
+        assert (found.exit_code, found.stdout) == (0, "")
+        assert f"everything came from the cache; its archive is that of build {good}" in found.stderr
+
+    def test_a_build_that_failed_before_a_script_ran(self, settings: Settings) -> None:
+        typo = listed(settings)[1]["build_id"]
+        found = run(settings, "logs", typo)
+        assert (found.exit_code, found.stdout) == (0, "")
+        assert f"it ended before a script ran; `trt-llm-pipeline builds show {typo}` says why" in found.stderr
+
+
+class TestWithoutARecord:
+    """A build that is running, or was killed."""
+
+    def test_it_is_running_while_its_process_is_there(self, settings: Settings, tmp_path: Path) -> None:
+        place, name = Workspace.at(tmp_path), new_build_id()
+        place.prepare()
+        (place.builds / name).mkdir()
+        there = replace(settings, workspace=place)
+        with place.lock("a build", build_id=name, model_id="a/b"):
+            process = f"process {os.getpid()}"
+            assert run(there).stdout.splitlines()[1].split(None, 2)[1:] == ["running", f"a/b, {process}"]
+            assert f"state:    running ({process})\nmodel:    a/b\n" in run(there, "show").stdout
+            assert f"has no logs: it is running ({process}), and no" in run(there, "logs").stderr
+            opened = run(there, "open")
+        assert opened.exit_code == 2
+        assert opened.stderr == f"error: build {name} has no report yet: it is running\n"
+
+    def test_it_has_ended_without_a_record_when_it_was_killed(
+        self, settings: Settings, tmp_path: Path
+    ) -> None:
+        place, name = Workspace.at(tmp_path), new_build_id()
+        (place.builds / name / "logs").mkdir(parents=True)
+        there = replace(settings, workspace=place)
+        ended = "it ended without a record, as a build that is killed does"
+        assert run(there).stdout.splitlines()[1].split(None, 2)[1:] == ["unfinished", ended]
+        assert f"state:    unfinished\nerror:    {ended}\n" in run(there, "show").stdout
+        assert run(there, "open").stderr == f"error: build {name} has no report: {ended}\n"
+        (place.builds / name / "logs" / "build.log").write_text("x\n")
+        assert run(there, "open").stderr.endswith("; `builds logs` prints what its scripts have printed\n")
+
+
 def test_a_name_has_to_be_of_one_build(settings: Settings) -> None:
     missing, several = run(settings, "show", "1999"), run(settings, "show", "20")
     assert missing.exit_code != 0
@@ -163,6 +232,6 @@ def test_a_name_has_to_be_of_one_build(settings: Settings) -> None:
 
 def test_a_workspace_without_builds_says_so(tmp_path: Path) -> None:
     found = CliRunner().invoke(app, ["builds", "show", "--workspace", str(tmp_path)])
-    assert found.exit_code != 0
+    assert found.exit_code == 2
     assert "no build has left anything in this workspace" in found.output
     assert not list(tmp_path.iterdir())

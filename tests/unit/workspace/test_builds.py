@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -205,6 +208,26 @@ class TestOneBuild:
         found = Builds(workspace).listed()
         assert [build.state for build in found] == [*["succeeded"] * 2, "failed", "interrupted", "unfinished"]
         assert [build.archive is not None for build in found] == [True, False, False, False, False]
+
+    def test_one_without_a_record_is_running_while_its_process_is_there(self, workspace: Workspace) -> None:
+        name = new_build_id()
+        (workspace.builds / name).mkdir()
+        with workspace.lock("a build", build_id=name, model_id="a/b"):
+            (build,) = Builds(workspace).listed()
+            assert (build.state, build.process, build.begun_for) == ("running", os.getpid(), "a/b")
+
+    @pytest.mark.parametrize("since", [0.0, None])
+    def test_one_that_was_killed_is_unfinished(self, workspace: Workspace, since: float | None) -> None:
+        """Its process is gone, or another process has its number now."""
+        name = new_build_id()
+        (workspace.builds / name).mkdir()
+        ended = subprocess.Popen(["true"])
+        ended.wait()
+        note = {"holder": "a build", "build_id": name, "model_id": "a/b"}
+        note |= {"pid": ended.pid, "since": time.time()} if since is None else {"pid": 1, "since": since}
+        (workspace.state / "lock-holder.json").write_text(json.dumps(note))
+        (build,) = Builds(workspace).listed()
+        assert (build.state, build.process, build.begun_for) == ("unfinished", None, "a/b")
 
     def test_links_are_not_followed(self, workspace: Workspace, tmp_path: Path) -> None:
         elsewhere = tmp_path / "elsewhere"
