@@ -44,6 +44,7 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 _FALSE = frozenset({"", "0", "OFF", "NO", "FALSE"})
 _LARGEST_LISTING = 64 << 20
+_GIVE_AS = "HF_TOKEN, or the input hf_token of a prediction"
 
 
 @dataclass(frozen=True)
@@ -242,11 +243,11 @@ class Hub:
             if self.token is None:
                 return ModelAccessDenied(
                     f"{model_id} is gated: accept its licence at {page}, then give a token of that account "
-                    "as the hf_token input (or HF_TOKEN in the environment)"
+                    f"as {_GIVE_AS}"
                 )
             return ModelAccessDenied(
                 f"{model_id} is gated and the given token has no access: accept its licence at {page} with "
-                "the account that the token belongs to, or give another hf_token"
+                f"the account that the token belongs to, or give another one as {_GIVE_AS}"
             )
         if code == "RevisionNotFound":
             return ModelNotFound(
@@ -260,7 +261,7 @@ class Hub:
             )
         if code == "RepoNotFound" or status == 404:
             hint = (
-                "if it is private, give a token with access as hf_token"
+                f"if it is private, give a token with access as {_GIVE_AS}"
                 if self.token is None
                 else "if it is private, the given token has no access to it"
             )
@@ -268,15 +269,15 @@ class Hub:
             return ModelNotFound(f"{self.endpoint} has no {self.kind} {model_id}: check {key}; {hint}")
         if status == 401:
             if self.token is None:
-                return ModelAccessDenied(f"{about} needs a token: give one as hf_token (see {page})")
+                return ModelAccessDenied(f"{about} needs a token: give one as {_GIVE_AS} (see {page})")
             return ModelAccessDenied(
                 f"the given token is not valid at {self.endpoint}: make a new one in the account's settings "
-                "and give it as hf_token"
+                f"and give it as {_GIVE_AS}"
             )
         if status == 403:
             return ModelAccessDenied(
                 f"access to {about} is forbidden: accept the licence at {page} and give a token with read "
-                "access as hf_token"
+                f"access as {_GIVE_AS}"
             )
         return ModelSourceError(f"{self.endpoint} refused {about} with HTTP {status}; check the config")
 
