@@ -145,7 +145,7 @@ class Api:
                 return _object(answer.read(), self.url)
         except urllib.error.HTTPError as error:
             kind = ServerBusy if error.code in _BUSY else ServerError
-            said = _said(error.read(_LARGEST_REFUSAL))
+            said = _said(error.read(_LARGEST_REFUSAL)) or "; check that --to names a prediction server"
             raise kind(f"{self.url} answers HTTP {error.code}{said}", answered=True) from None
         except (OSError, http.client.HTTPException) as problem:
             reason = getattr(problem, "reason", None) or problem

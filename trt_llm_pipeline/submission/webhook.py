@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import queue
 import secrets
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
+
+from trt_llm_pipeline.errors import BadArgument
 
 _LARGEST = 2 << 30  # the last event of a prediction holds the whole archive, as base64
 
@@ -21,6 +25,9 @@ class Receiver:
 
     Attributes:
         events: what came, in order.
+
+    Raises:
+        BadArgument: on entering: it is no address of this machine.
     """
 
     def __init__(self, host: str) -> None:
@@ -49,7 +56,14 @@ class Receiver:
             def log_message(self, *_: object) -> None:
                 """Says nothing."""
 
-        self._server = ThreadingHTTPServer((self._host, 0), Handler)
+        try:
+            self._server = ThreadingHTTPServer((self._host, 0), Handler)
+        except OSError as error:
+            if not isinstance(error, socket.gaierror) and error.errno != errno.EADDRNOTAVAIL:
+                raise
+            raise BadArgument(
+                f"--listen: {self._host} is no IPv4 address of this machine; name one for the server"
+            ) from None
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
         self._thread.start()

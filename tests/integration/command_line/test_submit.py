@@ -26,6 +26,7 @@ from trt_llm_pipeline.artifact import read_archive
 from trt_llm_pipeline.cli import app
 from trt_llm_pipeline.errors import BadArgument
 from trt_llm_pipeline.submission.api import address_of
+from trt_llm_pipeline.submission.webhook import Receiver
 from trt_llm_pipeline.testing.servers import CogServer
 
 QUICK_START = str(ROOT / "examples" / "gpt" / "config.yaml")
@@ -248,3 +249,17 @@ def test_a_server_that_is_not_there_and_a_token_in_the_clear() -> None:
     assert (clear.exit_code, "no token is sent there" in clear.stderr) == (2, True)
     assert run(QUICK_START, "--to", "localhost:5000").exit_code == 2
     assert os.environ.get("MY_TOKEN") is None
+
+
+def test_a_server_of_another_kind() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        done = run(QUICK_START, "--to", f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert (done.exit_code, "answers HTTP 501; check that --to names a pred" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("host", ["203.0.113.9", "no-such-host.invalid", "::1"])
+def test_an_address_that_is_not_this_machines_cannot_be_listened_at(host: str) -> None:
+    with pytest.raises(BadArgument, match=f"--listen: {host} is no IPv4 address of this machine"):
+        Receiver(host).__enter__()
