@@ -333,6 +333,7 @@ def restore_step(
     output_dir = cache.has(key)
     if output_dir is None:
         return None
+    origin = "results from the shared cache" if cache.place(key) == "shared" else "cached results"
     argv = plan.render(step, found).argv
     report = StepReport(step.name, (*step.program, *argv), output_dir, 0.0, 0.0, 0, cached=True)
     if not cache.holds(key, output_dir, hashes):
@@ -354,7 +355,7 @@ def restore_step(
             put_back.update(workspace.files_in(workspace.root / name))
         ledger.finish(step.name, put_back)
     ledger.found(step.name, output_dir)
-    context.log(f"step {step.shown}: unchanged, its cached results are in {output_dir}")
+    context.log(f"step {step.shown}: unchanged, its {origin} are in {output_dir}")
     return report
 
 

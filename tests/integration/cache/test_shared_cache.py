@@ -82,6 +82,8 @@ def test_what_one_machine_has_built_another_does_not(team: Team) -> None:
     assert second.ran() == set()
     assert two.sha256 == one.sha256
     assert team.places("two") == {"convert_to_ft": "here", "build": "here"}
+    for name in ("convert_to_ft", "build"):
+        assert any(f"step {name}: unchanged, its results from the shared" in line for line in second.lines)
 
 
 def test_another_argument_of_the_build_shares_the_conversion_only(team: Team) -> None:
