@@ -93,6 +93,8 @@ def build(
             delivery.check_output(output)
         settings = settings_of(workspace, offline)
         validated = read_validated(config, settings, sets, no_cache=no_cache)
+        if output:
+            delivery.check_named(output, validated.plan.config.compression)
         with show(as_json, settings.workspace.root, verbose=verbose) as observer:
             result = pipeline.build(validated, settings, observer, destination=destination)
             observer.finished(result.record, result.directory, result.newest or result.archive)

@@ -11,6 +11,8 @@ from trt_llm_pipeline.errors import BadArgument
 from trt_llm_pipeline.files import appearing
 
 _CHUNK = 1 << 20
+# How the name of an archive ends, by `compression`; the first is the usual one.
+_ENDINGS = {"gzip": (".tar.gz", ".tgz"), "none": (".tar",)}
 
 
 def check_output(path: Path) -> None:
@@ -29,6 +31,20 @@ def check_output(path: Path) -> None:
     else:
         return
     raise BadArgument(f"the output {path} {problem}")
+
+
+def check_named(path: Path, compression: str) -> None:
+    """Looks whether an archive that is compressed so may have the name of `path`.
+
+    Raises:
+        BadArgument: it would say something else; says which name would do.
+    """
+    said = [kind for kind, ending in _ENDINGS.items() if path.name.lower().endswith(ending)]
+    if said and said != [compression]:
+        raise BadArgument(
+            f"the output {path} would hold what its name does not say: the config has compression: "
+            f"{compression}; name it {path.name[: path.name.lower().rfind('.t')]}{_ENDINGS[compression][0]}"
+        )
 
 
 def put_output(archive: Path, path: Path) -> None:
