@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,8 @@ import psutil
 
 #: "Try again later" of sysexits.h: neither the server's own codes nor a signal's.
 EXIT_CODE = 75
+#: What it ends with where the server could not listen: a restart would not help.
+WRONG_PORT = 2
 #: Names a file in which the worker notes when predict() begins and ends.
 NOTE_VARIABLE = "TRT_LLM_GUARD_NOTE"
 
@@ -147,7 +151,11 @@ def main(arguments: Sequence[str], limits: Limits = Limits()) -> int:
     """Runs a server until it ends, is told to end, or is beyond help; its exit code."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    url = f"http://127.0.0.1:{os.environ.get('PORT') or 5000}/health-check"
+    port = os.environ.get("PORT") or "5000"
+    if unusable := _unusable(port):
+        sys.stderr.write(f"error: {unusable}\n")
+        return WRONG_PORT
+    url = f"http://127.0.0.1:{port}/health-check"
     with tempfile.TemporaryDirectory(prefix="trt-llm-guard-") as folder:
         note = Path(folder) / "note"
         env = {**os.environ, NOTE_VARIABLE: str(note)}
@@ -165,6 +173,21 @@ def main(arguments: Sequence[str], limits: Limits = Limits()) -> int:
             return code if code >= 0 else 128 - code
         finally:
             _end_all()
+
+
+def _unusable(port: str) -> str:
+    """Why the server could not listen at a port, and what to do; or ""."""
+    if not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        return f"PORT is {port!r}; set it to a number from 1 to 65535, or unset it for 5000"
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+        try:
+            tried.bind(("", int(port)))
+        except OSError as problem:
+            if problem.errno == errno.EADDRINUSE:
+                return f"port {port} is in use by another program; choose another: PORT=5001 script/server"
+            return f"port {port} cannot be listened at: {problem.strerror}; choose another with PORT"
+    return ""
 
 
 def _pass_on(server: subprocess.Popen[bytes]) -> signal._HANDLER:

@@ -210,3 +210,14 @@ def test_the_process_prints_its_address_serves_tiny_models_and_ends_on_sigterm(t
     assert make_demo_gpt2(tmp_path / "again").prompt == DEMO_PROMPT
     # Made in another process, and the same to the byte.
     assert Path(path).read_bytes() == (tmp_path / "again/pytorch_model.bin").read_bytes()
+
+
+def test_the_process_names_a_port_that_is_taken() -> None:
+    with HubServer() as hub:
+        port = hub.url.rpartition(":")[2]
+        command = [sys.executable, "-m", "trt_llm_pipeline.testing.hub", "--port", port]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 2
+    assert told.stderr.endswith(
+        f"cannot listen on 127.0.0.1:{port}: Address already in use; --port 0 picks another\n"
+    )

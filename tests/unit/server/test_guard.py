@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from trt_llm_pipeline.server.guard import NOTE_VARIABLE, Judge, Limits, Note, _read, noted
+from trt_llm_pipeline.server.guard import NOTE_VARIABLE, Judge, Limits, Note, _read, main, noted
 
 LIMITS = Limits(unhealthy=3, not_begun=25, not_ended=20, inlined=10, uploaded=1, silent=60)
+
+
+class TestPort:
+    """A port that cannot be listened at is told before Cog's server is started."""
+
+    @pytest.mark.parametrize("port", ["abc", "-1", "0", "65536", "80.5"])
+    def test_that_is_none(self, port: str, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+        monkeypatch.setenv("PORT", port)
+        assert main([]) == 2
+        assert capfd.readouterr().err == (
+            f"error: PORT is {port!r}; set it to a number from 1 to 65535, or unset it for 5000\n"
+        )
+
+    def test_that_another_program_has(self, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            monkeypatch.setenv("PORT", str(port))
+            assert main([]) == 2
+        assert f"error: port {port} is in use by another program; choose another: PORT=" in (
+            capfd.readouterr().err
+        )
 
 
 class Watched:

@@ -52,10 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder = Path(scratch, model_id)
             RECIPES[recipe](folder)
             hub.add_repository(model_id, folder, gated=model_id in options.gated)
-        with hub:
-            sys.stdout.write(hub.url + "\n")
-            sys.stdout.flush()
-            stop.wait()
+        try:
+            with hub:
+                sys.stdout.write(hub.url + "\n")
+                sys.stdout.flush()
+                stop.wait()
+        except OSError as error:
+            where = f"{options.host}:{options.port}"
+            parser.error(f"cannot listen on {where}: {error.strerror}; --port 0 picks another")
     return 0
 
 
