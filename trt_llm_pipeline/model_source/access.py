@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trt_llm_pipeline.errors import ModelUnavailable, PipelineError
+from trt_llm_pipeline.errors import ModelAccessDenied, ModelNotFound, ModelUnavailable, PipelineError
 from trt_llm_pipeline.model_source.hub import Hub, endpoint_of, is_offline
 from trt_llm_pipeline.model_source.record import Record
 
@@ -52,6 +52,21 @@ def ask_for_access(hub: Hub, record: Record, env: Mapping[str, str]) -> None:
         hub.ask_about_file(record.model_id, record.revision, smallest.path)
     except ModelUnavailable as error:
         raise not_asked(record, error) from error
+
+
+def refused_though_here(
+    record: Record, error: ModelAccessDenied | ModelNotFound, env: Mapping[str, str]
+) -> ModelAccessDenied | ModelNotFound:
+    """The error where the Hub refuses to say what is newest of a model that is there, whole.
+
+    Whoever may have it without asking the Hub is told how.
+    """
+    if not is_free(record, env):
+        return error
+    return type(error)(
+        f"{error}. All of it is on this machine, as of one commit: `revision: {record.revision}` in the "
+        "config, or HF_HUB_OFFLINE=1 (--offline), builds with that and does not ask"
+    )
 
 
 def not_asked(record: Record, error: ModelUnavailable) -> ModelUnavailable:

@@ -15,9 +15,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable, WorkspaceError
+from trt_llm_pipeline.errors import (
+    ModelAccessDenied,
+    ModelNotFound,
+    ModelSourceError,
+    ModelUnavailable,
+    WorkspaceError,
+)
 from trt_llm_pipeline.files import free_bytes, remove_unfinished
-from trt_llm_pipeline.model_source.access import ask_for_access, is_free, not_asked
+from trt_llm_pipeline.model_source.access import ask_for_access, is_free, not_asked, refused_though_here
 from trt_llm_pipeline.model_source.choice import CACHE_FOLDER, choose_files
 from trt_llm_pipeline.model_source.file_source import no_room, write_error
 from trt_llm_pipeline.model_source.first_look import Looked, forget, look_first
@@ -107,6 +113,8 @@ def plan(
     hub = Hub.from_env(env, token, BRIEFLY if usable is not None else limits, log, request.kind)
     try:
         files, listing = _choose(hub, request)
+    except (ModelAccessDenied, ModelNotFound) as error:
+        raise (error if usable is None else refused_though_here(usable, error, env)) from None
     except ModelUnavailable as error:
         if usable is None:
             raise
@@ -232,6 +240,8 @@ def _fetch(
     hub = Hub.from_env(env, token, BRIEFLY if usable is not None else limits, log, request.kind)
     try:
         files, listing = _choose(hub, request)
+    except (ModelAccessDenied, ModelNotFound) as error:
+        raise (error if usable is None else refused_though_here(usable, error, env)) from None
     except ModelUnavailable as error:
         if usable is None:
             raise

@@ -414,6 +414,19 @@ class TestWhoMayHaveItAgain:
             other.env = {**caller.env, name: "1"}
             assert other.fetch(model_id, revision=revision).downloaded_bytes == 0
 
+    def test_a_machine_with_one_owner_is_told_how_to_have_what_is_here(
+        self, caller: Caller, model_id: str
+    ) -> None:
+        commit = caller.fetch(model_id, "hf_granted").revision
+        for ask in (caller.fetch, caller.plan):
+            with pytest.raises((ModelAccessDenied, ModelNotFound)) as strangers:
+                ask(model_id)
+            assert commit not in str(strangers.value)
+        caller.env["TRT_LLM_SHARED_MODELS"] = "1"
+        for ask in (caller.fetch, caller.plan):
+            with pytest.raises((ModelAccessDenied, ModelNotFound), match=f"`revision: {commit}` in the"):
+                ask(model_id)
+
     def test_a_machine_with_one_owner_asks_nobody(self, caller: Caller, model_id: str) -> None:
         commit = caller.fetch(model_id, "hf_granted").revision
         caller.hub.clear_requests()
