@@ -80,7 +80,8 @@ def inspect(
                 found, write_config, engine_dir=engine_dir, templates=templates
             )
         if as_json:
-            print_json({**found.as_json(), "written": written.as_json() if written else None})
+            told = {**found.as_json(), "written": written.as_json() if written else None}
+            print_json(told if found.verdict != "not ready" else {**told, "kind": "check"})
         else:
             typer.echo(found.as_text())
             for path in written.files if written else ():
@@ -132,6 +133,9 @@ def verify(
                 key=public,
                 any_compression=any_compression,
             )
-        print_json(found.as_json()) if as_json else typer.echo(found.as_text())
+        if as_json:
+            print_json(found.as_json() if found.holds else {**found.as_json(), "kind": "check"})
+        else:
+            typer.echo(found.as_text())
         if not found.holds:
             leave("check")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import select
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Annotated, Any, NoReturn
 
@@ -29,6 +32,7 @@ from trt_llm_pipeline.files import refused
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 _TERMINATED = 143
+_UNREAD = 141  # as a shell has it for SIGPIPE
 
 
 @contextmanager
@@ -46,20 +50,38 @@ def failures(as_json: bool, kept: str | None = None) -> Iterator[None]:
         _end_with(error, as_json)
         raise typer.Exit(EXIT_CODES[error.kind]) from None
     except OSError as error:
-        if error.errno == errno.EPIPE:  # whoever reads the output has had enough; typer knows what to do
-            raise
+        if error.errno == errno.EPIPE and _nobody_reads():
+            raise typer.Exit(_UNREAD) from None
         told = PipelineError(refused(error, "a file"))
         _end_with(told, as_json)
         raise typer.Exit(EXIT_CODES[told.kind]) from None
     except KeyboardInterrupt as error:
         kept = "; ".join(filter(None, [kept, *notes_of(error)])) or None
         if as_json:
-            print_json({"error": "interrupted", "kind": "interrupted", "kept": kept})
+            how = {"kind": "interrupted", "type": type(error).__name__}
+            print_json({"error": "interrupted", **how, "kept": kept})
         else:
             typer.echo(f"interrupted; {kept}" if kept else "interrupted", err=True)
         raise typer.Exit(EXIT_CODES["interrupted"]) from None
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of stdout or stderr has had enough, as `head` has.
+
+    What is still written then goes nowhere.
+    """
+    watched = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            watched.register(stream.fileno(), 0)
+    broken = [descriptor for descriptor, event in watched.poll(0) if event & select.POLLERR]
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in broken:
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+    return bool(broken)
 
 
 def leave(kind: Kind) -> NoReturn:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from tests.conftest import ROOT
 from tests.integration.documents.test_documents import rows, section
 from tests.integration.house import House
+from trt_llm_pipeline.cli.edge import failures
 from trt_llm_pipeline.errors import EXIT_CODES
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.workspace import Workspace
@@ -147,6 +149,23 @@ def test_busy(own: House) -> None:
     place.prepare()
     with place.lock("a test"):
         told(run(own, "build", own.config(), "--json"), "busy", "WorkspaceBusy")
+
+
+def test_interrupted(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended, failures(True):
+        raise KeyboardInterrupt
+    assert ended.value.exit_code == EXIT_CODES["interrupted"]
+    told = json.loads(capsys.readouterr().out)
+    assert (told["kind"], told["type"]) == ("interrupted", "KeyboardInterrupt")
+
+
+def test_whoever_reads_the_output_may_have_had_enough(own: House) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = [COMMAND, "cache", "--json", "--workspace", str(own.workspace)]
+    done = subprocess.run(argv, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_internal(own: House) -> None:

@@ -134,7 +134,9 @@ def test_the_builds_log_has_the_same_table(built: tuple[pipeline.BuildResult, li
         for line in lines
         if line.removeprefix("warning: not ready for ").startswith("cog-triton: ")
     ]
-    printed = json.loads(inspect(str(result.archive), "--json").stdout)["checks"]
+    answer = json.loads(inspect(str(result.archive), "--json").stdout)
+    assert answer["kind"] == "check"
+    printed = answer["checks"]
     assert told == [
         f"not ready for cog-triton: {check['name']}: {check['message']}"
         if check["status"] == "problem"

@@ -76,7 +76,9 @@ def verified(archive: Path | str, *options: str | Path) -> tuple[int, dict[str, 
     """What `trt-llm-pipeline verify --json` says, with its exit code."""
     command = [PROJECT_ROOT / ".venv/bin/trt-llm-pipeline", "verify", archive, *options, "--json"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-    return done.returncode, json.loads(done.stdout)
+    told = json.loads(done.stdout)
+    assert EXIT_CODES.get(told.get("kind"), 0) == done.returncode
+    return done.returncode, told
 
 
 def dir_hash(folder: Path, find: str) -> str:
