@@ -65,6 +65,15 @@ def cache(
             )
 
 
+@app.command("clear", hidden=True)
+def clear_is_an_option() -> None:
+    """Says what is meant: `clear` is an option here."""
+    with failures(False):
+        from trt_llm_pipeline.errors import BadArgument
+
+        raise BadArgument("write `trt-llm-pipeline cache --clear` to remove what is cached")
+
+
 @app.command()
 def lookup(
     config: ConfigArgument,

@@ -35,6 +35,10 @@ def read(source: str, reach: Reach, *, typed: bool = False) -> tuple[str, str]:
         return _fetch(source, reach)
     if scheme == "data":
         return decode(_open(source), "config"), "config"
+    if "://" in source:
+        raise ConfigError(
+            [Mistake(f"{scheme}:// is not read; name a file, or an http:// or https:// address")], source
+        )
     path = Path(source)
     name = source if typed else path.name or source
     return read_text(path, name), name
@@ -62,7 +66,7 @@ def _download(address: str, place: str, reach: Reach) -> bytes:
     except BadAddress as error:
         message = f"cannot be fetched: {error}"
     except (OSError, http.client.HTTPException, EndedEarly) as error:
-        reason = str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         message = f"cannot be fetched: {reason}; check the address and that the server runs"
     raise ConfigError([Mistake(message)], place)
 

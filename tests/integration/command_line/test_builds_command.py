@@ -112,6 +112,14 @@ def test_nothing_is_said_to_be_nothing(tmp_path: Path) -> None:
         assert said in found.stderr
 
 
+def test_clear_is_an_option_of_the_cache(tmp_path: Path) -> None:
+    found = CliRunner().invoke(app, ["cache", "clear"])
+    assert (found.exit_code, found.stderr) == (
+        2,
+        "error: write `trt-llm-pipeline cache --clear` to remove what is cached\n",
+    )
+
+
 def test_the_cache_says_when_a_result_was_last_used(settings: Settings) -> None:
     found = CliRunner().invoke(app, ["cache", "--workspace", str(settings.workspace.root)])
     head, *rows = found.stdout.splitlines()

@@ -42,6 +42,18 @@ def test_address_that_is_none_is_said_so(address: str) -> None:
         read(address, ANYWHERE)
 
 
+def test_a_scheme_that_is_not_read_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^ftp://host/c.yaml: ftp:// is not read; name a file, or an http"):
+        read("ftp://host/c.yaml", ANYWHERE, typed=True)
+
+
+def test_a_refusal_is_told_in_words_alone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(ConfigError, match="cannot be fetched: Connection refused; check the address"):
+        read(f"http://127.0.0.1:{port}/c.yaml", ANYWHERE)
+
+
 def test_garbage_instead_of_http(answering: list[bytes]) -> None:
     answering[0] = b"garbage\r\n\r\n"
     with pytest.raises(ConfigError, match="cannot be fetched"):
