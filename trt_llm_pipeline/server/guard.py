@@ -24,6 +24,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
@@ -152,7 +153,7 @@ def main(arguments: Sequence[str], limits: Limits = Limits()) -> int:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     port = os.environ.get("PORT") or "5000"
-    if unusable := _unusable(port):
+    if unusable := _unusable(port, _host(arguments)):
         sys.stderr.write(f"error: {unusable}\n")
         return WRONG_PORT
     url = f"http://127.0.0.1:{port}/health-check"
@@ -175,14 +176,20 @@ def main(arguments: Sequence[str], limits: Limits = Limits()) -> int:
             _end_all()
 
 
-def _unusable(port: str) -> str:
+def _host(arguments: Sequence[str]) -> str:
+    """Where Cog's server listens: at every address of this machine unless it is told one."""
+    after = [value for name, value in pairwise(arguments) if name == "--host"]
+    return (after or [text[7:] for text in arguments if text.startswith("--host=")] or [""])[-1]
+
+
+def _unusable(port: str, host: str) -> str:
     """Why the server could not listen at a port, and what to do; or ""."""
     if not port.isdecimal() or not 0 < int(port) < 1 << 16:
         return f"PORT is {port!r}; set it to a number from 1 to 65535, or unset it for 5000"
-    with socket.socket() as tried:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
         try:
-            tried.bind(("", int(port)))
+            tried.bind((host, int(port)))
         except OSError as problem:
             if problem.errno == errno.EADDRINUSE:
                 return f"port {port} is in use by another program; choose another: PORT=5001 script/server"

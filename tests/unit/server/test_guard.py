@@ -28,7 +28,7 @@ class TestPort:
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = other.getsockname()[1]
             monkeypatch.setenv("PORT", str(port))
-            assert main([]) == 2
+            assert main(["--host", "127.0.0.1"]) == 2
         assert f"error: port {port} is in use by another program; choose another: PORT=" in (
             capfd.readouterr().err
         )
