@@ -34,7 +34,9 @@ def failure(prediction: Prediction, config_name: str | None = None) -> Predictio
         text = text[len(_PREFIX) :]
     match = _CLASS.match(text)
     cause = _ours().get(match[1]) if match else None
-    if match is None or cause is None:
+    if match is None:  # not an exception's words but the server's own, such as "Worker crashed"
+        return PredictionFailed(f"{text}; the log of the server says more")
+    if cause is None:
         return PredictionFailed(text)
     text = text[match.end() :]
     if config_name and issubclass(cause, ConfigError):

@@ -26,6 +26,7 @@ from trt_llm_pipeline.artifact import read_archive
 from trt_llm_pipeline.cli import app
 from trt_llm_pipeline.errors import BadArgument
 from trt_llm_pipeline.submission.api import address_of
+from trt_llm_pipeline.submission.failure import failure
 from trt_llm_pipeline.submission.webhook import Receiver
 from trt_llm_pipeline.testing.servers import CogServer
 
@@ -249,6 +250,18 @@ def test_a_server_that_is_not_there_and_a_token_in_the_clear() -> None:
     assert (clear.exit_code, "no token is sent there" in clear.stderr) == (2, True)
     assert run(QUICK_START, "--to", "localhost:5000").exit_code == 2
     assert os.environ.get("MY_TOKEN") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("Worker crashed", "Worker crashed; the log of the server says more"),
+        ("Prediction failed: ValueError: odd", "ValueError: odd"),
+        ("Prediction failed: DiskFull: no room", "no room"),
+    ],
+)
+def test_what_the_server_says_itself_leads_to_its_log(error: str, said: str) -> None:
+    assert str(failure({"status": "failed", "error": error})) == said
 
 
 def test_a_server_of_another_kind() -> None:
