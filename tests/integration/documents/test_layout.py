@@ -44,7 +44,6 @@ COVERED_ELSEWHERE = {
     "delivery/http_put": "integration/delivery/test_http_put.py",
     "delivery/object_store": "integration/fleet/test_records_on_s3.py",
     "delivery/outbox": "integration/delivery/test_http_put.py",
-    "delivery/output": "integration/command_line/test_options.py",
     "delivery/send": "integration/delivery/test_http_put.py",
     "delivery/store_client": "integration/delivery/test_object_store.py",
     "delivery/store_upload": "integration/delivery/test_object_store.py",
