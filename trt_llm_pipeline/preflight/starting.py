@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ MODEL_TYPES = {
     "starcoder": "gpt_bigcode",
 }
 _LENGTHS = ("max_position_embeddings", "n_positions", "seq_length")
+#: What trtllm-build of 0.9 and 0.10 takes where a config gives no `max_output_len`, whatever the model.
+_DEFAULT_OUTPUT = 1024
 
 
 @dataclass(frozen=True)
@@ -103,15 +105,19 @@ def begin(
     for example in suitable:
         text = _adapted(example, model_id, content)
         try:
-            return _checked(text, example, settings, gpu)
+            return _checked(text, example, settings, gpu, _longest(content))
         except ConfigError as error:
             reasons.append(f"{example.shown}: {error.mistakes[0].message}")
     raise _refusal("no example suits it here:\n" + "\n".join(reasons), model_id)
 
 
-def _checked(text: str, example: Example, settings: Settings, gpu: Device | None) -> str:
+def _checked(text: str, example: Example, settings: Settings, gpu: Device | None, longest: int | None) -> str:
     """The text with a head that says what it was checked against; `ConfigError` where it will not do."""
-    validated = validate(text, "config.yaml", settings)
+    # Without the cache every script is asked, so that it is known which options it has.
+    validated = validate(text, "config.yaml", settings, ["cache=false"])
+    bounded = text if longest is None else _bounded(text, validated.accepted.get("build", ()), longest)
+    if bounded != text:
+        text, validated = bounded, validate(bounded, "config.yaml", settings)
     fitted = fitting(validated.plan, settings, gpu=gpu)
     if gpu is None:
         refuse(validated.plan, fitted)
@@ -142,18 +148,42 @@ def _adapted(example: Example, model_id: str, content: Mapping[str, Any]) -> str
         text,
         flags=re.MULTILINE,
     )
-    longest = next((content[key] for key in _LENGTHS if isinstance(content.get(key), int)), None)
+    longest = _longest(content)
     return text if longest is None else _shortened(text, longest)
+
+
+def _longest(content: Mapping[str, Any]) -> int | None:
+    """The most tokens that a model takes, by its `config.json`; None where that does not say."""
+    return next((content[key] for key in _LENGTHS if isinstance(content.get(key), int)), None)
+
+
+def _lengths(text: str) -> dict[str, int]:
+    """The lengths that a config gives, by their options."""
+    return {name: int(found) for name, found in re.findall(r"^ +(max_\w+_len): (\d+)$", text, re.MULTILINE)}
+
+
+def _bounded(text: str, options: Collection[str], longest: int) -> str:
+    """The answer's length given too, where the script would else take its own, which may be too long.
+
+    From 0.11 on, trtllm-build has no `max_output_len` and takes the model's own length for all.
+    """
+    given = _lengths(text)
+    told = "max_output_len" in given or "max_seq_len" in given
+    if told or "max_input_len" not in given or "--max_output_len" not in options:
+        return text
+    left = min(_DEFAULT_OUTPUT, max(1, longest - given["max_input_len"]))
+    line = r"^( +)(max_input_len: \d+)$"
+    return re.sub(line, rf"\g<1>\g<2>\n\g<1>max_output_len: {left}", text, count=1, flags=re.MULTILINE)
 
 
 def _shortened(text: str, longest: int) -> str:
     """Lengths that go beyond what the model takes: half of it for the prompt, half for the answer."""
-    given = {name: int(found) for name, found in re.findall(r"^ +(max_\w+_len): (\d+)$", text, re.MULTILINE)}
+    given = _lengths(text)
     half = max(1, longest // 2)
     changed = {}
     if given.get("max_seq_len", 0) > longest:
         changed["max_seq_len"] = longest
-    if given.get("max_input_len", 0) + given.get("max_output_len", 0) >= longest:
+    if given.get("max_input_len", 0) + given.get("max_output_len", 1) > longest:
         changed |= {"max_input_len": half, "max_output_len": max(1, longest - half)}
     for name, value in changed.items():
         text = re.sub(rf"^( +{name}: )\d+$", rf"\g<1>{value}", text, flags=re.MULTILINE)

@@ -77,10 +77,18 @@ def test_what_it_writes_validates(
     assert Path("config.yaml").read_text() == text
 
 
+def test_the_answer_is_bounded_where_the_script_would_take_more_than_the_model(env: dict[str, str]) -> None:
+    text = run(env, "init", "--model", "sshleifer/tiny-gpt2", "--output", "-").stdout
+    args = loads(text).build.args
+    assert (args["max_input_len"], args["max_output_len"]) == ("924", "100"), text
+    assert run(env, "init", "--model", "sshleifer/tiny-gpt2", "--output", "-").stdout == text
+
+
 @pytest.mark.slow
 def test_no_more_tokens_than_the_model_takes(env: dict[str, str]) -> None:
     text = run(env, "init", "--model", "acme/short", "--output", "-").stdout
-    assert loads(text).build.args["max_input_len"] == "500"
+    args = loads(text).build.args
+    assert (args["max_input_len"], args["max_output_len"]) == ("500", "500")
     env["TRTLLM_DIR"] = str(older_only(TOOLCHAIN, Path("older")))
     older = run(env, "init", "--model", "acme/short", "--output", "-").stdout
     args = loads(older).build.args
@@ -123,6 +131,31 @@ def test_what_is_not_known_is_refused_and_nothing_is_written(
     done = run(env, "init", "--model", model, *more)
     assert (done.exit_code, said in done.stderr) == (code, True), done.stderr
     assert not Path("config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "model", ["https://huggingface.co/sshleifer/tiny-gpt2", "a/b/c", "a b", "", "./local", "a/x.git"]
+)
+def test_what_is_no_name_of_a_model_is_refused_as_in_a_config(env: dict[str, str], model: str) -> None:
+    done = run(env, "init", "--model", model)
+    said = f"--model: {model!r} is not a valid model id; write it as on the Hub: 'name' or 'owner/name'"
+    assert (done.exit_code, said in " ".join(done.stderr.split())) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("none/x.yaml", "the output none/x.yaml has no directory to lie in; make "),
+        (".", "the output . is a directory; name a file in it"),
+    ],
+)
+def test_where_nothing_can_be_written_is_said_before_the_hub_is_asked(
+    env: dict[str, str], hub: HubServer, output: str, said: str
+) -> None:
+    before = len(hub.requests)
+    done = run(env, "init", "--model", "acme/llama-7b", "--output", output)
+    assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
+    assert len(hub.requests) == before
 
 
 def test_every_example_is_known_by_its_name() -> None:
