@@ -30,10 +30,15 @@ def init(
     It is made from examples/ and the model's config.json.
     """
     with failures(False):
-        from trt_llm_pipeline import fit
+        from trt_llm_pipeline import delivery, fit
+        from trt_llm_pipeline.config import check_model_id
         from trt_llm_pipeline.preflight import starting
 
         settings = settings_of(workspace)
+        try:
+            check_model_id(model)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--model") from None
         if precision is not None and precision not in starting.PRECISIONS:
             choices = ", ".join(starting.PRECISIONS)
             raise typer.BadParameter(f"{precision!r} is none of {choices}", param_hint="--precision")
@@ -42,8 +47,12 @@ def init(
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--gpu") from None
         printed = str(output) == "-"
-        if not printed and output.exists():
-            raise typer.BadParameter(f"{output} is there already; name another FILE", param_hint="--output")
+        if not printed:
+            delivery.check_output(output)
+            if output.exists():
+                raise typer.BadParameter(
+                    f"{output} is there already; name another FILE", param_hint="--output"
+                )
         text = starting.begin(model, settings, precision=precision, gpu=device)
         if printed:
             typer.echo(text, nl=False)

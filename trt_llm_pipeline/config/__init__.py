@@ -8,6 +8,7 @@ from trt_llm_pipeline.config.model import (
     CheckConfig,
     DatasetConfig,
     StepConfig,
+    check_model_id,
 )
 from trt_llm_pipeline.config.reading import Loaded, examine, examine_node, load, loads
 
@@ -20,6 +21,7 @@ __all__ = [
     "DatasetConfig",
     "Loaded",
     "StepConfig",
+    "check_model_id",
     "examine",
     "examine_node",
     "load",

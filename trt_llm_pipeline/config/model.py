@@ -42,7 +42,8 @@ _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,254}")
 ArgValue: TypeAlias = "bool | str | list[str]"
 
 
-def _model_id(value: str) -> str:
+def check_model_id(value: str) -> str:
+    """The value, where it can be a repository's name on the Hub. Raises `ValueError`."""
     parts = value.split("/")
     good = len(parts) <= 2 and all(_MODEL_ID_PART.fullmatch(part) for part in parts)
     if not good or "--" in value or ".." in value or value.endswith(".git"):
@@ -197,7 +198,7 @@ def _check(value: object) -> object:
 class DatasetConfig(_Strict):
     """A dataset that a script reads, to calibrate with for instance."""
 
-    id: Annotated[Text, AfterValidator(_model_id)]
+    id: Annotated[Text, AfterValidator(check_model_id)]
     """The dataset's name on the Hub: `owner/name`."""
     revision: Annotated[Text, AfterValidator(_revision)] | None = None
     """A branch, tag or commit of the dataset's repository; `main` when left out."""
@@ -206,7 +207,7 @@ class DatasetConfig(_Strict):
 class BuildConfig(_Strict):
     """What to build: a model, the scripts to run on it, and their options."""
 
-    model_id: Annotated[Text, AfterValidator(_model_id)]
+    model_id: Annotated[Text, AfterValidator(check_model_id)]
     """The model's name on the Hub: `owner/name`."""
     example_name: Annotated[Text, AfterValidator(_relative_path)]
     """The directory of the toolchain's examples that has the scripts, such as `gpt`."""
