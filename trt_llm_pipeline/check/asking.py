@@ -126,7 +126,13 @@ class Asker:
         if report is None or not isinstance(report.get("answers"), list):
             return None
         return [
-            Answer(prompt, tuple(told["prompt_tokens"]), tuple(told["tokens"]), str(told["text"]))
+            Answer(
+                prompt,
+                tuple(told["prompt_tokens"]),
+                tuple(told["tokens"]),
+                str(told["text"]),
+                int(told["cut"]),
+            )
             for prompt, told in zip(prompts, report["answers"], strict=True)
         ]
 

@@ -29,6 +29,7 @@ class Limits:
         output_len: tokens to generate.
         vocab_size: token ids are below it; None where the engine does not say.
         precision: `float32`, `float16`, `bfloat16`, `int8`, `fp8`, `int4`; `float16` where it does not say.
+        length: tokens of prompt and answer together, by the engine or its model; None where neither says.
     """
 
     batch_size: int
@@ -36,6 +37,7 @@ class Limits:
     output_len: int
     vocab_size: int | None
     precision: str
+    length: int | None = None
 
 
 def limits(engine_dir: Path, wanted_tokens: int) -> Limits:
@@ -48,7 +50,8 @@ def limits(engine_dir: Path, wanted_tokens: int) -> Limits:
     config = _read(engine_dir / "config.json")
     built = _object(config.get("build_config")) or _object(config.get("builder_config"))
     model = _object(config.get("pretrained_config")) or built
-    longest = whole_number(built.get("max_seq_len"))
+    lengths = (built.get("max_seq_len"), model.get("max_position_embeddings"))
+    longest = min((known for length in lengths if (known := whole_number(length)) is not None), default=None)
     takes = whole_number(built.get("max_input_len"))
     gives = whole_number(built.get("max_output_len")) or wanted_tokens
     if longest is not None:
@@ -65,6 +68,7 @@ def limits(engine_dir: Path, wanted_tokens: int) -> Limits:
         output_len=min(wanted_tokens, gives),
         vocab_size=whole_number(model.get("vocab_size")),
         precision=_precision(built, model),
+        length=longest,
     )
 
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trt_llm_pipeline.check.asking import PROGRAMS, NoAnswerError, ParserOptions, make_asker
+from trt_llm_pipeline.check.limits import Limits, limits
 from trt_llm_pipeline.check.options import CannotAskError
 from trt_llm_pipeline.check.supervised import Supervision, environment, sandbox
 from trt_llm_pipeline.check.verdict import Answer
-from trt_llm_pipeline.errors import BadArgument, CheckFailed, ToolchainError
+from trt_llm_pipeline.engine.layout import LayoutError, check_engine
+from trt_llm_pipeline.errors import ArchiveDamaged, BadArgument, CheckFailed, ToolchainError
 from trt_llm_pipeline.process import Layers
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.toolchain import Toolchain
@@ -31,12 +33,14 @@ class Trial:
         tokens: how many it generated; None where `run.py` tells texts only.
         seconds: how long loading and generating took.
         tokens_per_second: of generating alone; None where that cannot be told.
+        room: how many tokens the engine has room for after the prompt, where more were asked for.
     """
 
     text: str
     tokens: int | None
     seconds: float
     tokens_per_second: float | None
+    room: int | None = None
 
     def in_words(self) -> str:
         """Tokens and times in one line."""
@@ -44,6 +48,8 @@ class Trial:
         if self.tokens is None:
             return f"text {took}; run.py does not tell its tokens"
         counted = f"{self.tokens} token{'' if self.tokens == 1 else 's'} {took}"
+        if self.room is not None and self.tokens >= self.room:
+            counted += "; the engine has room for no more after this prompt"
         if self.tokens_per_second is not None:
             return f"{counted}, {self.tokens_per_second:.1f} tokens/s after it"
         return f"{counted}; too few to measure a rate after it" if self.tokens > 1 else counted
@@ -70,7 +76,7 @@ def generate(
     Args:
         engine_dir: the engine and its tokenizer.
         prompt: the text.
-        tokens: to generate at most.
+        tokens: to generate at most; fewer where the engine has no room for so many after the prompt.
         toolchain, example, gpus, options: see `make_asker`.
         env: the service's environment.
         layers: what can be held of a sandbox here.
@@ -78,7 +84,7 @@ def generate(
         timeout: seconds that loading and generating may take.
 
     Raises:
-        BadArgument: the prompt is empty.
+        BadArgument: the prompt is empty, or longer than what the engine takes.
         ToolchainError: the engine cannot be asked here.
         CheckFailed: it was asked and did not answer.
     """
@@ -106,15 +112,17 @@ def generate(
                 options=options,
                 run=supervision.run,
                 scratch=scratch,
-                tokens=tokens,
+                tokens=1,
                 search_path=env.get("PATH"),
             )
-            once = replace(asker, limits=replace(asker.limits, output_len=1))
             started = time.monotonic()
-            once.ask([prompt])
+            (first,) = asker.ask([prompt])
             loaded = time.monotonic()
-            (answer,) = asker.ask([prompt])
-            return _trial(answer, loaded - started, time.monotonic() - loaded)
+            _refuse_cut(first)
+            most = _room(first, limits(engine_dir, tokens))
+            (answer,) = replace(asker, limits=replace(asker.limits, output_len=most)).ask([prompt])
+            found = _trial(answer, loaded - started, time.monotonic() - loaded)
+            return replace(found, room=most if most < tokens else None)
         except CannotAskError as problem:
             raise ToolchainError(f"the engine cannot be tried here: {problem}") from None
         except NoAnswerError as problem:
@@ -126,6 +134,40 @@ def check_prompt(prompt: str) -> None:
     """Refuses what no engine can go on from. Raises `BadArgument`."""
     if not prompt:
         raise BadArgument("the prompt is empty; give the text to go on from")
+
+
+def require_engine(folder: Path, label: str) -> None:
+    """Refuses an unpacked archive that holds no engine.
+
+    Args:
+        folder: where it is unpacked.
+        label: what to call the archive in messages.
+
+    Raises:
+        ArchiveDamaged: it holds none, or not all of one.
+    """
+    try:
+        check_engine(folder)
+    except LayoutError as problem:
+        said = str(problem).replace(f"{folder}/", "").replace(str(folder), label)
+        raise ArchiveDamaged(f"{label} holds no engine that can be tried: {said}") from None
+
+
+def _refuse_cut(answer: Answer) -> None:
+    """What an engine writes after a part of the prompt is no answer to it."""
+    if not answer.cut or answer.prompt_tokens is None:
+        return
+    taken = len(answer.prompt_tokens)
+    raise BadArgument(
+        f"the prompt has {taken + answer.cut:,} tokens, and the engine takes {taken:,} at most; shorten it"
+    )
+
+
+def _room(first: Answer, allowed: Limits) -> int:
+    """How many tokens can be generated after a prompt, of those that are asked for."""
+    if allowed.length is None or first.prompt_tokens is None:
+        return allowed.output_len
+    return max(1, min(allowed.output_len, allowed.length - len(first.prompt_tokens)))
 
 
 def _trial(answer: Answer, first_s: float, all_s: float) -> Trial:

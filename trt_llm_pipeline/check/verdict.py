@@ -21,12 +21,14 @@ class Answer:
         prompt_tokens: its token ids, or None where `run.py` tells texts only.
         tokens: the ids that were generated, the end-of-text token included where it came; or None likewise.
         text: what they say.
+        cut: how many of the prompt's tokens were left out, because the engine takes no more.
     """
 
     prompt: str
     prompt_tokens: tuple[int, ...] | None
     tokens: tuple[int, ...] | None
     text: str
+    cut: int = 0
 
     def shown(self) -> str:
         """The tokens, or without them the text, short enough for a sentence."""

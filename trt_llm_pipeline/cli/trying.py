@@ -30,7 +30,7 @@ def try_(
     with failures(as_json):
         from trt_llm_pipeline import toolchain
         from trt_llm_pipeline.artifact.unpack import unpack
-        from trt_llm_pipeline.check.trial import check_prompt, generate
+        from trt_llm_pipeline.check.trial import check_prompt, generate, require_engine
         from trt_llm_pipeline.delivery import collect
         from trt_llm_pipeline.preflight.parser_check import option_reader
         from trt_llm_pipeline.process import find_layers
@@ -45,6 +45,7 @@ def try_(
             folder = Path(temporary)
             with collect.opened(archive, settings.reach) as stream:
                 unpack(stream, folder, collect.shown(archive))
+            require_engine(folder, collect.shown(archive))
             example = _example(tools, folder)
             with GpuMonitor(settings.env) as gpus:
                 count = len(gpus.gpus)

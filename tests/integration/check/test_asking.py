@@ -137,6 +137,7 @@ def test_all_texts_at_once_as_from_0_7_on(tmp_path: Path, engine: Path) -> None:
     counts = [len(answer.prompt_tokens or ()) for answer in answers]
     assert [answer.text for answer in answers] == [f" {count} parts" for count in counts]
     assert all(answer.tokens and answer.tokens[-1] == 0 for answer in answers)  # it ended
+    assert [answer.cut for answer in answers] == [0, 0]
     assert (tmp_path / "check.log").read_text().count("/run.py ") == 1
 
 
@@ -157,6 +158,7 @@ def test_a_prompt_that_is_too_long_is_cut(tmp_path: Path, engine: Path) -> None:
     (answer,) = asker(tmp_path, engine, V0_7).ask(["The wind turned to the north. " * 20])
     assert answer.prompt_tokens is not None
     assert len(answer.prompt_tokens) == 40
+    assert answer.cut > 0
     assert answer.text == " 40 parts"
 
 

@@ -54,6 +54,47 @@ def test_it_writes_what_its_model_was_made_to_write(archive: Path, tmp_path: Pat
     assert "2 tokens in " in plain.stderr
 
 
+def without(archive: Path, path: Path, name: str, positions: int | None = None) -> str:
+    """The archive as a tar without one of its files, and with another length of the model."""
+    with tarfile.open(archive) as source, tarfile.open(path, "w") as tar:
+        for member in source:
+            data = (file := source.extractfile(member)) and file.read()
+            if member.name == name or data is None:
+                continue
+            if member.name == "config.json" and positions is not None:
+                config = json.loads(data)
+                config["builder_config"]["max_position_embeddings"] = positions
+                data = json.dumps(config).encode()
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return str(path)
+
+
+def test_a_prompt_that_the_engine_would_take_a_part_of_is_refused(archive: Path) -> None:
+    done = run(str(archive), "The wind turned to the north. " * 100)
+    assert (done.exit_code, done.stdout) == (2, ""), done.stderr
+    assert "tokens, and the engine takes 200 at most; shorten it" in done.stderr
+
+
+def test_no_more_tokens_than_there_is_room_for_after_the_prompt(archive: Path, tmp_path: Path) -> None:
+    small = without(archive, tmp_path / "small.tar", "manifest.json", positions=12)
+    done = run(small, "An engine", "--tokens", "1023")
+    assert done.exit_code == 0, done.stderr
+    assert "; the engine has room for no more after this prompt" in done.stderr
+    told = json.loads(run(small, "An engine", "--tokens", "1023", "--json").stdout)
+    assert told["tokens"] == told["room"] < 12
+
+
+def test_an_archive_without_an_engine_says_so(archive: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "other.tar.gz"
+    with tarfile.open(bare, "w:gz") as tar:
+        tar.add(__file__, "notes.txt")
+    done = run(str(bare), "x")
+    assert (done.exit_code, done.stdout) == (5, "")
+    said = "other.tar.gz holds no engine that can be tried: config.json is missing\n"
+    assert done.stderr == f"error: {bare.parent / said}"
+
+
 def test_an_engine_of_another_toolchain_is_not_tried(archive: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     (other / "examples" / "gpt").mkdir(parents=True)

@@ -42,6 +42,15 @@ def test_a_sequence_length_bounds_both(tmp_path: Path) -> None:
     assert (found.input_len, found.output_len) == (24, 16)
 
 
+def test_the_model_bounds_both_too(tmp_path: Path) -> None:
+    built = {"max_input_len": 1024, "max_output_len": 1024}
+    model = {"max_position_embeddings": 100}
+    found = of(tmp_path, {"pretrained_config": model, "build_config": built})
+    assert (found.input_len, found.output_len, found.length) == (84, 16, 100)
+    found = of(tmp_path, {"builder_config": {**built, **model}})
+    assert (found.input_len, found.length) == (84, 100)
+
+
 def test_few_tokens_at_a_time(tmp_path: Path) -> None:
     built = {"max_batch_size": 256, "max_num_tokens": 128}
     assert of(tmp_path, {"pretrained_config": {}, "build_config": built}).batch_size == 2

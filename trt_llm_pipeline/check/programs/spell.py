@@ -5,7 +5,8 @@ usage: spell.py REQUEST.json REPORT.json
 The request names the tokenizer's folder, the prompts, and for each prompt a row of token ids that begins with
 the prompt's own, as run.py writes them. Which way of encoding makes every row begin with its prompt is found
 out by trying: by `tokenizers`, by `sentencepiece`, by transformers, each with and without special tokens. The
-report has for each row the prompt's ids, the ids after it up to the end-of-text token, and their text.
+report has for each row the prompt's ids, the ids after it up to the end-of-text token, and their text; and
+how many of the prompt's ids are not in the row, because the engine takes no more.
 """
 
 from __future__ import annotations
@@ -46,11 +47,12 @@ def split(request: dict[str, Any], codec: Codec) -> list[dict[str, Any]] | None:
     """The answers, if there is an encoding with which every row begins with its prompt; else None."""
     pairs = list(zip(request["prompts"], request["rows"], strict=True))
     for encode in codec.encodings:
-        read = [list(encode(prompt))[: request["input_length"]] for prompt, _ in pairs]
+        whole = [list(encode(prompt)) for prompt, _ in pairs]
+        read = [ids[: request["input_length"]] for ids in whole]
         if all(own and row[: len(own)] == own for own, (_, row) in zip(read, pairs, strict=True)):
             return [
-                answer(own, row[len(own) :][: request["tokens"]], codec)
-                for own, (_, row) in zip(read, pairs, strict=True)
+                {**answer(own, row[len(own) :][: request["tokens"]], codec), "cut": len(ids) - len(own)}
+                for ids, own, (_, row) in zip(whole, read, pairs, strict=True)
             ]
     return None
 
