@@ -2,7 +2,8 @@
 
 TrtLlmPipelineError             base; its text is meant for the user as it stands
 ├── ConfigError                 the config's: names every mistake with its line
-│   └── DoesNotFit              the machine's: this engine can be loaded or made on a larger one only
+│   ├── DoesNotFit              the machine's: this engine can be loaded or made on a larger one only
+│   └── NoSuchModel             a ModelNotFound too: what it names is not at its source; with the line
 ├── BadArgument                 an argument beside the config: it is not there, or means nothing
 ├── ModelSourceError            the model source's: the Hub, a tar URL, a folder
 │   ├── ModelNotFound           no such repository, revision or address
@@ -171,7 +172,29 @@ class ModelSourceError(TrtLlmPipelineError):
 
 
 class ModelNotFound(ModelSourceError):
-    """No such repository, revision or address."""
+    """No such repository, revision or address.
+
+    Attributes:
+        part: what of the request is to blame.
+        hidden: the source may only hide it from whoever shows no token, or not the right one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        part: Literal["name", "revision", "address"] = "name",
+        hidden: bool = False,
+    ) -> None:
+        self.part = part
+        self.hidden = hidden
+        super().__init__(message)
+
+
+class NoSuchModel(ConfigError, ModelNotFound):
+    """The config names a model, a revision or a dataset that is not there, as its source says."""
+
+    kind: ClassVar[Kind] = "model_source"
 
 
 class ModelAccessDenied(ModelSourceError):

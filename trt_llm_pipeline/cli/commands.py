@@ -119,7 +119,8 @@ def validate(
 ) -> None:
     """Name every mistake of configs. Writes nothing.
 
-    The exit code is 0 without any, else 2.
+    The exit code is 0 without any, 2 where a config is wrong, 3 where there is no such model or it has code
+    of its own, 6 where the engine cannot fit.
     """
     with failures(as_json):
         from trt_llm_pipeline.errors import TrtLlmPipelineError

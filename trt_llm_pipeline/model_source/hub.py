@@ -252,7 +252,8 @@ class Hub:
         if code == "RevisionNotFound":
             return ModelNotFound(
                 f"{model_id} has no revision {revision!r}: check `revision` in the config against the "
-                f"branches and tags at {page}/tree/main"
+                f"branches and tags at {page}/tree/main",
+                part="revision",
             )
         if code == "EntryNotFound":
             return ModelUnavailable(
@@ -266,7 +267,9 @@ class Hub:
                 else "if it is private, the given token has no access to it"
             )
             key = "model_id" if self.kind == "model" else "its id"
-            return ModelNotFound(f"{self.endpoint} has no {self.kind} {model_id}: check {key}; {hint}")
+            return ModelNotFound(
+                f"{self.endpoint} has no {self.kind} {model_id}: check {key}; {hint}", hidden=status != 404
+            )
         if status == 401:
             if self.token is None:
                 return ModelAccessDenied(f"{about} needs a token: give one as {_GIVE_AS} (see {page})")

@@ -319,7 +319,9 @@ def _address(request: ModelRequest) -> tuple[str, str]:
 def _refusal(shown: str) -> Callable[[HttpStatusError], TrtLlmPipelineError]:
     def refused(error: HttpStatusError) -> TrtLlmPipelineError:
         if error.status in (404, 410):
-            return ModelNotFound(f"there is nothing at {shown} (HTTP {error.status}); check model_tar_url")
+            return ModelNotFound(
+                f"there is nothing at {shown} (HTTP {error.status}); check model_tar_url", part="address"
+            )
         if error.status in (401, 403):
             return ModelAccessDenied(
                 f"access to {shown} is refused (HTTP {error.status}); model_tar_url must be readable by "

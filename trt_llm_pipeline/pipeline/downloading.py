@@ -9,6 +9,7 @@ from trt_llm_pipeline import model_source
 from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest, Snapshot
 from trt_llm_pipeline.pipeline.context import Context
 from trt_llm_pipeline.preflight import fitting, preview
+from trt_llm_pipeline.preflight.absent import located
 from trt_llm_pipeline.workspace import disk
 
 
@@ -50,16 +51,17 @@ def download_datasets(context: Context) -> None:
 def _fetch(
     context: Context, request: ModelRequest, folder: Path, make_room: Callable[[DownloadPlan], None]
 ) -> Snapshot:
-    return model_source.fetch(
-        request,
-        folder,
-        token=context.token,
-        log=context.voice.log,
-        progress=context.received,
-        before=make_room,
-        env=context.settings.env,
-        permission=preview.permission(context.plan, context.settings),
-    )
+    with located(context.plan, request):
+        return model_source.fetch(
+            request,
+            folder,
+            token=context.token,
+            log=context.voice.log,
+            progress=context.received,
+            before=make_room,
+            env=context.settings.env,
+            permission=preview.permission(context.plan, context.settings),
+        )
 
 
 def check_fit(context: Context, revision: str) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 from trt_llm_pipeline import model_source
 from trt_llm_pipeline.cache import FileHashes, StepCache, StepKey, StepKeys, remote
 from trt_llm_pipeline.model_source import DownloadPlan
+from trt_llm_pipeline.preflight.absent import located
 from trt_llm_pipeline.preflight.validation import Validated
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.settings import Settings
@@ -76,7 +77,8 @@ def look_up(
         warn: is told what of the shared cache cannot be read.
 
     Raises:
-        ModelSourceError: the source has no such model, or cannot be asked.
+        NoSuchModel: the source has no such model.
+        ModelSourceError: it cannot be asked.
         PipelineError: a variable of the shared cache makes no sense.
     """
     plan = validated.plan
@@ -85,8 +87,9 @@ def look_up(
         return nothing
     token = settings.hub_token(None, plan.config.hf_token)
     if download is None:
-        folder = plan.workspace.models
-        download = model_source.plan(plan.model_request, folder, token=token, env=settings.env)
+        request, folder = plan.model_request, plan.workspace.models
+        with located(plan, request):
+            download = model_source.plan(request, folder, token=token, env=settings.env)
     if download.source == "tar":  # its revision is known once it is here
         return nothing
     shared = remote.from_env(settings.env, warn=warn)

@@ -9,12 +9,13 @@ from typing import Any
 
 from trt_llm_pipeline import fit, model_source
 from trt_llm_pipeline.cache import StepCache
-from trt_llm_pipeline.errors import ModelSourceError, RepositoryCodeRefused
+from trt_llm_pipeline.errors import ModelNotFound, ModelSourceError, RepositoryCodeRefused
 from trt_llm_pipeline.fit import Device
-from trt_llm_pipeline.model_source import DownloadPlan, Permission
+from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest, Permission
 from trt_llm_pipeline.net.retrying import RetryLimits
 from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.plan.command import shell_line
+from trt_llm_pipeline.preflight.absent import located
 from trt_llm_pipeline.preflight.fitting import Fitting, fitting
 from trt_llm_pipeline.preflight.lookup import foreseen
 from trt_llm_pipeline.preflight.validation import Validated
@@ -140,14 +141,15 @@ def permission(plan: Plan, settings: Settings) -> Permission:
 def look_for_code(
     validated: Validated, settings: Settings, fitted: Fitting, token: str | None = None
 ) -> tuple[str, ...]:
-    """Asks the sources once whether the model or a dataset comes with code that nobody has allowed.
+    """Asks the sources once for the model and the datasets: are they there, and without code of their own.
 
     Returns:
         Notes: why it could not be asked, and those of `fitted`. A source that did not answer either of the
         two questions is told of once. What is in a tar shows only while it is unpacked.
 
     Raises:
-        RepositoryCodeRefused: it does.
+        RepositoryCodeRefused: one comes with such code.
+        NoSuchModel: a source says that there is none, or not that revision.
     """
     plan = validated.plan
     asked = plan.model_request
@@ -167,6 +169,9 @@ def look_for_code(
         except RepositoryCodeRefused:
             raise
         except ModelSourceError as error:
+            if isinstance(error, ModelNotFound) and not error.hidden:
+                with located(plan, request):
+                    raise
             what = "the model" if request.kind == "model" else f"the dataset {request.model_id}"
             if request.kind == "model" and fitted.unasked:
                 what, of_fit = "whether it fits is not checked, and the model", ()
@@ -190,29 +195,22 @@ def preview(
 
     Raises:
         RepositoryCodeRefused: the model comes with code that nobody has allowed.
-        ModelSourceError: the source has no such model, or cannot be asked.
+        NoSuchModel: the source has no such model or dataset.
+        ModelSourceError: it cannot be asked.
     """
     plan = validated.plan
     token = settings.hub_token(token, plan.config.hf_token)
-    download = model_source.plan(
-        plan.model_request,
-        plan.workspace.models,
-        token=token,
-        env=settings.env,
-        log=log,
-        permission=permission(plan, settings),
-    )
-    datasets = {
-        name: model_source.plan(
-            request,
-            plan.workspace.datasets,
-            token=token,
-            env=settings.env,
-            log=log,
-            permission=permission(plan, settings),
-        )
-        for name, request in plan.dataset_requests.items()
-    }
+
+    def asked(request: ModelRequest, folder: Path) -> DownloadPlan:
+        allowed = permission(plan, settings)
+        with located(plan, request):
+            return model_source.plan(
+                request, folder, token=token, env=settings.env, log=log, permission=allowed
+            )
+
+    download = asked(plan.model_request, plan.workspace.models)
+    wanted = plan.dataset_requests.items()
+    datasets = {name: asked(request, plan.workspace.datasets) for name, request in wanted}
     cached = _cached(validated, download, settings, datasets)
     expected = {**plan.expected_dirs(), **cached}
     steps = tuple(

@@ -71,7 +71,7 @@ def test_config(own: House) -> None:
 def test_model_source(own: House) -> None:
     config = Path(own.config())
     config.write_text(config.read_text().replace("sshleifer/tiny-gpt2", "nobody/nothing"))
-    told(run(own, "build", str(config), "--json"), "model_source", "ModelNotFound")
+    told(run(own, "build", str(config), "--json"), "model_source", "NoSuchModel")
 
 
 def test_step(own: House) -> None:

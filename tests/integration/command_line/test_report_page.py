@@ -22,8 +22,8 @@ from tests.integration.conftest import TOOLCHAIN
 from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.errors import (
     DiskFull,
-    ModelNotFound,
     ModelUnavailable,
+    NoSuchModel,
     StepOutputError,
     TrtLlmPipelineError,
 )
@@ -166,7 +166,7 @@ def test_what_goes_wrong_between_two_stages_is_no_stages_fault(
 
 
 def test_a_model_that_is_not_there_has_a_page_too(settings: Settings) -> None:
-    newest, page, log = failed(settings, QUICK_START.replace(MODEL_ID, "nobody/nothing"), ModelNotFound)
+    newest, page, log = failed(settings, QUICK_START.replace(MODEL_ID, "nobody/nothing"), NoSuchModel)
     assert "It failed in download" in page
     assert "has no model nobody/nothing" in page
     assert "logs" not in log.left

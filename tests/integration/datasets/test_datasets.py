@@ -199,7 +199,8 @@ def test_a_gated_one_is_given_to_whom_the_hub_gives_it(caller: Caller) -> None:
 
 
 def test_one_that_there_is_not(caller: Caller) -> None:
-    with pytest.raises(ModelNotFound, match="has no dataset abisee/nothing: check its id"):
+    where = r"c\.yaml:\d+: datasets\.cnn\.id: "
+    with pytest.raises(ModelNotFound, match=f"{where}.* has no dataset abisee/nothing: check its id"):
         caller.build(CONFIG.replace("abisee/cnn_dailymail", "abisee/nothing"))
 
 
