@@ -93,6 +93,19 @@ class EngineArguments:
         return self.max_input_len + self.max_output_len
 
     @property
+    def least_length(self) -> int:
+        """Tokens that the longest sequence has at least: a prompt and one more, where no more is said."""
+        return self.length or (self.max_input_len or 0) + 1
+
+    @property
+    def unsaid(self) -> tuple[str, ...]:
+        """What would have to be given for it to be known how many tokens are wanted at once."""
+        found = [] if self.max_batch_size is not None else ["max_batch_size"]
+        if self.length is None:
+            found.append("max_seq_len" if self.max_input_len is None else "max_output_len or max_seq_len")
+        return tuple(found)
+
+    @property
     def weights_name(self) -> str:
         """The matrices' type in words."""
         return self.dtype if self.weights == "float" else _NAMES.get(self.weights, self.weights)

@@ -17,8 +17,9 @@ from trt_llm_pipeline.fit.sums import Needs, Room, needs, room
 from trt_llm_pipeline.units import in_words
 
 #: `no`: the weights alone are larger than the device. `one`: not even one request of the config's length has
-#: room for its KV cache. `some`: not as many as the config wants at once. `yes`: nothing stands against it.
-Answer = Literal["yes", "some", "one", "no"]
+#: room for its KV cache. `some`: not as many as the config wants at once. `unknown`: the weights fit, and the
+#: config does not say how many tokens it wants. `yes`: nothing stands against it.
+Answer = Literal["yes", "unknown", "some", "one", "no"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Verdict:
     Attributes:
         answer: see `Answer`.
         room: the sums behind it.
-        remedies: for anything but `yes`: what would be enough.
+        remedies: for `some`, `one` and `no`: what would be enough.
     """
 
     answer: Answer
@@ -156,7 +157,7 @@ def assess(
         there = room(need, arguments, shape, device)
         answer = _answer(need, arguments, there)
         enough: tuple[Remedy, ...] = ()
-        if answer != "yes":
+        if answer not in ("yes", "unknown"):
             enough = remedies(shape, arguments, device, all_at_once=answer != "no")
         verdicts.append(Verdict(answer, there, enough))
     return Assessment(
@@ -192,9 +193,11 @@ def facts(shape: ModelShape, arguments: EngineArguments) -> dict[str, Any]:
 def _answer(need: Needs, arguments: EngineArguments, there: Room) -> Answer:
     if there.left <= 0:
         return "no"
-    if there.tokens < (arguments.length or 1) * arguments.max_beam_width:
+    if there.tokens < arguments.least_length * arguments.max_beam_width:
         return "one"
-    return "some" if need.tokens is not None and there.tokens < need.tokens else "yes"
+    if there.tokens < need.least_tokens:
+        return "some"
+    return "unknown" if need.tokens is None else "yes"
 
 
 def _too_large(assessment: Assessment, verdict: Verdict) -> str:
@@ -209,14 +212,11 @@ def _too_large(assessment: Assessment, verdict: Verdict) -> str:
 
 
 def _too_many(assessment: Assessment, verdict: Verdict) -> str:
-    there, arguments = verdict.room, assessment.arguments
-    wanted = (
-        f"one request of {arguments.length:,} tokens"
-        if verdict.answer == "one" and arguments.length
-        else f"{assessment.need.tokens:,} tokens at once ({arguments.max_batch_size} requests)"
-        if assessment.need.tokens
-        else "one token"
-    )
+    there, arguments, need = verdict.room, assessment.arguments, assessment.need
+    least = "" if arguments.length else "at least "
+    wanted = f"{least}{need.least_tokens:,} tokens at once ({arguments.max_batch_size} requests)"
+    if verdict.answer == "one":
+        wanted = f"one request of {least}{arguments.least_length:,} tokens"
     return (
         f"beside the weights, {there.device.name} has room for the KV cache of at most {there.tokens:,} "
         f"tokens, and the config wants {wanted}{_advice(verdict)}"

@@ -93,5 +93,5 @@ def _other_gpus(arguments: EngineArguments, device: Device) -> Iterator[_Try]:
 def _fits(shape: ModelShape, arguments: EngineArguments, device: Device, *, all_at_once: bool) -> bool:
     need = needs(shape, arguments)
     there = room(need, arguments, shape, device)
-    one = (arguments.length or 1) * arguments.max_beam_width
-    return there.left > 0 and there.tokens >= (need.tokens or one if all_at_once else one)
+    one = arguments.least_length * arguments.max_beam_width
+    return there.left > 0 and there.tokens >= (need.least_tokens if all_at_once else one)

@@ -20,12 +20,14 @@ class Needs:
         rank_weights: of the rank that has most.
         kv_per_token: KV cache of one token on one rank.
         tokens: tokens that the config wants room for at once; None where it does not say.
+        least_tokens: the same; as many as it wants at least, where it does not say.
     """
 
     weights: int
     rank_weights: int
     kv_per_token: int
     tokens: int | None
+    least_tokens: int
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,13 @@ class Room:
 def needs(shape: ModelShape, arguments: EngineArguments) -> Needs:
     """What the engine of that model needs."""
     ranks = [_rank_bits(shape, arguments, rank) for rank in range(arguments.pp)]
-    length, batch = arguments.length, arguments.max_batch_size
-    tokens = batch * arguments.max_beam_width * length if batch is not None and length is not None else None
+    least = (arguments.max_batch_size or 1) * arguments.max_beam_width * arguments.least_length
     return Needs(
         weights=arguments.tp * sum(_bytes(bits) for bits in ranks),
         rank_weights=max(_bytes(bits) for bits in ranks),
         kv_per_token=kv_per_token(shape, arguments),
-        tokens=tokens,
+        tokens=None if arguments.unsaid else least,
+        least_tokens=least,
     )
 
 

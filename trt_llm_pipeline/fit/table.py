@@ -12,6 +12,7 @@ from trt_llm_pipeline.units import in_words
 
 _ANSWERS = {
     "yes": "yes",
+    "unknown": "its weights do",
     "some": "yes, but not all at once",
     "one": "no room for one request",
     "no": "no",
@@ -37,6 +38,11 @@ def text_lines(assessment: Assessment) -> list[str]:
         lines.append(
             f"  the config {need.tokens:,} tokens at once: {arguments.max_batch_size} requests{beams} x "
             f"{arguments.length:,} tokens, {need.tokens * need.kv_per_token:,} bytes of KV cache"
+        )
+    else:
+        lines.append(
+            f"  the config does not say {' and '.join(arguments.unsaid)}, so it is not known how many tokens "
+            "it wants at once"
         )
     lines.append(f"  the build  {_host(assessment)}")
     lines.append(f"  on disk    at least {assessment.disk:,} bytes that its steps write")

@@ -10,6 +10,7 @@ from trt_llm_pipeline.units import in_words
 
 _ANSWERS = {
     "yes": ("yes", "ok"),
+    "unknown": ("its weights do", "ok"),
     "some": ("not all at once", "warning"),
     "one": ("no room for one request", "warning"),
     "no": ("no", "problem"),

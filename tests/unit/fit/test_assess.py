@@ -51,11 +51,30 @@ class TestAnswers:
             ("Llama 2 70B", "L40S", replace(ARGUMENTS, tp=4), "yes"),
             ("Llama 2 70B", "L4", replace(ARGUMENTS, tp=4), "no"),
             ("Llama 2 7B", "A10", replace(ARGUMENTS, max_seq_len=32768), "one"),
+            ("Llama 2 7B", "A10", replace(ARGUMENTS, max_output_len=None), "unknown"),
+            ("Llama 2 7B", "A10", replace(ARGUMENTS, max_batch_size=None), "unknown"),
+            ("Llama 2 7B", "A10", EngineArguments(max_batch_size=10**9), "some"),
+            ("Llama 2 7B", "A10", EngineArguments(max_batch_size=10**9, max_input_len=1024), "some"),
+            ("Llama 2 7B", "A10", EngineArguments(max_batch_size=1, max_input_len=10**6), "one"),
         ],
     )
     def test_is(self, name: str, gpu: str, arguments: EngineArguments, answer: str) -> None:
         (verdict,) = judged(name, gpu, arguments).verdicts
         assert verdict.answer == answer
+
+    def test_what_the_config_does_not_say_is_said(self) -> None:
+        silent = replace(ARGUMENTS, max_output_len=None)
+        (line,) = [
+            line for line in text_lines(judged("Llama 2 7B", "A10", silent)) if "  the config " in line
+        ]
+        expected = (
+            "does not say max_output_len or max_seq_len, so it is not known how many tokens it wants at once"
+        )
+        assert line == f"  the config {expected}"
+        (warning,) = judged("Llama 2 7B", "A10", replace(silent, max_batch_size=10**9)).warnings
+        assert "the config wants at least 1,025,000,000,000 tokens at once (1000000000 requests)" in warning
+        (warning,) = judged("Llama 2 7B", "A10", replace(silent, max_input_len=10**6)).warnings
+        assert "the config wants one request of at least 1,000,001 tokens" in warning
 
     def test_only_weights_that_are_too_large_are_an_error(self) -> None:
         assert judged("Llama 2 13B", "A10").errors
