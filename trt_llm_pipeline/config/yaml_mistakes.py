@@ -11,6 +11,13 @@ import yaml
 
 from trt_llm_pipeline.errors import Mistake
 
+_UNREADABLE = re.compile(r"found (?:character .*that cannot start any token|a tab character)")
+#: What has been begun and cannot be ended, by what the parser calls it.
+_OPENED = {
+    "while scanning a quoted scalar": "a quote is opened here and not closed",
+    "while parsing a flow sequence": "a list is opened with [ here; by line {line} it lacks a comma or ]",
+    "while parsing a flow mapping": "a mapping is opened with {{ here; by line {line} it lacks a comma or }}",
+}
 _PAIR = re.compile(r"\s*(?:- )?[^\s#:][^:]*:\s+[^\s#]")
 
 
@@ -20,6 +27,15 @@ def syntax_mistake(text: str, error: yaml.YAMLError) -> Mistake:
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
     line = None if mark is None else mark.line + 1
     begun = getattr(error, "context_mark", None)
+    context = getattr(error, "context", None) or ""
+    if begun is not None and (opened := _OPENED.get(context)) and not problem.startswith("found character"):
+        return Mistake(f"is not valid YAML: {opened.format(line=line)}", begun.line + 1)
+    if mark is not None and line is not None and _UNREADABLE.match(problem):
+        rest = "".join(text.splitlines()[line - 1 : line])[mark.column :]
+        message = f"a value cannot begin with {rest[:1]}; put it in quotes"
+        if rest[:1] in ("", "\t") or "a tab" in problem:
+            message = "there is a tab; indent with spaces"
+        return Mistake(f"is not valid YAML: {message}", line)
     if problem == "could not find expected ':'" and begun is not None:
         return Mistake("is not valid YAML: there is no colon; write key: value", begun.line + 1)
     if problem.startswith("mapping values are not allowed") and line is not None:
