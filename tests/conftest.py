@@ -45,6 +45,7 @@ os.environ.update(INSIDE)
 _MINIATURE = {
     "examples/gpt": ("build.py", "hf_gpt_convert.py"),
     "examples/llama": ("build.py", "convert_checkpoint.py"),
+    "examples/quantization": ("quantize.py",),
     "examples/models/core/qwen": ("convert_checkpoint.py",),
     "examples/models/contrib/dbrx": ("convert_checkpoint.py",),
 }

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,13 +95,23 @@ class Toolchain:
         )
 
     def example_names(self) -> list[str]:
-        """Every example, by the name that a config gives it."""
-        names: list[str] = []
+        """Every example that an engine can be built from, by the name that a config gives it."""
+        return sorted({folder.name for folder in self._folders() if _makes_engines(folder)})
+
+    def _folders(self) -> Iterator[Path]:
+        """Every folder where examples lie beside each other."""
         for prefix in _EXAMPLE_ROOTS:
-            folder = self.examples / prefix
-            if folder.is_dir():
-                names.extend(p.name for p in folder.iterdir() if p.is_dir() and _has_scripts(p))
-        return sorted(set(names))
+            root = self.examples / prefix
+            if root.is_dir():
+                yield from (path for path in root.iterdir() if path.is_dir())
+
+    def _elsewhere(self, example: Path, script: str) -> str | None:
+        """How an example names a script of another folder, where there is one of that name only."""
+        name = Path(script).name
+        found = [
+            folder / name for folder in self._folders() if folder != example and (folder / name).is_file()
+        ]
+        return os.path.relpath(found[0], example) if len(found) == 1 else None
 
     def example_dir(self, name: str) -> Path:
         """The directory of the example `name`.
@@ -134,6 +144,8 @@ class Toolchain:
                 raise ToolchainError(f"{script!r} leads outside the toolchain's examples/ directory")
             if path.is_file():
                 return path
+            if (other := self._elsewhere(example, script)) is not None:
+                raise ToolchainError(f"{script!r} is not in the example {example.name}; write {other}")
         scripts = sorted(p.name for p in example.glob("*.py"))
         close = difflib.get_close_matches(script, scripts, 3, 0.4) or scripts
         advice = f"it has {', '.join(close)}" if close else "it has no scripts"
@@ -277,5 +289,6 @@ def _valid(releases: tuple[str, ...]) -> list[str]:
     return found
 
 
-def _has_scripts(folder: Path) -> bool:
-    return any(folder.glob("*.py"))
+def _makes_engines(folder: Path) -> bool:
+    """Whether scripts that convert or build a model are there, and not only tools for other examples."""
+    return any(re.search("build|convert", script.name) for script in folder.glob("*.py"))

@@ -216,6 +216,7 @@ class TestScripts:
         ("name", "advice"),
         [
             ("biuld.py", "it has build.py"),
+            ("quantize.py", "write ../quantization/quantize.py$"),
             ("zzz", "it has build.py, hf_gpt_convert.py"),
             (".", "it has "),
             ("x" * 300, "it has "),
