@@ -57,6 +57,8 @@ class _Judge:
     def __init__(self, plan: Plan, readable: list[Path], *, confined: bool) -> None:
         self._root = plan.workspace.root
         self._own = (plan.model_dir, *plan.dataset_dirs.values())
+        if "model_id" in plan.config.wrong:  # which folder is the model's own is not known then
+            self._own = (plan.workspace.models, *self._own)
         self._readable = [Path(os.path.realpath(path)) for path in readable]
         self._confined = confined
 

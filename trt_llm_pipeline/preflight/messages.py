@@ -83,7 +83,9 @@ def mistake(found: Mapping[str, Any], script: str, known: Sequence[str]) -> tupl
 
 
 def without_followers(found: Sequence[Mapping[str, Any]], known: Sequence[str]) -> list[Mapping[str, Any]]:
-    """The mistakes without a required option that is missing because it was mistyped.
+    """The mistakes without those that others have brought about.
+
+    A required option is missing because it was mistyped, or a script insists on one because its value was.
 
     Args:
         found: mistakes as `probe_watch.py` reports them.
@@ -91,7 +93,13 @@ def without_followers(found: Sequence[Mapping[str, Any]], known: Sequence[str]) 
     """
     mistyped = [close_options(each["option"], known) for each in found if each["kind"] == "unknown"]
     suggested = {option for options in mistyped for option in options}
-    return [each for each in found if each["kind"] != "missing" or suggested.isdisjoint(each["strings"])]
+    placed = {option for each in found if each["place"] is not None for option in each["strings"]}
+    return [
+        each
+        for each in found
+        if not (each["kind"] == "missing" and suggested.intersection(each["strings"]))
+        and not (each["place"] is None and placed.intersection(each["strings"]))
+    ]
 
 
 def close_options(option: str, known: Sequence[str]) -> tuple[str, ...]:

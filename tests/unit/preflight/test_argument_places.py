@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trt_llm_pipeline.config import loads
+from trt_llm_pipeline.config import examine, loads
 from trt_llm_pipeline.errors import Mistake
 from trt_llm_pipeline.plan import make_plan
 from trt_llm_pipeline.preflight.argument_places import misplaced
@@ -144,3 +144,14 @@ def test_what_is_outside_is_an_input_where_nothing_confines_the_step(
     assert found(house, miniature, "calib", "../outside", confined=False) == []
     (mistake,) = found(house, miniature, "calib", place)
     assert OUTSIDE in mistake.message
+
+
+def test_a_model_is_not_called_anothers_where_the_configs_own_is_misspelt(
+    house: Workspace, miniature: Toolchain
+) -> None:
+    text = CONFIG.format(key="model_dir", value="./models/owner/name").replace("model_id", "modelid")
+    loaded = examine(text)
+    assert loaded.config is not None
+    plan, _ = make_plan(loaded.config, miniature, house)
+    assert plan.steps
+    assert misplaced(plan, [miniature.root], confined=True) == []

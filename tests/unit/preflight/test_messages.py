@@ -140,7 +140,7 @@ class TestSilence:
 
 
 class TestFollowers:
-    """What is missing only because it was mistyped."""
+    """What is missing only because it, or its value, was mistyped."""
 
     def test_a_mistyped_required_option_is_one_mistake(self) -> None:
         reported = [found("unknown", "--modeldir"), found("missing", "--model_dir")]
@@ -149,3 +149,11 @@ class TestFollowers:
     def test_one_that_nothing_else_stands_for_stays(self) -> None:
         reported = [found("unknown", "--dtyp"), found("missing", "--model_dir")]
         assert messages.without_followers(reported, BUILD_OPTIONS) == reported
+
+    def test_an_option_whose_value_is_wrong_is_not_called_missing_too(self) -> None:
+        reported = [
+            found("type", "--model_dir", reason="is needed", place=None),
+            found("type", "--model_dir", reason="expected one argument", place=3),
+            found("type", "--dtype", reason="is needed", place=None),
+        ]
+        assert messages.without_followers(reported, BUILD_OPTIONS) == reported[1:]
