@@ -150,6 +150,8 @@ def _validated(data: dict[str, Any]) -> tuple[BuildConfig | None, list[ErrorDeta
             return BuildConfig.model_validate(data), errors
         except ValidationError as error:
             wrong = error.errors(include_url=False)
+        known = {(details["loc"], details["type"]) for details in errors}
+        wrong = [details for details in wrong if (details["loc"], details["type"]) not in known]
         paths = [details["loc"] for details in wrong]
         # Where something was repaired in an earlier round, what holds it is wrong only for that reason.
         errors.extend(

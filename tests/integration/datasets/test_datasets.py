@@ -226,6 +226,7 @@ def test_a_file_of_the_users_keeps_its_name(caller: Caller) -> None:
         ("datasets: abisee/cnn_dailymail", "must be a mapping of names to datasets"),
         ("datasets: {cnn: abisee/cnn_dailymail}", "datasets.cnn: must be a mapping with id and revision"),
         ("datasets: {cnn: {}}", "datasets.cnn.id: is missing; name the dataset as on the Hub"),
+        ("datasets: {cnn: }", "datasets.cnn: must be a mapping with id and revision"),
         ("datasets: {cnn: {id: ../x}}", "datasets.cnn.id: '../x' is not a valid"),
         ("datasets: {cnn: {id: a/b, revison: x}}", "is not a known key; did you mean revision?"),
         ("datasets: {../x: {id: a/b}}", "'../x' is no name for a dataset"),
