@@ -20,7 +20,7 @@ def inspect(
         ),
     ],
     serve_on: Annotated[
-        str | None, typer.Option(help="Compute capability of the GPUs that will serve it: sm90 or 9.0.")
+        str | None, typer.Option(help="The GPUs that will serve it: H100, or their compute capability, sm90.")
     ] = None,
     trt_llm: Annotated[
         str | None, typer.Option(help="The TensorRT-LLM release that will serve it: 0.9.0.")
@@ -56,6 +56,9 @@ def inspect(
         from trt_llm_pipeline.net.addresses import Reach
         from trt_llm_pipeline.settings import one_owner
 
+        serve_on = None if serve_on is None else _capability(serve_on)
+        if trt_llm is not None:
+            _check_release(trt_llm)
         if write_config is None and (templates or engine_dir):
             raise typer.BadParameter("--templates and --engine-dir say what --write-config writes; add it")
         python = os.environ.get("TRTLLM_PYTHON") or sys.executable
@@ -90,6 +93,26 @@ def inspect(
             typer.echo(f"note: {note}", err=True)
         if found.verdict == "not ready":
             leave("check")
+
+
+def _capability(given: str) -> str:
+    """The compute capability that `--serve-on` means: one as such, or that of the GPU of that name."""
+    from trt_llm_pipeline.fit import capability_of
+    from trt_llm_pipeline.inspection.serving import compute_capability
+
+    try:
+        return capability_of(given) or compute_capability(given)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}, or a GPU such as H100", param_hint="--serve-on") from None
+
+
+def _check_release(given: str) -> None:
+    from trt_llm_pipeline.inspection.serving import release
+
+    try:
+        release(given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--trt-llm") from None
 
 
 def verify(

@@ -3,7 +3,7 @@
 from trt_llm_pipeline.fit.arguments import EngineArguments, read_arguments
 from trt_llm_pipeline.fit.assess import Assessment, assess, facts
 from trt_llm_pipeline.fit.families import UnknownShape, shape_of
-from trt_llm_pipeline.fit.gpus import GPUS, Device, find_gpu
+from trt_llm_pipeline.fit.gpus import GPUS, Device, capability_of, find_gpu
 from trt_llm_pipeline.fit.host import Host
 from trt_llm_pipeline.fit.recorded import recorded_peaks
 from trt_llm_pipeline.fit.shape import ModelShape
@@ -18,6 +18,7 @@ __all__ = [
     "ModelShape",
     "UnknownShape",
     "assess",
+    "capability_of",
     "facts",
     "find_gpu",
     "read_arguments",

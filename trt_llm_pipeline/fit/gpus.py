@@ -60,9 +60,7 @@ def find_gpu(name: str) -> Device:
     Raises:
         ValueError: there is none, or more than one; the text names those that there are.
     """
-    wanted = _letters(name)
-    exact = [gpu for gpu in GPUS if _letters(gpu.name) == wanted]
-    begun = exact or [gpu for gpu in GPUS if _letters(gpu.name.partition("-")[0]) == wanted]
+    begun, wanted = _named(name), _letters(name)
     if len(begun) == 1:
         return begun[0]
     if begun:
@@ -71,6 +69,18 @@ def find_gpu(name: str) -> Device:
     close = difflib.get_close_matches(wanted, [_letters(gpu.name) for gpu in GPUS], 1, 0.6)
     hint = next((f"; did you mean {gpu.name}?" for gpu in GPUS if [_letters(gpu.name)] == close), "")
     raise ValueError(f"{name!r} is no GPU known here ({', '.join(gpu.name for gpu in GPUS)}){hint}")
+
+
+def capability_of(name: str) -> str | None:
+    """The compute capability of the GPUs of that name, of whatever size; None where there are none."""
+    return next((gpu.compute_capability for gpu in _named(name)), None)
+
+
+def _named(name: str) -> list[Device]:
+    """The GPU of that name, or those that come in several sizes under it."""
+    wanted = _letters(name)
+    exact = [gpu for gpu in GPUS if _letters(gpu.name) == wanted]
+    return exact or [gpu for gpu in GPUS if _letters(gpu.name.partition("-")[0]) == wanted]
 
 
 def _letters(name: str) -> str:

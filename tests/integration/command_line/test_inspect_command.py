@@ -80,7 +80,7 @@ def test_a_cpu_engine_is_for_demonstration_and_the_verdict_is_the_first_line(
     assert first == "not ready: TensorRT-LLM: demo engine: not for serving"
     assert second == "set for cog-triton: MAX_SEQUENCE_LENGTH=400 END_ID=0 PAD_ID=0"
     assert built[0].sha256 in plain.stdout
-    served = inspect(archive, "--serve-on", "sm_90", "--trt-llm", "0.9.0", "--json", load=True)
+    served = inspect(archive, "--serve-on", "H100", "--trt-llm", "0.9.0", "--json", load=True)
     assert served.returncode == 5
     said = json.loads(served.stdout)
     assert (said["verdict"], said["ready"]) == ("not ready", False)
@@ -101,8 +101,8 @@ def test_an_archive_is_read_over_http_and_its_signature_is_not_shown(address: st
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("--serve-on", "hopper"), 2, "is no compute capability; write it like sm90"),
-        (("--trt-llm", "newest"), 2, "is no TensorRT-LLM release"),
+        (("--serve-on", "hopper"), 2, "--serve-on: 'hopper' is no compute capability; write it like sm90"),
+        (("--trt-llm", "newest"), 2, "--trt-llm: 'newest' is no TensorRT-LLM release"),
         (("--world-size", "0"), 2, "greater than or equal to 1"),
     ],
 )

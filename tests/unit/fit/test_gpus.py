@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trt_llm_pipeline.fit import GPUS, find_gpu
+from trt_llm_pipeline.fit import GPUS, capability_of, find_gpu
 
 
 @pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
@@ -33,6 +33,13 @@ def test_a_name_of_one_size_needs_no_size() -> None:
 def test_a_name_of_several_sizes_needs_one() -> None:
     with pytest.raises(ValueError, match="write A100-40GB or A100-80GB"):
         find_gpu("A100")
+
+
+@pytest.mark.parametrize(
+    ("name", "capability"), [("h100", "9.0"), ("A100", "8.0"), ("NVIDIA L40S", "8.9"), ("sm90", None)]
+)
+def test_a_name_has_one_compute_capability_whatever_the_size(name: str, capability: str | None) -> None:
+    assert capability_of(name) == capability
 
 
 @pytest.mark.parametrize(("name", "hint"), [("L40", "did you mean L40S"), ("TPU", "A10, L4")])
