@@ -111,7 +111,9 @@ class Preview:
                 f"  {shell_line(step.argv)}",
             ]
             lines.append(f"  output in {step.output_dir or 'the directory where its new files will be'}")
-        lines += ["", f"disk: {in_words(self.disk.free)} free, about {in_words(self.disk.needed)} needed"]
+        needed = f"about {in_words(self.disk.needed)} needed" if self.disk.needed else "nothing needed"
+        parts = f": {self.disk.parts}" if self.disk.parts else ""
+        lines += ["", f"disk: {in_words(self.disk.free)} free, {needed}{parts}"]
         if self.fitting.assessment is not None:
             lines += ["", *fit.text_lines(self.fitting.assessment), ""]
         lines += [f"note: {note}" for note in self.notes]

@@ -43,14 +43,24 @@ class DiskNeed:
         """How much too little is free; 0 where it is enough."""
         return max(0, self.needed - self.free)
 
+    @property
+    def parts(self) -> str:
+        """What it consists of, in words, without what is nothing; empty where all is."""
+        each = (
+            (self.download, "to download"),
+            (self.steps, "for the steps' output"),
+            (self.archive, "for the archive"),
+        )
+        *others, last = [f"{in_words(size)} {what}" for size, what in each if size] or [""]
+        return f"{', '.join(others)} and {last}" if others else last
+
     def check(self, workspace: Path) -> None:
         """Raises `DiskFull`, with both numbers, where less is free than needed."""
         if not self.short:
             return
         raise DiskFull(
             f"{workspace} has {in_words(self.free)} free, but the build needs about {in_words(self.needed)}: "
-            f"{in_words(self.download)} to download, {in_words(self.steps)} for the steps' output and "
-            f"{in_words(self.archive)} for the archive. Free some, name another TRT_LLM_WORKSPACE, or set "
+            f"{self.parts}. Free some, name another TRT_LLM_WORKSPACE, or set "
             "TRT_LLM_DISK_CHECK=off to build all the same"
         )
 

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -155,6 +156,7 @@ def test_what_is_there_is_not_downloaded_again_and_what_is_half_there_is_resumed
     shown = preview.preview(validate(text, "c.yaml", settings), settings)
     assert shown.as_json()["datasets"]["cnn"]["missing_bytes"] == 0
     assert [step.cached for step in shown.steps] == [True]
+    assert re.search(r"free, about [^:]+ needed: [\d.]+ \w+ for the archive$", shown.as_text(), re.MULTILINE)
 
 
 def test_another_commit_of_it_runs_the_steps_again_and_a_pinned_one_does_not(caller: Caller) -> None:
