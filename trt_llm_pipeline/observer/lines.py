@@ -88,8 +88,12 @@ class Lines:
         elapsed = now - self._started
         self._next = now + min(max(elapsed, _FIRST_S), _BEAT_S)
         share = f" of {in_words(total_bytes)} ({100 * done_bytes // total_bytes}%)" if total_bytes else ""
-        rate = f", {in_words((done_bytes - self._first_bytes) / elapsed)}/s" if elapsed > 0 else ""
-        self.log(f"{stage}: {in_words(done_bytes)}{share}{rate}, {in_time(round(elapsed))}")
+        rate = (done_bytes - self._first_bytes) / elapsed if elapsed > 0 else 0
+        moving = f", {in_words(rate)}/s" if elapsed > 0 else ""
+        when = f"after {in_time(round(elapsed))}"
+        if total_bytes and rate > 0 and done_bytes < total_bytes:
+            when = f"{in_time(round((total_bytes - done_bytes) / rate))} left"
+        self.log(f"{stage}: {in_words(done_bytes)}{share}{moving}, {when}")
 
     def kept(self, what: str, path: Path) -> None:
         """As `Observer.kept`."""

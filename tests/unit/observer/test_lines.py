@@ -26,8 +26,8 @@ def test_how_far_comes_after_five_seconds_and_then_ever_more_rarely() -> None:
         told.observer.progress("download", second * 1_000_000, 400_000_000)
         at += [second] * (len(told.lines) - before)
     assert at == [5, 10, 20, 40, 80, 140]
-    assert told.lines[0] == "download: 5.0 MB of 400.0 MB (1%), 1.0 MB/s, 5 s"
-    assert told.lines[-1] == "download: 140.0 MB of 400.0 MB (35%), 1.0 MB/s, 2 min 20 s"
+    assert told.lines[0] == "download: 5.0 MB of 400.0 MB (1%), 1.0 MB/s, 6 min 35 s left"
+    assert told.lines[-1] == "download: 140.0 MB of 400.0 MB (35%), 1.0 MB/s, 4 min 20 s left"
 
 
 def test_what_was_there_before_is_no_speed() -> None:
@@ -36,7 +36,7 @@ def test_what_was_there_before_is_no_speed() -> None:
     told.observer.progress("download", 9_000_000_000, 10_000_000_000)
     told.now += 10
     told.observer.progress("download", 9_100_000_000, 10_000_000_000)
-    assert told.lines == ["download: 9.1 GB of 10.0 GB (91%), 10.0 MB/s, 10 s"]
+    assert told.lines == ["download: 9.1 GB of 10.0 GB (91%), 10.0 MB/s, 1 min 30 s left"]
 
 
 def test_another_stage_begins_anew_and_may_not_know_its_end() -> None:
@@ -47,7 +47,10 @@ def test_another_stage_begins_anew_and_may_not_know_its_end() -> None:
     told.observer.progress("package", 1_000, None)
     told.now += 6
     told.observer.progress("package", 4_000, None)
-    assert told.lines == ["download: 0 bytes, 0 bytes/s, 9 s", "package: 4.0 kB, 500 bytes/s, 6 s"]
+    assert told.lines == [
+        "download: 0 bytes, 0 bytes/s, after 9 s",
+        "package: 4.0 kB, 500 bytes/s, after 6 s",
+    ]
 
 
 def test_a_long_stage_is_announced_once_a_minute_whatever_it_prints() -> None:
