@@ -358,7 +358,7 @@ def _download(
         seconds = max(time.monotonic() - started, 1e-3)
         hub.log(
             f"{request.kind} {request.model_id}: downloaded {in_words(received)} in {seconds:.1f} s "
-            f"({received / 1e6 / seconds:.0f} MB/s)"
+            f"({in_words(received / seconds)}/s)"
         )
     remove_files(folder, current.stale)
     remove_partial(folder)

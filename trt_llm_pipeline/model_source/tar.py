@@ -207,7 +207,7 @@ def fetch_tar(
     seconds = max(time.monotonic() - started, 1e-3)
     log(
         f"model {request.model_id}: downloaded {in_words(received)} and unpacked "
-        f"{in_words(unpacked.bytes)} in {seconds:.1f} s ({received / 1e6 / seconds:.0f} MB/s)"
+        f"{in_words(unpacked.bytes)} in {seconds:.1f} s ({in_words(received / seconds)}/s)"
     )
     return Snapshot(request.model_id, revision, folder, "tar", received, ())
 

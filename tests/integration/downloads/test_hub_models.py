@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -122,6 +123,7 @@ class TestWhatIsFetched:
         assert told[-1] == (snapshot.downloaded_bytes, snapshot.downloaded_bytes)
         assert len(caller.lines) == 2
         assert snapshot.revision[:12] in caller.lines[0]
+        assert re.search(r"downloaded 3\.5 MB in \d+\.\d s \(\d+\.\d [kMG]B/s\)$", caller.lines[1])
 
     def test_the_format_that_the_config_names(self, caller: Caller) -> None:
         snapshot = caller.fetch(weight_format="bin")
