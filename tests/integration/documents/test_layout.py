@@ -98,6 +98,7 @@ COVERED_ELSEWHERE = {
     "pipeline/packaging": "integration/command_line/test_build_command.py",
     "pipeline/recording": "integration/command_line/test_report_page.py",
     "pipeline/stepping": "integration/command_line/test_cache.py",
+    "preflight/absent": "integration/fit/test_fit_of_a_plan.py",
     "preflight/lookup": "integration/cache/test_shared_cache.py",
     "preflight/parser_check": "integration/preflight/test_preflight.py",
     "preflight/preview": "integration/command_line/test_cache.py",
