@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import socket
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ANYWHERE
+from tests.integration.delivery.cancelling import cancelled_once_stuck
 from trt_llm_pipeline.artifact import pack_engine
 from trt_llm_pipeline.delivery import parse_destination
 from trt_llm_pipeline.delivery.send import deliver, deliver_file
@@ -172,30 +172,15 @@ def test_a_receiver_that_stalls_does_not_hold_up_calling_off(
     receiver.answers = ["stall"]
     (engine / "rank1.engine").write_bytes(bytes(100_000_000))
 
-    here = ctypes.c_ulong(threading.get_ident())
-    read: list[int] = []
-
-    def interrupt() -> None:  # as Cog does it, once the sender can take no more
-        assert receiver.stalled.wait(60)
-        before = -1
-        while len(read) > before:
-            before = len(read)
-            time.sleep(0.5)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(here, ctypes.py_object(KeyboardInterrupt))
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    with cancelled_once_stuck(receiver.stalled) as progress, pytest.raises(KeyboardInterrupt):
         deliver(
             engine,
             parse_destination(f"http://127.0.0.1:{receiver.port}{SIGNED}", tmp_path, reach=ANYWHERE),
             extra={},
             manifest={},
             compression="none",
-            progress=lambda done, total: read.append(done),
+            progress=progress,
         )
-    thread.join()
-    assert read[-1] < 100_000_000
     assert not receiver.released.is_set(), "it was the receiver that ended it"
     assert not [each.name for each in threading.enumerate() if each.name.startswith("archive_")]
 

@@ -9,6 +9,7 @@ from tests.dockerfile import tracked_files
 #: Modules without a test file of their own, by what runs them instead. The one place where such are named.
 COVERED_ELSEWHERE = {
     "artifact/engine_files": "unit/artifact/test_pack.py",
+    "artifact/entries": "unit/artifact/test_writer.py",
     "cache/dependencies": "integration/statements/test_statements.py",
     "cache/fingerprint": "unit/cache/test_keys.py",
     "cache/remote": "integration/cache/test_shared_cache.py",

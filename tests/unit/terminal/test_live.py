@@ -154,7 +154,7 @@ def test_at_the_end_there_is_a_table_and_no_bar(screen: Screen) -> None:
     ]
     said = "\n".join(" ".join(line.split()) for line in table)
     for fact in (
-        "engine acme/tiny at 0123456789ab, by tensorrt_llm 0.9.0",
+        "engine acme/tiny at 0123456789ab, by the toolchain tensorrt_llm 0.9.0",
         "size 5.4 MB, unpacked 6.9 MB",
         "time 1 min 4 s",
         "verdict ready for cog-triton",
