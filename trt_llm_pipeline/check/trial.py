@@ -20,8 +20,9 @@ from trt_llm_pipeline.process import Layers
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.toolchain import Toolchain
 
-# What a shorter time would say is how busy the machine is.
-_SHORTEST_S = 0.05
+# No two loadings take the same time; a rate from less than this, or this share of one, would only say that.
+_SHORTEST_S = 0.5
+_SHARE_OF_LOADING = 0.25
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Trial:
             counted += "; the engine has room for no more after this prompt"
         if self.tokens_per_second is not None:
             return f"{counted}, {self.tokens_per_second:.1f} tokens/s after it"
-        return f"{counted}; too few to measure a rate after it" if self.tokens > 1 else counted
+        short = "; that is too short beside the loading to measure a rate: give more --tokens"
+        return f"{counted}{short}" if self.tokens > 1 else counted
 
 
 def generate(
@@ -173,5 +175,6 @@ def _room(first: Answer, allowed: Limits) -> int:
 def _trial(answer: Answer, first_s: float, all_s: float) -> Trial:
     count = None if answer.tokens is None else len(answer.tokens)
     generating = all_s - first_s
-    rate = (count - 1) / generating if count and count > 1 and generating > _SHORTEST_S else None
+    measurable = generating > max(_SHORTEST_S, _SHARE_OF_LOADING * first_s)
+    rate = (count - 1) / generating if count and count > 1 and measurable else None
     return Trial(answer.text, count, round(all_s, 3), None if rate is None else round(rate, 1))

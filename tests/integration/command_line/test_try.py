@@ -14,7 +14,9 @@ from typer.testing import CliRunner, Result
 from tests.conftest import MODEL_ID
 from tests.integration.conftest import TOOLCHAIN
 from trt_llm_pipeline import pipeline
+from trt_llm_pipeline.check import trial as trials
 from trt_llm_pipeline.check.trial import Trial
+from trt_llm_pipeline.check.verdict import Answer
 from trt_llm_pipeline.cli import app
 from trt_llm_pipeline.preflight import validate
 from trt_llm_pipeline.settings import Settings
@@ -156,11 +158,17 @@ def test_an_archive_that_is_not_there_says_so(tmp_path: Path) -> None:
     assert (done.exit_code, "missing.tar.gz: no such file" in done.stderr) == (2, True), done.stderr
 
 
+SHORT = (
+    "14 tokens in 0.8 s with loading; that is too short beside the loading to measure a rate: "
+    "give more --tokens"
+)
+
+
 @pytest.mark.parametrize(
     ("trial", "words"),
     [
         (Trial("x", 32, 2.0, 40.0), "32 tokens in 2.0 s with loading, 40.0 tokens/s after it"),
-        (Trial("x", 14, 0.8, None), "14 tokens in 0.8 s with loading; too few to measure a rate after it"),
+        (Trial("x", 14, 0.8, None), SHORT),
         (Trial("x", 1, 0.8, None), "1 token in 0.8 s with loading"),
         (Trial("x", 0, 0.8, None), "0 tokens in 0.8 s with loading"),
         (Trial("x", None, 2.0, None), "text in 2.0 s with loading; run.py does not tell its tokens"),
@@ -168,3 +176,14 @@ def test_an_archive_that_is_not_there_says_so(tmp_path: Path) -> None:
 )
 def test_the_rate_is_said_only_where_it_is_known(trial: Trial, words: str) -> None:
     assert trial.in_words() == words
+
+
+@pytest.mark.parametrize(
+    ("first_s", "all_s", "rate"),
+    [(0.5, 1.5, 7.0), (0.5, 0.95, None), (40.0, 49.0, None), (40.0, 54.0, 0.5)],
+)
+def test_a_rate_is_measured_where_writing_takes_time_beside_loading(
+    first_s: float, all_s: float, rate: float | None
+) -> None:
+    answer = Answer("x", (1,), tuple(range(8)), "text")
+    assert trials._trial(answer, first_s, all_s).tokens_per_second == rate
