@@ -45,11 +45,11 @@ class WebhookReceiver:
                     event = json.loads(self.rfile.read(length))
                 except ValueError:
                     event = None
+                if isinstance(event, dict):  # before the answer, after which the next one may come
+                    events.put(event)
                 self.send_response(200 if isinstance(event, dict) else 400)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
-                if isinstance(event, dict):
-                    events.put(event)
 
             def log_message(self, *_: object) -> None:
                 """Says nothing."""
