@@ -226,5 +226,6 @@ class Window(RangedSource):
 
     def _unclaim(self, claim: Claim) -> None:
         self.ranges.drop(claim)
+        self.ranges.remove(claim.start, claim.position)  # a piece is in one memory, or not there
         piece = self._pieces.pop(claim.start // PIECE)
         self._free.append(piece.memory)

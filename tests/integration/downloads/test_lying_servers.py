@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ANYWHERE
@@ -199,6 +199,12 @@ def test_a_file_with_a_digest_is_right_or_not_there(
 
 @settings(max_examples=60)
 @given(lies=st.lists(st.sampled_from([*SEEN, "none"]), max_size=25))
+@example(
+    [
+        *("encoded", "no answer", "no content-range", "range ends early", "no content-range"),
+        *("total is not told", "content-range makes no sense", "content-range makes no sense", "whole file"),
+    ]
+)  # a piece of which a half was there went back to be fetched, by the stream that brings it all
 def test_what_has_no_digest_is_one_version_or_an_error(lies: list[str]) -> None:
     with liar(lies) as url:
         wording = Wording("the file", ModelUnavailable, lambda error: ModelUnavailable(str(error)))
