@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from trt_llm_pipeline.artifact.reader import open_file
 from trt_llm_pipeline.artifact.statement import LARGEST_STATEMENT, STATEMENT_SUFFIX
-from trt_llm_pipeline.delivery.destination import Destination, parse_destination
+from trt_llm_pipeline.delivery.destination import STORES, Destination, parse_destination
 from trt_llm_pipeline.delivery.store_client import connect, reason
 from trt_llm_pipeline.errors import ArchiveMissing, ArtifactError, BadArgument, DeliveryError
 from trt_llm_pipeline.model_source.hub import endpoint_of
@@ -29,7 +29,6 @@ from trt_llm_pipeline.redaction import token_of
 if TYPE_CHECKING:
     from obstore import BytesStream
 
-_STORES = ("s3", "gs", "gcs", "az", "azure")
 _FORMS = "a file, or an https://, s3://, gs://, az:// or hf:// address"
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _DENIED = (401, 403)
@@ -134,7 +133,7 @@ def _open(place: str, reach: Reach, env: Mapping[str, str]) -> Iterator[BinaryIO
     elif scheme == "hf":
         with _from_hub(_parsed(place), reach, env) as response:
             yield response
-    elif scheme in _STORES:
+    elif scheme in STORES:
         yield _stored(_parsed(place))
     else:
         raise BadArgument(f"cannot read {place}: {scheme}:// is not supported; use {_FORMS}")

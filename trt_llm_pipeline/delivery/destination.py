@@ -18,7 +18,8 @@ from trt_llm_pipeline.workspace import IMAGE_WORKSPACE, SERVICE_FOLDERS
 Kind = Literal["object store", "http", "file", "hub"]
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
-_STORES = {
+#: The schemes of object stores, by the one that each is written as.
+STORES = {
     "s3": "s3",
     "gs": "gs",
     "gcs": "gs",
@@ -102,7 +103,7 @@ def parse_destination(
         port = parts.port
     except ValueError:
         raise BadDestination(f"{what} is not a valid address; use {forms}") from None
-    if parts.scheme in _STORES:
+    if parts.scheme in STORES:
         return _in_store(parts, archive_name, what, forms)
     if parts.scheme == "hf":
         return _at_hub(parts, archive_name, what)
@@ -125,7 +126,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _in_store(parts: SplitResult, archive_name: str, what: str, forms: str) -> Destination:
-    scheme = _STORES[parts.scheme]
+    scheme = STORES[parts.scheme]
     shown = f"{scheme}://{parts.hostname or ''}{parts.path}"
     if parts.username is not None or parts.query or parts.fragment:
         raise BadDestination(

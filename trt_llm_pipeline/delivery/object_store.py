@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from trt_llm_pipeline.delivery.destination import Destination, parse_destination
+from trt_llm_pipeline.delivery.destination import STORES, Destination, parse_destination
 from trt_llm_pipeline.delivery.store_client import connect, reason
 from trt_llm_pipeline.delivery.store_upload import StoreUpload
 from trt_llm_pipeline.errors import BadDestination, DeliveryError
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _FORMS = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///DIRECTORY"
-_STORES = ("s3", "gs", "gcs", "az", "azure")
 #: What S3 copies in one request; a larger object is read and written again.
 _COPIED_AT_ONCE = 5 * 1000**3
 _CHUNK = 4 << 20
@@ -84,7 +83,7 @@ def parse_root(text: str, what: str) -> Root:
             message = f"{what} {text} names no directory of this machine; write file:///DIRECTORY"
             raise BadDestination(message)
         return Root("file", f"file://{path}", "")
-    if scheme not in _STORES:
+    if scheme not in STORES:
         place = shown(text) if "://" in text else text
         raise BadDestination(f"{what} {place} is no store of objects; use {_FORMS}")
     found = parse_destination(f"{text.rstrip('/')}/x", Path("/"), archive_name="x", what=what, forms=_FORMS)
