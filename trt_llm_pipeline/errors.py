@@ -176,18 +176,10 @@ class ModelNotFound(ModelSourceError):
 
     Attributes:
         part: what of the request is to blame.
-        hidden: the source may only hide it from whoever shows no token, or not the right one.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        part: Literal["name", "revision", "address"] = "name",
-        hidden: bool = False,
-    ) -> None:
+    def __init__(self, message: str, *, part: Literal["name", "revision", "address"] = "name") -> None:
         self.part = part
-        self.hidden = hidden
         super().__init__(message)
 
 

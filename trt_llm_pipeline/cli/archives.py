@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -84,7 +84,7 @@ def inspect(
             )
         if as_json:
             told = {**found.as_json(), "written": written.as_json() if written else None}
-            print_json(told if found.verdict != "not ready" else {**told, "kind": "check"})
+            print_json(_judged(told, found.verdict != "not ready"))
         else:
             typer.echo(found.as_text())
             for path in written.files if written else ():
@@ -93,6 +93,11 @@ def inspect(
             typer.echo(f"note: {note}", err=True)
         if found.verdict == "not ready":
             leave("check")
+
+
+def _judged(told: dict[str, Any], good: bool) -> dict[str, Any]:
+    """What is printed as JSON: a bad verdict says its kind, as an error does."""
+    return told if good else {**told, "kind": "check"}
 
 
 def _capability(given: str) -> str:
@@ -157,7 +162,7 @@ def verify(
                 any_compression=any_compression,
             )
         if as_json:
-            print_json(found.as_json() if found.holds else {**found.as_json(), "kind": "check"})
+            print_json(_judged(found.as_json(), found.holds))
         else:
             typer.echo(found.as_text())
         if not found.holds:

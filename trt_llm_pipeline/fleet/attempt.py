@@ -176,14 +176,14 @@ class _Attempt:
             validated = validate(job.fleet.configs[self._cell.config], self._cell.name, slot)
             slot.workspace.prepare()
             voice.enter("download")
-            request = validated.plan.model_request
-            node.share_model(
-                request,
-                slot,
-                token=settings.token,
-                log=voice.log,
-                progress=lambda done, total: voice.progress("download", done, total),
-            )
+            for request in validated.plan.requests:
+                node.share(
+                    request,
+                    slot,
+                    token=settings.token,
+                    log=voice.log,
+                    progress=lambda done, total: voice.progress("download", done, total),
+                )
             result = job.build(validated, slot, voice)
             if result.archive is None:
                 raise AssertionError("a build without a destination keeps its archive")

@@ -12,6 +12,7 @@ from trt_llm_pipeline.fleet.node import Node
 from trt_llm_pipeline.fleet.nodes import NodeInfo, cannot_run, missing, this_machine, wanted
 from trt_llm_pipeline.fleet.records import Records
 from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest
+from trt_llm_pipeline.preflight.absent import located
 from trt_llm_pipeline.preflight.lookup import look_up
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.units import in_words
@@ -43,7 +44,8 @@ class FleetPlan:
 
     Attributes:
         cells: in order.
-        models: each model once, with its bytes and what of them the fleet's own copies here do not have.
+        models, datasets: each one once, with its bytes and what of them the fleet's own copies here do not
+            have.
         infeasible: what no node has, by what of the cells that are left needs it.
         notes: what could not be checked, once each.
     """
@@ -51,18 +53,19 @@ class FleetPlan:
     fleet: Fleet
     cells: tuple[PlannedCell, ...]
     models: tuple[DownloadPlan, ...]
+    datasets: tuple[DownloadPlan, ...]
     infeasible: Mapping[Resources, str]
     notes: tuple[str, ...]
 
     @property
     def download_bytes(self) -> int:
-        """What all models together have, each counted once."""
-        return sum(model.total_bytes for model in self.models)
+        """What all models and datasets together have, each counted once."""
+        return sum(each.total_bytes for each in (*self.models, *self.datasets))
 
     @property
     def missing_bytes(self) -> int:
         """What of that is not in the fleet's own copies on this machine, and would be downloaded."""
-        return sum(model.missing_bytes for model in self.models)
+        return sum(each.missing_bytes for each in (*self.models, *self.datasets))
 
     def as_json(self) -> dict[str, Any]:
         """All of it as JSON values; sizes in bytes."""
@@ -80,15 +83,8 @@ class FleetPlan:
                 }
                 for one in self.cells
             ],
-            "models": [
-                {
-                    "model_id": model.model_id,
-                    "revision": model.revision,
-                    "total_bytes": model.total_bytes,
-                    "missing_bytes": model.missing_bytes,
-                }
-                for model in self.models
-            ],
+            "models": [_as_json(model, "model_id") for model in self.models],
+            "datasets": [_as_json(dataset, "id") for dataset in self.datasets],
             "download_bytes": self.download_bytes,
             "missing_bytes": self.missing_bytes,
             "infeasible": [{**asdict(need), "reason": why} for need, why in self.infeasible.items()],
@@ -108,15 +104,11 @@ class FleetPlan:
             lines.append(f"  needs {wanted(one.cell.resources)}; {_on(one.nodes)}")
             lines.append(f"  to {self.fleet.root.address}/{one.cell.key}")
         lines.append("")
-        for model in self.models:
-            lines.append(
-                f"model {model.model_id} at {model.revision or 'no known revision'}: "
-                f"{in_words(model.total_bytes)}, {in_words(model.missing_bytes)} "
-                "not in the fleet's own copies here"
-            )
+        lines += [_as_text("model", model) for model in self.models]
+        lines += [_as_text("dataset", dataset) for dataset in self.datasets]
         lines.append(
             f"downloads: {in_words(self.download_bytes)} for a node that has nothing, "
-            f"{in_words(self.missing_bytes)} for this machine; each model counted once"
+            f"{in_words(self.missing_bytes)} for this machine; each counted once"
         )
         lines += cannot_run([one.cell for one in self.cells if not one.delivered], self.infeasible)
         lines += [f"note: {note}" for note in self.notes]
@@ -139,7 +131,7 @@ def make(fleet: Fleet, settings: Settings, nodes: Sequence[NodeInfo] | None) -> 
         nodes: the cluster's; None for this machine alone.
 
     Raises:
-        ModelSourceError: a model is not there, or its source cannot be asked.
+        ModelSourceError: a model or a dataset is not there, or its source cannot be asked.
         DeliveryError: the records cannot be read.
     """
     there = [this_machine()] if nodes is None else list(nodes)
@@ -149,14 +141,21 @@ def make(fleet: Fleet, settings: Settings, nodes: Sequence[NodeInfo] | None) -> 
     requests: dict[ModelRequest, DownloadPlan] = {}
     cached: dict[str, dict[str, str]] = {}
     notes: dict[str, None] = {}
+    token = settings.hub_token(None, None)
     for config, validated in fleet.validated.items():
-        request = validated.plan.model_request
-        if request not in requests:
-            folder = node.models(request)
-            token = settings.hub_token(None, None)
-            requests[request] = model_source.plan(request, folder, token=token, env=settings.env)
+        plan = validated.plan
+        for request in plan.requests:
+            if request not in requests:
+                with located(plan, request):
+                    requests[request] = model_source.plan(
+                        request, node.shared(request), token=token, env=settings.env
+                    )
         places = look_up(
-            validated, planning, download=requests[request], warn=lambda text: notes.update({text: None})
+            validated,
+            planning,
+            download=requests[plan.model_request],
+            datasets={name: requests[wanted] for name, wanted in plan.dataset_requests.items()},
+            warn=lambda text: notes.update({text: None}),
         )
         cached[config] = {step.name: step.place for step in places if step.place is not None}
         notes.update(dict.fromkeys(validated.notes))
@@ -173,7 +172,25 @@ def make(fleet: Fleet, settings: Settings, nodes: Sequence[NodeInfo] | None) -> 
         for cell in fleet.cells
     )
     left = list(dict.fromkeys(one.cell.resources for one in cells if not one.delivered))
-    return FleetPlan(fleet, cells, tuple(requests.values()), missing(there, left), tuple(notes))
+    models = tuple(found for request, found in requests.items() if request.kind == "model")
+    datasets = tuple(found for request, found in requests.items() if request.kind == "dataset")
+    return FleetPlan(fleet, cells, models, datasets, missing(there, left), tuple(notes))
+
+
+def _as_json(found: DownloadPlan, key: str) -> dict[str, Any]:
+    return {
+        key: found.model_id,
+        "revision": found.revision,
+        "total_bytes": found.total_bytes,
+        "missing_bytes": found.missing_bytes,
+    }
+
+
+def _as_text(what: str, found: DownloadPlan) -> str:
+    return (
+        f"{what} {found.model_id} at {found.revision or 'no known revision'}: "
+        f"{in_words(found.total_bytes)}, {in_words(found.missing_bytes)} not in the fleet's own copies here"
+    )
 
 
 def _on(nodes: Sequence[str]) -> str:

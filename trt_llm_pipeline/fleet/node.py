@@ -4,6 +4,7 @@ Below `<workspace>/.trt-llm-pipeline/fleet/`:
 
     slots/<n>/     a workspace of its own; `slots/<n>.lock` is held while a cell is built in it
     models/        each model once, in each revision that a cell wants; slots have hard links to the files
+    datasets/      likewise
     cache/         results of steps, for all slots
 """
 
@@ -72,7 +73,7 @@ class Node:
             return
         raise WorkspaceBusy(f"{self.home} has no free slot: {_MOST_SLOTS} cells are being built there")
 
-    def share_model(
+    def share(
         self,
         request: ModelRequest,
         slot: Settings,
@@ -81,20 +82,20 @@ class Node:
         log: Callable[[str], None],
         progress: Progress,
     ) -> None:
-        """Brings a model to the node, once for all cells, and into a slot as hard links.
+        """Brings a model or a dataset to the node, once for all cells, and into a slot as hard links.
 
         A folder of the user's own in the node's workspace is used as it is.
 
         Raises:
             ModelSourceError, DiskFull, WorkspaceError: as `model_source.fetch`.
         """
-        own = self._settings.workspace.models / request.model_id
-        target = slot.workspace.models / request.model_id
+        own = _folder(self._settings.workspace, request) / request.model_id
+        target = _folder(slot.workspace, request) / request.model_id
         if own.is_dir() and any(own.iterdir()) and model_record.read_record(own) is None:
             with disk.translated(self.home):
                 _link_tree(own, target)
             return
-        shared = self.models(request)
+        shared = self.shared(request)
         with disk.translated(self.home):
             shared.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(request.model_id.encode()).hexdigest()[:12]
@@ -103,14 +104,19 @@ class Node:
             with disk.translated(self.home):
                 _link_tree(snapshot.path, target)
 
-    def models(self, request: ModelRequest) -> Path:
-        """Where the node keeps the model that is asked for: other revisions and formats are elsewhere."""
+    def shared(self, request: ModelRequest) -> Path:
+        """Where the node keeps what is asked for: other revisions and formats of it are elsewhere."""
         wanted = f"{request.revision}\n{request.weight_format}\n{request.tar_url}"
-        return self.home / "models" / hashlib.sha256(wanted.encode()).hexdigest()[:12]
+        kept = self.home / ("models" if request.kind == "model" else "datasets")
+        return kept / hashlib.sha256(wanted.encode()).hexdigest()[:12]
 
     def _of_slot(self, name: str) -> Settings:
         place = Workspace.at(self.home / "slots" / name)
         return replace(self._settings, workspace=place, cache_folder=self.home / "cache", keep_builds=1)
+
+
+def _folder(workspace: Workspace, request: ModelRequest) -> Path:
+    return workspace.models if request.kind == "model" else workspace.datasets
 
 
 def _link_tree(source: Path, target: Path) -> None:

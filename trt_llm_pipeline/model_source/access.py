@@ -63,10 +63,11 @@ def refused_though_here(
     """
     if not is_free(record, env):
         return error
-    return type(error)(
+    error.args = (  # the same error: what of the request is to blame stays with it
         f"{error}. All of it is on this machine, as of one commit: `revision: {record.revision}` in the "
-        "config, or HF_HUB_OFFLINE=1 (--offline), builds with that and does not ask"
+        "config, or HF_HUB_OFFLINE=1 (--offline), builds with that and does not ask",
     )
+    return error
 
 
 def not_asked(record: Record, error: ModelUnavailable) -> ModelUnavailable:

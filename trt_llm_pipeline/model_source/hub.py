@@ -267,9 +267,7 @@ class Hub:
                 else "if it is private, the given token has no access to it"
             )
             key = "model_id" if self.kind == "model" else "its id"
-            return ModelNotFound(
-                f"{self.endpoint} has no {self.kind} {model_id}: check {key}; {hint}", hidden=status != 404
-            )
+            return ModelNotFound(f"{self.endpoint} has no {self.kind} {model_id}: check {key}; {hint}")
         if status == 401:
             if self.token is None:
                 return ModelAccessDenied(f"{about} needs a token: give one as {_GIVE_AS} (see {page})")

@@ -84,6 +84,11 @@ class Plan:
         config = self.config
         return ModelRequest(config.model_id, config.revision, config.weight_format, config.model_tar_url)
 
+    @property
+    def requests(self) -> tuple[ModelRequest, ...]:
+        """All that is downloaded for the config: the model, then the datasets."""
+        return (self.model_request, *self.dataset_requests.values())
+
     def render(self, step: PlannedStep, found: Mapping[str, Path]) -> RenderedArgs:
         """The step's arguments.
 

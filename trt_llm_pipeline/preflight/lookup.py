@@ -9,7 +9,7 @@ from typing import Literal
 
 from trt_llm_pipeline import model_source
 from trt_llm_pipeline.cache import FileHashes, StepCache, StepKey, StepKeys, remote
-from trt_llm_pipeline.model_source import DownloadPlan
+from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest
 from trt_llm_pipeline.preflight.absent import located
 from trt_llm_pipeline.preflight.validation import Validated
 from trt_llm_pipeline.process.gpus import GpuMonitor
@@ -66,6 +66,7 @@ def look_up(
     settings: Settings,
     *,
     download: DownloadPlan | None = None,
+    datasets: Mapping[str, DownloadPlan] | None = None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> tuple[CachedStep, ...]:
     """Where the results of each step would come from, on this machine with its GPUs.
@@ -74,10 +75,11 @@ def look_up(
         validated: the config.
         settings: where the caches are.
         download: from `model_source.plan`, if that has been asked already: which revision it would be.
+        datasets: likewise, by their names in the config.
         warn: is told what of the shared cache cannot be read.
 
     Raises:
-        NoSuchModel: the source has no such model.
+        NoSuchModel: a source has no such model or dataset.
         ModelSourceError: it cannot be asked.
         PipelineError: a variable of the shared cache makes no sense.
     """
@@ -86,18 +88,20 @@ def look_up(
     if not plan.config.cache:
         return nothing
     token = settings.hub_token(None, plan.config.hf_token)
-    if download is None:
-        request, folder = plan.model_request, plan.workspace.models
+
+    def asked(request: ModelRequest, folder: Path) -> DownloadPlan:
         with located(plan, request):
-            download = model_source.plan(request, folder, token=token, env=settings.env)
+            return model_source.plan(request, folder, token=token, env=settings.env)
+
+    if download is None:
+        download = asked(plan.model_request, plan.workspace.models)
     if download.source == "tar":  # its revision is known once it is here
         return nothing
     shared = remote.from_env(settings.env, warn=warn)
     cache = StepCache(settings.workspace, 0, settings.cache_folder, shared)
-    datasets = {
-        name: model_source.plan(request, plan.workspace.datasets, token=token, env=settings.env)
-        for name, request in plan.dataset_requests.items()
-    }
+    if datasets is None:
+        wanted = plan.dataset_requests.items()
+        datasets = {name: asked(request, plan.workspace.datasets) for name, request in wanted}
     by_step, _ = foreseen(validated, settings, download, cache, datasets)
     found = []
     for step in plan.steps:

@@ -9,7 +9,7 @@ from typing import Any
 
 from trt_llm_pipeline import fit, model_source
 from trt_llm_pipeline.cache import StepCache
-from trt_llm_pipeline.errors import ModelNotFound, ModelSourceError, RepositoryCodeRefused
+from trt_llm_pipeline.errors import ModelSourceError, NoSuchModel, RepositoryCodeRefused
 from trt_llm_pipeline.fit import Device
 from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest, Permission
 from trt_llm_pipeline.net.retrying import RetryLimits
@@ -160,20 +160,18 @@ def look_for_code(
     notes, of_fit = [], fitted.notes
     for request, folder in (*models, *datasets):
         try:
-            model_source.plan(
-                request,
-                folder,
-                token=settings.hub_token(token, plan.config.hf_token),
-                env=settings.env,
-                limits=RetryLimits(attempts=1),
-                permission=permission(plan, settings),
-            )
-        except RepositoryCodeRefused:
+            with located(plan, request):
+                model_source.plan(
+                    request,
+                    folder,
+                    token=settings.hub_token(token, plan.config.hf_token),
+                    env=settings.env,
+                    limits=RetryLimits(attempts=1),
+                    permission=permission(plan, settings),
+                )
+        except (RepositoryCodeRefused, NoSuchModel):
             raise
         except ModelSourceError as error:
-            if isinstance(error, ModelNotFound) and not error.hidden:
-                with located(plan, request):
-                    raise
             what = "the model" if request.kind == "model" else f"the dataset {request.model_id}"
             if request.kind == "model" and fitted.unasked:
                 what, of_fit = "whether it fits is not checked, and the model", ()

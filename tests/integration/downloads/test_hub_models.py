@@ -311,6 +311,20 @@ class TestOffline:
         with pytest.raises(ModelUnavailable, match="connection refused"):
             caller.fetch(weight_format="bin")
 
+    def test_a_branch_that_is_gone_says_how_to_build_with_what_is_here(
+        self, hub: HubServer, caller: Caller
+    ) -> None:
+        hub.add_tag("owner/model", "v1", "main")
+        here = caller.fetch(revision="v1")
+        repository = hub.repository("owner/model")
+        assert repository is not None
+        del repository.tags["v1"]
+        for ask in (caller.fetch, caller.plan):
+            with pytest.raises(ModelNotFound, match="has no revision 'v1'") as caught:
+                ask(revision="v1")
+            assert f"`revision: {here.revision}`" in str(caught.value)
+            assert caught.value.part == "revision"
+
 
 class TestWhoMayHaveIt:
     @pytest.fixture(autouse=True)

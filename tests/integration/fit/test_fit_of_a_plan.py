@@ -189,29 +189,41 @@ class TestValidate:
         assert note.startswith("whether it fits is not checked, and the model was not looked at for code")
         assert said["fit"]["not_checked"]
 
-    def test_a_model_that_may_be_hidden_from_who_has_no_token_is_a_note(
-        self, hub: HubServer, tmp_path: Path
-    ) -> None:
-        text = text_of("no/such")
-        done = run(environment(hub, tmp_path / "ws"), "validate", config(tmp_path, text))
-        assert done.exit_code == 0
-        assert "not checked" in done.stderr
-        assert done.stderr.count("has no model no/such") == 1
-
     @pytest.mark.parametrize("command", ["validate", "plan", "build"])
     @pytest.mark.parametrize(
-        ("model_id", "more", "key", "reason"),
+        ("model_id", "more", "token", "key", "reason"),
         [
-            ("no/such", "", "model_id", "has no model no/such: check model_id; if it is private, the given"),
-            (HUGE, "revision: nope\n", "revision", f"{HUGE} has no revision 'nope': check `revision` in"),
+            (
+                "no/such",
+                "",
+                "hf_goodtoken",
+                "model_id",
+                "has no model no/such: check model_id; if it is private",
+            ),
+            (
+                "no/such",
+                "",
+                "",
+                "model_id",
+                "has no model no/such: check model_id; if it is private, give a token",
+            ),
+            (HUGE, "revision: nope\n", "", "revision", f"{HUGE} has no revision 'nope': check `revision` in"),
         ],
     )
     def test_what_the_hub_says_is_not_there_is_a_mistake_of_the_config(
-        self, hub: HubServer, tmp_path: Path, command: str, model_id: str, more: str, key: str, reason: str
+        self,
+        hub: HubServer,
+        tmp_path: Path,
+        command: str,
+        model_id: str,
+        more: str,
+        token: str,
+        key: str,
+        reason: str,
     ) -> None:
         text = text_of(model_id) + "fit: off\n" + more
         line = 1 + text[: text.index(f"{key}:")].count("\n")
-        env = environment(hub, tmp_path / "ws", HF_TOKEN="hf_goodtoken")
+        env = environment(hub, tmp_path / "ws", HF_TOKEN=token)
         done = run(env, command, config(tmp_path, text), "--json")
         assert done.exit_code == 3, done.stdout
         said = json.loads(done.stdout)
