@@ -113,7 +113,7 @@ def test_in_the_sandbox_allowed_code_reaches_nothing(prey: Prey, way: str) -> No
     workspace = prey.victim.workspace
     done = prey.build(way, TRT_LLM_SANDBOX="require")
     assert {name for name, was_done in done.items() if was_done} <= {"live_on"}
-    wait_for(lambda: not prey.survivors(), "nothing lives on", 60)
+    wait_for(lambda: not prey.survivors(), "nothing lives on")
     assert prey.service.is_running()
     assert list((prey.victim.folder / "outside").iterdir()) == []
     assert (workspace / "notes.txt").read_text() == "mine"

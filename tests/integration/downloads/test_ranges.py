@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,13 +88,11 @@ def test_a_file_comes_in_ranges_that_do_not_overlap(house: House) -> None:
     assert [start for start, _ in ranges] == [0, *(end for _, end in ranges[:-1])]
 
 
-def test_several_connections_are_faster_than_one(tmp_path: Path) -> None:
+def test_it_comes_over_several_connections_at_once(tmp_path: Path) -> None:
     house = House(tmp_path / "models", Link(bytes_per_second=4e6))
     with house.hub:
-        started = time.monotonic()
         house.fetch()
-        # One connection would need ten seconds.
-        assert time.monotonic() - started < 7
+    assert house.hub.line.most > 1
     assert house.file.read_bytes() == CONTENT
 
 

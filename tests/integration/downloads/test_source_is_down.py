@@ -20,6 +20,8 @@ from trt_llm_pipeline.testing.hub import HubServer
 
 FILES = {"config.json": b"{}", "model.safetensors": b"w" * 1000}
 HUB = ModelRequest("owner/model")
+#: What takes seconds on an idle machine. With every retry it would be minutes.
+SOON_S = 60
 
 
 def closed_port() -> int:
@@ -55,7 +57,7 @@ class TestRefused:
         downed = Downed(tmp_path, kind, complete=True)
         started = time.monotonic()
         snapshot = downed.fetch()
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < SOON_S
         assert snapshot.downloaded_bytes == 0
         assert (snapshot.path / "config.json").read_bytes() == b"{}"
         assert "HF_HUB_OFFLINE=1" in snapshot.warnings[0]
@@ -65,7 +67,7 @@ class TestRefused:
         downed = Downed(tmp_path, kind, complete=True)
         started = time.monotonic()
         planned = downed.plan()
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < SOON_S
         assert planned.files == ()
         assert planned.missing_bytes == 0
         assert planned.total_bytes > 1000
@@ -85,7 +87,7 @@ class TestRefused:
         started = time.monotonic()
         with pytest.raises(ModelUnavailable, match=r"connection refused.*HF_HUB_OFFLINE=1"):
             ask(downed)
-        assert time.monotonic() - started < 30
+        assert time.monotonic() - started < SOON_S
         assert sum("connection refused; attempt" in line for line in downed.lines) == 3
 
     def test_offline_it_is_not_even_asked(self, tmp_path: Path, kind: str) -> None:
@@ -114,7 +116,7 @@ def test_a_name_that_cannot_be_looked_up_is_given_up_soon(tmp_path: Path) -> Non
             log=lines.append,
             env={"HF_ENDPOINT": "http://nobody.invalid"},
         )
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < SOON_S
     assert len(lines) == 3
 
 
@@ -124,7 +126,7 @@ def test_a_hub_that_accepts_and_says_nothing_does_not_keep_a_complete_model_wait
         downed.env["HF_ENDPOINT"] = f"http://127.0.0.1:{mute.getsockname()[1]}"
         started = time.monotonic()
         assert len(downed.fetch().warnings) == 1
-        assert time.monotonic() - started < 30
+        assert time.monotonic() - started < SOON_S
 
 
 @pytest.mark.slow

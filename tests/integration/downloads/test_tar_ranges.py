@@ -72,10 +72,8 @@ def caller(tmp_path: Path) -> Iterator[Caller]:
 def test_it_comes_over_several_connections_at_once(archive: Path, tmp_path: Path) -> None:
     with HubServer(link=Link(bytes_per_second=4e6)) as hub:
         caller = Caller(hub, tmp_path / "models")
-        started = time.monotonic()
         snapshot = caller.fetch(hub.add_file("m.tar", archive))
-        # One connection would need ten seconds.
-        assert time.monotonic() - started < 7
+        assert hub.line.most > 1
     assert caller.weights() == WEIGHTS
     assert snapshot.revision == f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}"
 
@@ -131,7 +129,7 @@ def test_a_stall_does_not_hold_back_whoever_cancels(archive: Path, caller: Calle
 
     with pytest.raises(KeyboardInterrupt):
         caller.fetch(url, progress=cancel, limits=RetryLimits())
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 40  # of the stall's 60
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("model-")]
 
 

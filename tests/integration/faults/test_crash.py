@@ -67,7 +67,7 @@ def kill_and_build_again(folder: Path, times: int, seed: int) -> None:
         build.kill()
         build.join()
         cut_short += build.exitcode != 0
-        wait_for(lambda: not running_in(killed.root), "no process is left", 30)
+        wait_for(lambda: not running_in(killed.root), "no process is left")
         assert archive(killed, wanted) == archive(clean, wanted), f"killed build {number} of seed {seed}"
         assert users_files(killed) == users, f"killed build {number} of seed {seed}"
         assert killed.files() == clean.files(), f"killed build {number} of seed {seed}"

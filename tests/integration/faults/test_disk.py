@@ -77,12 +77,11 @@ class TestMidway:
         wait_for(
             lambda: house.parts_of_models(300_000),
             "the download has begun",
-            20,
         )
         filler = house.workspace / "somebody-elses-file"
         _fill(filler)
         try:
-            wait_for(lambda: "DiskFull" in server.output()[seen:], "the build fails for want of room", 20)
+            wait_for(lambda: "DiskFull" in server.output()[seen:], "the build fails for want of room")
             server.wait_until_ready()
             assert "free): pytorch_model.bin needs" in server.output()[seen:]
             assert "what has been downloaded is kept" in server.output()[seen:]

@@ -129,7 +129,7 @@ class Trial:
         self._restore()
         first = self._bench.run(self._config, error, at)
         wrong = self._wrong_with(first)
-        wait_for(lambda: self._house.alive() == {}, "no process is left", 30)
+        wait_for(lambda: self._house.alive() == {}, "no process is left")
         if first.failed:
             second = self._bench.run(self._config)
             if second.code != 0:
@@ -228,4 +228,4 @@ def test_what_goes_wrong_after_a_steps_failure_does_not_replace_it(
             assert run.code == EXIT_CODES["step"]
             assert "\nerror: step build: dies.py exited with code 3" in run.told, f"{error}: {run.failed}"
             assert "Traceback" not in run.told
-            wait_for(lambda: house.alive() == {}, "no process is left", 30)
+            wait_for(lambda: house.alive() == {}, "no process is left")

@@ -16,7 +16,7 @@ import pytest
 
 from tests.integration.cache.worlds import SCRIPT, Pair, Recipe, Step
 from tests.integration.faults.test_crash import running_in, users_files
-from tests.integration.house import House, start_until, wait_for
+from tests.integration.house import PATIENCE_S, House, start_until, wait_for
 from tests.integration.server.test_guard import ended, guarded
 from trt_llm_pipeline.errors import EXIT_CODES
 from trt_llm_pipeline.process import Layers
@@ -25,7 +25,6 @@ from trt_llm_pipeline.testing.hub import HubServer
 
 COMMAND = Path(sys.executable).with_name("trt-llm-pipeline")
 STARTED = "everything is started"
-PATIENCE_S = 120
 #: Two hundred thousand files take a busy disk minutes to make, and to remove.
 LONG_S = 600
 SCOPES_SINCE = 6  # the version of Landlock that keeps a step from signalling others
@@ -86,7 +85,7 @@ def until(told: subprocess.Popen[str], line: str) -> None:
 
 def built_again(house: House) -> bytes:
     """The archive of a build without faults, which succeeds, with nothing left of the one before."""
-    wait_for(lambda: house.alive() == {}, "no process is left", PATIENCE_S)
+    wait_for(lambda: house.alive() == {}, "no process is left")
     told = build(house, house.config(args="seed: 1"))
     _, said = told.communicate(timeout=LONG_S)
     assert told.returncode == 0, said
@@ -151,7 +150,7 @@ class TestCommandLine:
             assert "PermissionError: [Errno 1] Operation not permitted" in printed
         elif deed == "stop_worker":  # as with Ctrl-Z, it is for the user to say what becomes of it
             stopped = psutil.Process(told.pid)
-            wait_for(lambda: stopped.status() == psutil.STATUS_STOPPED, "it is stopped", PATIENCE_S)
+            wait_for(lambda: stopped.status() == psutil.STATUS_STOPPED, "it is stopped")
             told.kill()
             told.communicate()
         else:
@@ -243,7 +242,7 @@ class TestServer:
             server.wait_until_ready(PATIENCE_S)
             answer = server.predict(config=house.config())
             assert answer["status"] == "succeeded", answer["error"]
-        wait_for(lambda: house.alive() == {}, "no process is left", PATIENCE_S)
+        wait_for(lambda: house.alive() == {}, "no process is left")
 
     @pytest.mark.parametrize(
         ("deed", "why"), [("kill_worker", "worker has died"), ("stop_worker", "stopped")]
@@ -253,10 +252,10 @@ class TestServer:
     ) -> None:
         with guarded(house) as server:
             server.start("hostile", config=house.config("turns_on_the_service.py", f"deed: {deed}"))
-            wait_for(lambda: ended(server), "the server has ended", PATIENCE_S)
+            wait_for(lambda: ended(server), "the server has ended")
             assert server.process.returncode == EXIT_CODE
             assert why in server.output()
-            wait_for(lambda: house.alive() == {}, "nothing is left", PATIENCE_S)
+            wait_for(lambda: house.alive() == {}, "nothing is left")
         with guarded(house) as server:
             answer = server.predict(config=house.config())
         assert answer["status"] == "succeeded", answer["error"]

@@ -127,7 +127,6 @@ class ClusterHouse(FleetHouse):
             wait_for(
                 lambda: self.started(cell) if len(self.started(cell)) >= times else None,
                 f"{cell} was started {times} times",
-                120,
             )
         )
 

@@ -105,7 +105,7 @@ def test_a_driver_that_is_killed_is_resumed_and_builds_nothing_twice(
     with house.running("one"):
         house.hold("b")
         process = run(house)
-        wait_for(lambda: "a" in cells_done(house, store), "a is delivered", 120)
+        wait_for(lambda: "a" in cells_done(house, store), "a is delivered")
         house.wait_until_started("b")
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -203,9 +203,7 @@ def test_two_fleets_with_the_same_id_deliver_each_cell_once(house: ClusterHouse,
         hold = house.hold("a")
         first, second = run(house), run(house)
         both = [first, second]
-        ended = wait_for(
-            lambda: [each for each in both if each.poll() is not None], "one of them is refused", 120
-        )
+        ended = wait_for(lambda: [each for each in both if each.poll() is not None], "one of them is refused")
         (refused,) = ended
         out, _ = refused.communicate()
         assert refused.returncode == EXIT_CODES["busy"]
@@ -247,7 +245,7 @@ def test_cancelling_ends_every_process_on_every_node_in_five_seconds(house: Clus
         assert house.steps()
         house.run("cancel", "fleet.yaml")
         asked = time.monotonic()
-        wait_for(lambda: not house.steps(), "every step has ended", 30)
+        wait_for(lambda: not house.steps(), "every step has ended")
         took = time.monotonic() - asked
         out, _ = process.communicate(timeout=60)
         assert process.returncode == EXIT_CODES["interrupted"]
@@ -271,7 +269,7 @@ def test_a_signal_to_the_driver_ends_every_process_on_every_node(
         house.wait_until_started("a"), house.wait_until_started("b")
         process.send_signal(number)
         asked = time.monotonic()
-        wait_for(lambda: not house.steps(), "every step has ended", 30)
+        wait_for(lambda: not house.steps(), "every step has ended")
         took = time.monotonic() - asked
         process.communicate(timeout=60)
         assert process.returncode == (130 if number == signal.SIGINT else 143)

@@ -189,7 +189,7 @@ def server(house: House) -> Iterator[CogServer]:
     before = files_outside(house)
     with house.server() as cog:
         yield cog
-        assert wait_for(lambda: cog.health() == "READY", f"READY:\n{cog.output()[-3000:]}", 10)
+        assert wait_for(lambda: cog.health() == "READY", f"READY:\n{cog.output()[-3000:]}")
         prediction = cog.predict(config=house.config())
         assert prediction["status"] == "succeeded", prediction["error"]
         assert "Traceback" not in cog.output()

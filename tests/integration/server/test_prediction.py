@@ -106,7 +106,7 @@ class TestInputs:
     ) -> None:
         status, _ = service.cog.request("POST", "/predictions", {"input": inputs})
         assert status == 422
-        service.cog.wait_until_ready(timeout=3)
+        service.cog.wait_until_ready()
 
     def test_committed_document_matches_the_predictor(self, tmp_path: Path) -> None:
         made = tmp_path / "schema.json"

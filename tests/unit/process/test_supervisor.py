@@ -65,7 +65,7 @@ def python(program: str) -> list[str]:
 
 def test_it_samples_memory_and_ends_with_one_final_report(running: Supervisor) -> None:
     running.ask(
-        python("import time; block = b'x' * 30_000_000; time.sleep(0.7); print('said'); raise SystemExit(7)")
+        python("import time; block = b'x' * 30_000_000; time.sleep(3); print('said'); raise SystemExit(7)")
     )
     *samples, final = running.reports()
     assert len(samples) >= 2
@@ -73,7 +73,7 @@ def test_it_samples_memory_and_ends_with_one_final_report(running: Supervisor) -
     assert samples[-1]["peak_rss"] > 30_000_000
     assert final["exit_code"] == 7
     assert final["ended"] is False
-    assert final["wall_s"] > 0.7
+    assert final["wall_s"] > 3
     assert final["peak_rss"] >= samples[-1]["peak_rss"]
     assert running.close() == b"said\n"
     assert running.process.returncode == 0
@@ -100,7 +100,7 @@ def test_a_program_that_cannot_be_started_is_reported(running: Supervisor) -> No
 
 
 def test_signals_meant_for_the_service_do_not_end_it(running: Supervisor) -> None:
-    running.ask(python("import time; print('begun', flush=True); time.sleep(0.5)"))
+    running.ask(python("import time; print('begun', flush=True); time.sleep(2)"))
     assert running.process.stdout is not None
     assert running.process.stdout.readline() == b"begun\n"
     for number in (1, 2, 15):
@@ -118,7 +118,7 @@ def test_a_request_of_any_size_is_read_whole(running: Supervisor) -> None:
 def test_it_sees_what_psutil_sees() -> None:
     children = [subprocess.Popen(python("import os, time; os.fork(); time.sleep(60)")) for _ in range(2)]
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(psutil.Process().children(recursive=True)) < 4:
             assert time.monotonic() < deadline
             time.sleep(0.02)

@@ -100,7 +100,7 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
     for survivor in left:
         survivor.kill()
     assert left == []
-    assert 0 <= open_fds() - fds <= made.may_leave_fds
+    assert open_fds() - fds <= made.may_leave_fds
 
 
 class TestHowItEnds:
@@ -154,7 +154,7 @@ class TestHowItEnds:
             process.capture([sys.executable, "x" * 3_000_000], cwd=tmp_path, env={}, timeout=10)
 
     def test_a_program_that_is_too_slow_is_ended(self, tree: Tree) -> None:
-        result = tree.run("import time; print('begun'); time.sleep(60)", timeout=0.5)
+        result = tree.run("import time; print('begun'); time.sleep(60)", timeout=5)
         assert result.timed_out
         assert result.exit_code == -signal.SIGTERM
         assert result.tail == ("begun",)
@@ -203,7 +203,7 @@ class TestHowItEnds:
         program = """
             import os, signal, time
             os.kill(os.getppid(), signal.SIGSTOP)
-            time.sleep(0.5)
+            time.sleep(0.2)
             os.kill(os.getppid(), signal.SIGCONT)
             """
         assert tree.run(program).exit_code == 0
@@ -273,7 +273,7 @@ class TestWhatItIsGiven:
         program = """
             import os, subprocess, sys
             print(os.environ["HF_TOKEN"])
-            subprocess.run([sys.executable, "-c", "import time; time.sleep(0.6)"])
+            subprocess.run([sys.executable, "-c", "import time; time.sleep(3)"])
             """
         result = tree.run(program, redactor=Redactor([secret]), on_turn=look)
         assert result.exit_code == 0
@@ -297,7 +297,7 @@ class TestWhatItPrints:
     def test_a_line_arrives_while_the_program_is_still_running(self, tree: Tree) -> None:
         running: list[int] = []
         tree.run(
-            "import time; print('now'); time.sleep(1)",
+            "import time; print('now'); time.sleep(4)",
             on_line=lambda _: running.append(len(tree.living())),
         )
         assert running == [1]
@@ -342,7 +342,7 @@ class TestWhatItPrints:
 
     def test_an_answer_that_takes_too_long_is_cut_off(self, tree: Tree) -> None:
         program = "import time; print('first'); time.sleep(60)"
-        answer = process.capture(tree.argv(program), cwd=tree.cwd, env=tree.env, timeout=0.5)
+        answer = process.capture(tree.argv(program), cwd=tree.cwd, env=tree.env, timeout=5)
         assert answer.timed_out
         assert answer.stdout == "first\n"
 
@@ -385,7 +385,7 @@ class TestWhatItUses:
     def test_time_and_memory_of_the_whole_tree(self, tree: Tree) -> None:
         program = """
             import subprocess, sys
-            hungry = "import time; block = b'x' * 60_000_000; time.sleep(1.2)"
+            hungry = "import time; block = b'x' * 60_000_000; time.sleep(4)"
             busy = "import time\\nwhile time.process_time() < 0.5: pass"
             children = [subprocess.Popen([sys.executable, "-c", hungry]) for _ in range(2)]
             subprocess.run([sys.executable, "-c", busy])
@@ -398,7 +398,7 @@ class TestWhatItUses:
         assert max(usage.rss_bytes for usage in usages) > 120_000_000
         assert all(usage.rss_bytes <= usage.peak_rss_bytes <= result.peak_rss_bytes for usage in usages)
         assert result.cpu_s > 0.5
-        assert result.wall_s > 1.2
+        assert result.wall_s > 4
 
     def test_the_peak_of_a_short_program_is_not_missed(self, tree: Tree) -> None:
         assert tree.run("block = b'x' * 80_000_000").peak_rss_bytes > 80_000_000

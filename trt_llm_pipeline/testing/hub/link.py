@@ -33,13 +33,18 @@ class Link:
 
 
 class LinkState:
-    """A link in use by a server's threads."""
+    """A link in use by a server's threads.
+
+    Attributes:
+        most: how many downloads there have been at once.
+    """
 
     def __init__(self, link: Link) -> None:
         self.link = link
         self._random = random.Random(link.seed)  # noqa: S311  which connections are cut, nothing secret
         self._lock = threading.Lock()
         self._busy = 0
+        self.most = 0
 
     def is_cut(self) -> bool:
         """Whether a new connection is one of those that will be cut."""
@@ -57,6 +62,7 @@ class LinkState:
             if self.link.most_requests is not None and self._busy >= self.link.most_requests:
                 return False
             self._busy += 1
+            self.most = max(self.most, self._busy)
             return True
 
     def leave(self) -> None:

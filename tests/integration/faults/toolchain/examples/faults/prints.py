@@ -44,9 +44,7 @@ elif args.kind == "bars":
         time.sleep(0.05)
     write(b"\n")
 elif args.kind == "with_pauses":
-    for number in range(3):
-        write(b"tick %d\n" % number)
-        time.sleep(0.7)
-    write(b"a question without an end? ")
-    time.sleep(1.2)
+    for text in (b"tick 0\n", b"tick 1\n", b"a question without an end? "):
+        write(text)
+        time.sleep(2)
 write(b"the last words\n")
