@@ -6,7 +6,7 @@ TrtLlmPipelineError             base; its text is meant for the user as it stand
 │   └── NoSuchModel             a ModelNotFound too: what it names is not at its source; with the line
 ├── BadArgument                 an argument beside the config: it is not there, or means nothing
 ├── ModelSourceError            the model source's: the Hub, a tar URL, a folder
-│   ├── ModelNotFound           no such repository, revision or address
+│   ├── ModelNotFound           no such repository, revision or address, or no such weights there
 │   ├── ModelAccessDenied       gated or private, and the token is missing or refused
 │   ├── RepositoryCodeRefused   it comes with code, and nobody has allowed that to be run
 │   └── ModelUnavailable        the source failed, or went on failing when asked again
@@ -171,14 +171,17 @@ class ModelSourceError(TrtLlmPipelineError):
     kind: ClassVar[Kind] = "model_source"
 
 
+RequestPart = Literal["name", "revision", "format", "address"]
+
+
 class ModelNotFound(ModelSourceError):
-    """No such repository, revision or address.
+    """No such repository, revision or address, or no such weights there.
 
     Attributes:
         part: what of the request is to blame.
     """
 
-    def __init__(self, message: str, *, part: Literal["name", "revision", "address"] = "name") -> None:
+    def __init__(self, message: str, *, part: RequestPart = "name") -> None:
         self.part = part
         super().__init__(message)
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from trt_llm_pipeline.delivery.object_store import Bucket, DamagedObjectError, Root, parse_root
 from trt_llm_pipeline.delivery.send import deliver_file
-from trt_llm_pipeline.errors import DeliveryError, PipelineError
+from trt_llm_pipeline.errors import BadDestination, DeliveryError, PipelineError
 from trt_llm_pipeline.units import in_words
 
 URL_VARIABLE = "TRT_LLM_CACHE_URL"
@@ -168,7 +168,11 @@ def from_env(env: Mapping[str, str] = os.environ, *, warn: Callable[[str], None]
     url = env.get(URL_VARIABLE)
     if not url:
         return None
-    return RemoteCache(parse_root(url, URL_VARIABLE), write=write == "1", warn=warn)
+    try:
+        root = parse_root(url, URL_VARIABLE)
+    except BadDestination as error:  # nobody's argument, but how the machine is set up
+        raise PipelineError(str(error)) from None
+    return RemoteCache(root, write=write == "1", warn=warn)
 
 
 def _place(sha256: str) -> str:

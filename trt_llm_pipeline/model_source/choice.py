@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from trt_llm_pipeline.errors import ModelSourceError
+from trt_llm_pipeline.errors import ModelNotFound, RequestPart
 from trt_llm_pipeline.model_source.model_types import WeightFormat
 
 # Where this service and huggingface_hub keep their books; never part of a model.
@@ -71,13 +71,14 @@ def choose_files(paths: Iterable[str], weight_format: WeightFormat | None, model
         model_id: for the message.
 
     Raises:
-        ModelSourceError: there are no weights in the wanted format.
+        ModelNotFound: there are no weights in the wanted format.
     """
     everything = sorted(paths)
     found = {path: weight_format_of(path) for path in everything}
     chosen = weight_format or _best(found)
     if (chosen is None or chosen not in found.values()) and not _has_other_weights(everything, weight_format):
-        raise ModelSourceError(_no_weights(everything, found, weight_format, model_id))
+        part: RequestPart = "name" if weight_format is None else "format"
+        raise ModelNotFound(_no_weights(everything, found, weight_format, model_id), part=part)
     wanted = [
         path
         for path in everything

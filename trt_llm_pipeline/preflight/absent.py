@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from trt_llm_pipeline.errors import ModelNotFound, NoSuchModel
+from trt_llm_pipeline.errors import ModelNotFound, NoSuchModel, RequestPart
 from trt_llm_pipeline.model_source import ModelRequest
 from trt_llm_pipeline.plan import Plan
 
-_KEYS = {"name": "model_id", "revision": "revision", "address": "model_tar_url"}
+_KEYS: Mapping[RequestPart, str] = {
+    "name": "model_id",
+    "revision": "revision",
+    "format": "weight_format",
+    "address": "model_tar_url",
+}
 
 
 @contextmanager

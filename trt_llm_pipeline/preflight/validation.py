@@ -87,7 +87,7 @@ def validate(text: str, name: str, settings: Settings, overrides: Sequence[str] 
     Raises:
         ConfigError: with every mistake, in the order of the file.
         ToolchainError: there is no usable toolchain to check against.
-        PipelineError: a sandbox is required that cannot be made here, or the workspace cannot be read.
+        PipelineError: a sandbox is required that cannot be made here, or the workspace cannot be.
     """
     return validate_loaded(examine(text, name, overrides), name, settings)
 
@@ -95,6 +95,7 @@ def validate(text: str, name: str, settings: Settings, overrides: Sequence[str] 
 def validate_loaded(loaded: Loaded, name: str, settings: Settings) -> Validated:
     """As `validate`, of a config whose text has been read already."""
     with disk.translated(settings.workspace.root):
+        settings.workspace.check()
         return _validated(loaded, name, settings)
 
 

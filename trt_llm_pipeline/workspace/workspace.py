@@ -75,6 +75,16 @@ class Workspace:
         """Where a step in a sandbox runs, and where all that it writes lands."""
         return self.state / "work"
 
+    def check(self) -> None:
+        """Refuses a place where no workspace can be. Writes nothing.
+
+        Raises:
+            WorkspaceError: it, or what is to be above it, is no directory.
+        """
+        there = next(path for path in (self.root, *self.root.parents) if os.path.lexists(path))
+        if not there.is_dir():
+            raise WorkspaceError(f"{self.root} cannot be made: {there} is no directory; {_CHOOSE_ANOTHER}")
+
     def prepare(self) -> None:
         """Makes the workspace's own directories. Raises `WorkspaceError` where that is impossible."""
         for path in (self.root, self.models, self.builds, self.state):

@@ -191,8 +191,9 @@ def test_a_value_that_makes_no_sense_is_refused(team: Team) -> None:
         ({"TRT_LLM_CACHE_URL": "https://host/cache"}, "is no store of objects"),
     ):
         wrong = Settings.from_env({**settings.env, **env})
-        with pytest.raises(PipelineError, match=message):
+        with pytest.raises(PipelineError, match=message) as caught:
             look_up(validate(QUICK_START, "config.yaml", wrong), wrong)
+        assert caught.value.kind == "internal"  # as of every variable: nobody's config is to blame
 
 
 def test_a_wrong_value_is_refused_where_no_cache_is_named_too() -> None:

@@ -190,6 +190,18 @@ class TestBuild:
         assert "choose another with --workspace or TRT_LLM_WORKSPACE" in done.stderr
 
     @pytest.mark.parametrize(
+        "command", [["validate"], ["plan"], ["build"], ["cache", "lookup"]], ids=lambda words: words[-1]
+    )
+    def test_a_file_where_the_workspace_is_to_be_is_told_of_by_all(
+        self, env: dict[str, str], tmp_path: Path, command: list[str]
+    ) -> None:
+        (tmp_path / "mine").write_text("mine")
+        place = tmp_path / "mine" / "workspace"
+        done = run({**env, "TRT_LLM_WORKSPACE": str(place)}, *command, QUICK_START)
+        assert done.exit_code == 1
+        assert f"{place} cannot be made: {tmp_path / 'mine'} is no directory; choose another" in done.stderr
+
+    @pytest.mark.parametrize(
         ("output", "said"),
         [("no/such/engine.tar.gz", "has no directory to lie in"), (".", "is a directory; name a file in it")],
     )

@@ -207,6 +207,14 @@ class TestValidate:
                 "model_id",
                 "has no model no/such: check model_id; if it is private, give a token",
             ),
+            ("tiny", "", "", "model_id", "has no model tiny: check model_id"),
+            (
+                HUGE,
+                "weight_format: pt\n",
+                "",
+                "weight_format",
+                f"{HUGE} has no pt weights; it has",
+            ),
             (HUGE, "revision: nope\n", "", "revision", f"{HUGE} has no revision 'nope': check `revision` in"),
         ],
     )

@@ -34,6 +34,7 @@ _API = re.compile(
     r"/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+?)"
     r"(?:/(?P<what>revision|tree|refs|paths-info)(?:/(?P<revision>[^/]+)(?:/(?P<under>.*))?)?)?$"
 )
+_OWNERLESS = re.compile(r"/api/(?:models|datasets)/(?P<id>[^/]+)(?:/revision/[^/]+)?$")
 _RESOLVE = re.compile(r"/(?P<kind>datasets/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)$")
 _STORAGE = re.compile(r"/storage/(?P<id>[^/]+)/(?P<sha256>[0-9a-f]{64})$")
 _PLAIN = re.compile(r"/files/(?P<path>.+)$")
@@ -161,6 +162,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if fault is not None and fault.kind == "stall":
                     self._wait(fault.seconds)
                 return self._api(match, parse_qs(parts.query), body)
+            if match := _OWNERLESS.match(parts.path):
+                self._repository(match["id"], files=False)  # there is none without an owner here
             if match := _RESOLVE.match(parts.path):
                 return self._resolve(match, fault)
             if match := _STORAGE.match(parts.path):
