@@ -55,6 +55,14 @@ class Loaded:
     config: BuildConfig | None
     mistakes: tuple[Mistake, ...]
 
+    def without_lines(self) -> Loaded:
+        """The same, of a text that was made and that nobody has before them: its lines say nothing."""
+        config = self.config
+        if config is not None:
+            config = config.model_copy()
+            config._source = replace(config.source, lines={})
+        return Loaded(config, tuple(replace(mistake, line=None) for mistake in self.mistakes))
+
 
 def load(path: Path, name: str | None = None) -> BuildConfig:
     """Reads a config file.

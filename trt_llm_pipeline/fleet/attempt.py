@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from trt_llm_pipeline.artifact.statement import LARGEST_STATEMENT
+from trt_llm_pipeline.config import examine
 from trt_llm_pipeline.delivery import beside
 from trt_llm_pipeline.delivery.send import deliver_file
 from trt_llm_pipeline.errors import DeliveryError, TrtLlmPipelineError
@@ -23,7 +24,7 @@ from trt_llm_pipeline.fleet.node import Node
 from trt_llm_pipeline.fleet.records import Records, now
 from trt_llm_pipeline.fleet.watch import AttemptVoice, Watch
 from trt_llm_pipeline.observer import Observer
-from trt_llm_pipeline.preflight import Validated, validate
+from trt_llm_pipeline.preflight import Validated, validate_loaded
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.settings import Settings
 
@@ -173,7 +174,9 @@ class _Attempt:
         node = Node(settings)
         with node.slot() as slot:
             voice.enter("validate")
-            validated = validate(job.fleet.configs[self._cell.config], self._cell.name, slot)
+            name = f"cell {self._cell.name}"  # a text made from the matrix; only its keys are in a file
+            loaded = examine(job.fleet.configs[self._cell.config], name).without_lines()
+            validated = validate_loaded(loaded, name, slot)
             slot.workspace.prepare()
             voice.enter("download")
             for request in validated.plan.requests:

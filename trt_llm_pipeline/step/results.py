@@ -124,10 +124,10 @@ def _check_declared(
         advice = _nowhere(plan, made)
     else:
         right = f"./{found.relative_to(plan.workspace.root)}"
-        change = (
-            f"give {place} {step.shown}.output_dir={right}"
-            if line == GIVEN
-            else (f"change that line to output_dir: {right}")
-        )
+        change = f"change that line to output_dir: {right}"
+        if line == GIVEN:
+            change = f"give {place} {step.shown}.output_dir={right}"
+        elif line is None:
+            change = f"give {place} output_dir: {right}"
         advice = f"its files went to {right}; {change}, or leave it out"
     raise StepOutputError(step.shown, f"exited 0, but {where} {state}: {advice}", exit_code=0)
