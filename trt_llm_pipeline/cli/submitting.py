@@ -14,6 +14,7 @@ import typer
 
 from trt_llm_pipeline.cli.edge import JsonOption, failures, print_json
 from trt_llm_pipeline.cli.inputs import ConfigArgument, read_config, settings_of
+from trt_llm_pipeline.printable import printable
 
 _TOKEN = "REPLICATE_API_TOKEN"  # noqa: S105  a variable's name
 
@@ -64,6 +65,7 @@ def submit(
 ) -> None:
     """Build on a prediction server: send the config, follow the log, save and verify the archive."""
     with failures(as_json, kept="the prediction has been cancelled"):
+        more = _more(inputs)
         from trt_llm_pipeline import submission
         from trt_llm_pipeline.delivery import check_output
         from trt_llm_pipeline.submission.api import Api, address_of
@@ -74,12 +76,13 @@ def submit(
         if name := token_env or (_TOKEN if api.is_replicate else None):
             token = os.environ.get(name)
             if not token:
+                if token_env:
+                    message = f"{name} is not set; set {name}, or leave --token-env out"
+                    raise typer.BadParameter(message, param_hint="--token-env")
                 raise typer.BadParameter(f"{to} wants a token; set {name}", param_hint="--to")
             api = api.with_token(token, name)
         sent, name = _config(config, settings)
-        asked = submission.Submission(
-            api, {"config": sent, **_more(inputs)}, model_version, listen, config_name=name
-        )
+        asked = submission.Submission(api, {"config": sent, **more}, model_version, listen, config_name=name)
         with _log(as_json) as log:
             ended = submission.submit(asked, log)
         saved = submission.save(ended.get("output"), output, settings.reach)
@@ -94,8 +97,10 @@ def submit(
             typer.echo(saved.path)
         else:
             archive = (saved.record or {}).get("archive") or {}
-            typer.echo("the server has not returned the archive; it is where build.json says", err=True)
-            typer.echo(archive.get("address") or archive.get("path"))
+            address = archive.get("address")
+            what = "has been sent to its destination" if address else "is on the server"
+            typer.echo(f"the archive {what}, as follows; nothing was written to {output}", err=True)
+            typer.echo(address or archive.get("path"))
 
 
 @contextmanager
@@ -124,13 +129,29 @@ def _log(as_json: bool) -> Iterator[Callable[[str], None]]:
 def _config(source: str, settings: Any) -> tuple[str, str | None]:
     """What the prediction is given: an address as it is, a file's text as a data: URI, with its name."""
     if source.startswith(("http://", "https://")):
+        _check_text(source, "the address", "CONFIG")
         return source, None
     text, name = read_config(source, settings)
     return f"data:application/yaml;base64,{base64.b64encode(text.encode()).decode()}", name
 
 
 def _more(inputs: list[str]) -> dict[str, str]:
+    found = {}
     for each in inputs:
-        if "=" not in each:
+        key, equals, value = each.partition("=")
+        if not equals:
             raise typer.BadParameter(f"{each!r} is not KEY=VALUE", param_hint="--input")
-    return {key: value for key, _, value in (each.partition("=") for each in inputs)}
+        if key == "config":
+            raise typer.BadParameter("config is given as the argument CONFIG", param_hint="--input")
+        _check_text(each, printable(key), "--input")
+        found[key] = value
+    return found
+
+
+def _check_text(given: str, what: str, hint: str) -> None:
+    """Refuses what no server can read; the message does not show it, as it may be a secret."""
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        message = f"{what} holds bytes that are no text (UTF-8); give it again"
+        raise typer.BadParameter(message, param_hint=hint) from None

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from trt_llm_pipeline.delivery.destination import is_loopback
 from trt_llm_pipeline.errors import BadArgument, ServerBusy, ServerError
+from trt_llm_pipeline.printable import printable
 from trt_llm_pipeline.redaction import check_token
 
 Prediction = Mapping[str, Any]
@@ -25,6 +26,7 @@ _REPLICATE = "replicate.com"
 _LARGEST_REFUSAL = 64 << 10
 _QUICK_S = 60.0
 _BUSY = (409, 429, 503)
+_NOT_FOUND = 404
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -145,7 +147,9 @@ class Api:
                 return _object(answer.read(), self.url)
         except urllib.error.HTTPError as error:
             kind = ServerBusy if error.code in _BUSY else ServerError
-            said = _said(error.read(_LARGEST_REFUSAL)) or "; check that --to names a prediction server"
+            said = _said(error.read(_LARGEST_REFUSAL))
+            if not said or error.code == _NOT_FOUND:  # a server of another kind has words for that too
+                said = f"{said.rstrip('.')}; check that --to names a prediction server"
             raise kind(f"{self.url} answers HTTP {error.code}{said}", answered=True) from None
         except (OSError, http.client.HTTPException) as problem:
             reason = getattr(problem, "reason", None) or problem
@@ -159,11 +163,23 @@ def address_of(text: str) -> str:
     Raises:
         BadArgument: it is none.
     """
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise BadArgument(f"{text} is no address of a server; write http://HOST:PORT or https://...")
+    try:
+        if not text.isprintable() or " " in text:
+            raise ValueError("a space or a control character, or what is no text")
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+        if parts.scheme not in ("http", "https") or not host or parts.username is not None:
+            raise ValueError("another kind of address")
+        parts.path.encode("ascii")
+        host = host.encode("idna").decode()  # as it goes over the wire
+    except ValueError:
+        raise BadArgument(
+            f"{printable(text)} is no address of a server; write http://HOST:PORT or https://..."
+        ) from None
+    place = f"[{host}]" if ":" in host else host
+    netloc = place if port is None else f"{place}:{port}"
     path = parts.path.rstrip("/").removesuffix("/predictions")
-    return parts._replace(path=path, query="", fragment="").geturl()
+    return parts._replace(netloc=netloc, path=path, query="", fragment="").geturl()
 
 
 def _object(data: bytes, url: str) -> dict[str, Any]:

@@ -50,10 +50,15 @@ def submit(asked: Submission, on_log: Callable[[str], None]) -> Prediction:
             whole log at the end.
 
     Raises:
-        BadArgument: the server has no such input.
+        BadArgument: the server has no such input, or no versions.
         PredictionFailed: it has ended without success; with the server's own words and their kind.
         ServerBusy, ServerError: as `Api.create`.
     """
+    if asked.version and not asked.api.token:
+        raise BadArgument(
+            "--model-version is for Replicate and services like it, which take a token; "
+            f"{asked.api.url} has one version: leave it out"
+        )
     _check_inputs(asked)
     log = _Log(on_log)
     api, body = asked.api, {"input": dict(asked.inputs)}

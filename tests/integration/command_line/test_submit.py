@@ -77,6 +77,8 @@ class TestCog:
         done = run(QUICK_START, *to, *output)
         assert done.exit_code == 0, done.stderr
         assert done.stdout.strip() == f"file://{service.workspace.resolve()}/out/x.tar.gz"
+        said = "the archive has been sent to its destination, as follows; nothing was written to"
+        assert f"{said} {tmp_path / 'engine.tar.gz'}" in done.stderr
         assert list(tmp_path.iterdir()) == []
 
     def test_a_failed_build_says_what_the_server_says(self, service: Service, tmp_path: Path) -> None:
@@ -237,10 +239,59 @@ class TestPolled:
         assert "r8_secret" not in refused.stderr + failed.stderr
 
 
-@pytest.mark.parametrize("text", ["ftp://x", "localhost:5000", "https://user:pw@host", "http://"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ftp://x",
+        "localhost:5000",
+        "https://user:pw@host",
+        "http://",
+        "http://[::1",
+        "http://localhost:abc",
+        "http://localhost:99999",
+        "http://local host:5000",
+        "http://local\nhost:5000",
+        "http://x\udcff\udcfe:5000",
+        "http://x/\u00e9",
+        f"http://{'x' * 64}\u00e9:5000",
+    ],
+)
 def test_what_is_no_address_of_a_server(text: str) -> None:
-    with pytest.raises(BadArgument, match="is no address of a server"):
+    with pytest.raises(BadArgument, match="is no address of a server") as caught:
         address_of(text)
+    assert str(caught.value).isprintable()
+    assert run(QUICK_START, "--to", text).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("http://localhost:5000/predictions/", "http://localhost:5000"),
+        ("http://[::1]:5000", "http://[::1]:5000"),
+        ("http://b\u00fccher.example/a", "http://xn--bcher-kva.example/a"),
+    ],
+)
+def test_an_address_as_it_goes_over_the_wire(text: str, address: str) -> None:
+    assert address_of(text) == address
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--input", "hf_token=hf_abc\udcff"], "hf_token holds bytes that are no text (UTF-8)"),
+        (["--input", "config=x"], "config is given as the argument CONFIG"),
+        (["--token-env", "NO_SUCH_TOKEN"], "NO_SUCH_TOKEN is not set; set NO_SUCH_TOKEN"),
+        (
+            ["--model-version", "abc"],
+            "--model-version is for Replicate and services like it, which take a token",
+        ),
+    ],
+)
+def test_what_cannot_be_sent_or_would_be_left_out_is_refused_before(given: list[str], words: str) -> None:
+    done = run(QUICK_START, "--to", "http://127.0.0.1:9", *given)  # nobody answers there
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert words in " ".join(done.stderr.split())
+    assert "hf_abc" not in done.stderr
 
 
 def test_a_server_that_is_not_there_and_a_token_in_the_clear() -> None:
@@ -270,6 +321,30 @@ def test_a_server_of_another_kind() -> None:
         done = run(QUICK_START, "--to", f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
     assert (done.exit_code, "answers HTTP 501; check that --to names a pred" in done.stderr) == (1, True)
+
+
+def test_a_server_that_knows_no_predictions_says_so_in_words_of_its_own() -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            told = b'{"detail": "Not Found."}'
+            self.send_response(404)
+            self.send_header("Content-Length", str(len(told)))
+            self.end_headers()
+            self.wfile.write(told)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        done = run(QUICK_START, "--to", f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert done.exit_code == 1
+    assert "answers HTTP 404: Not Found; check that --to names a prediction server" in done.stderr
 
 
 @pytest.mark.parametrize("host", ["203.0.113.9", "no-such-host.invalid", "::1"])
