@@ -6,7 +6,9 @@ The addresses are those of `destination.py`: `s3://bucket/prefix`, `gs://...`, `
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -31,6 +33,7 @@ _COPIED_AT_ONCE = 5 * 1000**3
 _CHUNK = 4 << 20
 _QUEUED_CHUNKS = 4
 _WAIT_SECONDS = 0.1
+_READS = ("get", "head", "list", "delete")
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,10 @@ class Bucket:
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         """Every object whose key is below `prefix`, which ends at a `/`; in pages of a thousand."""
         full = self._full(prefix).rstrip("/")
-        pages = self._translated(lambda: iter(self._call("list", full or None, chunk_size=1000)))
+        try:
+            pages = self._translated(lambda: iter(self._call("list", full or None, chunk_size=1000)))
+        except FileNotFoundError:  # a directory that nobody has made yet
+            return
         cut = len(self.root.prefix) + 1 if self.root.prefix else 0
         while (page := self._translated(lambda: next(pages, None))) is not None:
             for found in page:
@@ -297,6 +303,10 @@ class Bucket:
     def _call(self, name: str, *args: Any, **options: Any) -> Any:
         import obstore
 
+        if self._client is None and name in _READS and self.root.scheme == "file":
+            folder = Path(self.root.store.removeprefix("file://"))
+            if not folder.is_dir():  # the client would make it
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
         return getattr(obstore, name)(self._store(), *args, **options)
 
     def _do(self, name: str, key: str, *args: Any, **options: Any) -> Any:

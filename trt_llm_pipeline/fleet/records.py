@@ -28,7 +28,7 @@ from typing import Any
 
 from trt_llm_pipeline.artifact.statement import STATEMENT_SUFFIX
 from trt_llm_pipeline.delivery.object_store import Bucket, StoredObject
-from trt_llm_pipeline.errors import DeliveryError
+from trt_llm_pipeline.errors import BadArgument
 from trt_llm_pipeline.fleet.cells import FLEETS as FLEETS
 from trt_llm_pipeline.fleet.cells import Cell, Fleet, as_record, from_record
 
@@ -241,18 +241,19 @@ def open_records(address: str) -> Records:
     """The records at `<root>/fleet/<id>`.
 
     Raises:
-        DeliveryError: there is no plan.
+        BadArgument: it is no such address, or there is no plan.
+        DeliveryError: the store cannot be used, or the plan cannot be read.
     """
     from trt_llm_pipeline.delivery.object_store import parse_root
 
     root_text, _, fleet_id = address.rstrip("/").rpartition(f"/{FLEETS}/")
     if not root_text or not fleet_id or "/" in fleet_id:
-        raise DeliveryError(f"{address} is no fleet's address; it ends in /{FLEETS}/ID, as `fleet run` says")
+        raise BadArgument(f"{address} is no fleet's address; it ends in /{FLEETS}/ID, as `fleet run` says")
     root = parse_root(root_text, "the fleet's address")
-    record = _value(Bucket(root.below(f"{FLEETS}/{fleet_id}"), small=True).get(_PLAN))
-    if record is None:
-        raise DeliveryError(f"{address} holds no {_PLAN}; check the address")
-    return Records(from_record(record, root))
+    data = Bucket(root.below(f"{FLEETS}/{fleet_id}"), small=True).get(_PLAN)
+    if data is None:
+        raise BadArgument(f"{address} holds no {_PLAN}; check the address")
+    return Records(from_record(_value(data) or {}, root))
 
 
 def now() -> str:

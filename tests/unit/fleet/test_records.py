@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trt_llm_pipeline.delivery.object_store import Root
-from trt_llm_pipeline.errors import DeliveryError
+from trt_llm_pipeline.errors import EXIT_CODES, BadArgument, BadDestination, DeliveryError
 from trt_llm_pipeline.fleet.cells import Cell, Fleet, Resources
 from trt_llm_pipeline.fleet.records import Records, open_records
 
@@ -37,10 +37,27 @@ def test_the_plan_can_be_read_again_by_its_address(records: Records) -> None:
     assert again.listing().has_plan
 
 
-@pytest.mark.parametrize("address", ["file:///nowhere/fleet/x", "s3://bucket/x", "file:///fleet/"])
-def test_an_address_without_a_plan_is_refused(address: str) -> None:
-    with pytest.raises(DeliveryError, match=r"plan\.json|is no fleet's address|names no directory"):
-        open_records(address)
+@pytest.mark.parametrize("address", ["file://{tmp}/nowhere/fleet/x", "s3://bucket/x", "file:///fleet/"])
+def test_an_address_without_a_plan_is_a_mistake_of_whoever_typed_it(address: str, tmp_path: Path) -> None:
+    words = r"plan\.json|is no fleet's address|names no directory"
+    with pytest.raises((BadArgument, BadDestination), match=words) as caught:
+        open_records(address.format(tmp=tmp_path))
+    assert EXIT_CODES[caught.value.kind] == 2
+    assert not list(tmp_path.iterdir())  # whoever looks makes nothing
+
+
+def test_a_plan_that_cannot_be_read_is_the_store_s(records: Records, tmp_path: Path) -> None:
+    records.write_plan()
+    plan = tmp_path / "bucket" / "fleet" / "f-1" / "plan.json"
+    plan.write_text("{")
+    with pytest.raises(DeliveryError, match="cannot read"):
+        open_records(records.address)
+
+
+def test_what_is_read_of_a_fleet_that_nobody_has_run(records: Records, tmp_path: Path) -> None:
+    found = records.listing()
+    assert (found.cells, found.has_plan, records.is_cancelled()) == ({}, False, False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_listing_tells_what_is_there(records: Records) -> None:
