@@ -1,4 +1,4 @@
-"""Bytes and seconds, in words and back."""
+"""Counts, bytes and seconds in words, and back."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ for _power, _letter in enumerate("KMGT", start=1):
     _BYTES |= {_letter: 1000**_power, f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power}
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*([smh]?)", re.ASCII)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: `1 cell`, `4 cells`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def in_words(size: float) -> str:

@@ -1,4 +1,4 @@
-"""Bytes and seconds, in words and back."""
+"""Counts, bytes and seconds in words, and back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_llm_pipeline.units import in_words, parse_duration, parse_size
+from trt_llm_pipeline.units import counted, in_words, parse_duration, parse_size
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(0, "0 cells"), (1, "1 cell"), (2, "2 cells"), (20_000, "20,000 cells")]
+)
+def test_things_are_counted(count: int, words: str) -> None:
+    assert counted(count, "cell") == words
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ class _Expansion:
         self._settings = settings
         self._planning = Node(settings).planning()
         self._mistakes: dict[Mistake, list[str]] = {}
-        self._sources: dict[str, tuple[MappingNode, str] | None] = {}
+        self._sources: dict[str, tuple[MappingNode, str] | Mistake] = {}
         self._configs: dict[tuple[str, ...], str | None] = {}
         self._texts: dict[str, str] = {}
         self._validated: dict[str, Validated] = {}
@@ -223,9 +223,12 @@ class _Expansion:
                 text, name = read_source(place, self._settings.reach)
                 self._sources[named] = parse(text, name), name
             except ConfigError as error:
-                self._sources[named] = None
-                self._note(Mistake(str(error), line, "config"), cell)
-        return self._sources[named]
+                self._sources[named] = Mistake(str(error), line, "config")
+        found = self._sources[named]
+        if isinstance(found, Mistake):
+            self._note(found, cell)
+            return None
+        return found
 
     def _checked(self, root: MappingNode, name: str, values: Values) -> tuple[str | None, list[Mistake]]:
         """A config with the cell's values in it, checked as every config is."""

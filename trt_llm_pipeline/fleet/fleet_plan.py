@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,9 +15,10 @@ from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest
 from trt_llm_pipeline.preflight.absent import located
 from trt_llm_pipeline.preflight.lookup import look_up
 from trt_llm_pipeline.settings import Settings
-from trt_llm_pipeline.units import in_words
+from trt_llm_pipeline.units import counted, in_words
 
 _SHOWN_NODES = 3
+_SHOWN_CELLS = 3
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class FleetPlan:
         models, datasets: each one once, with its bytes and what of them the fleet's own copies here do not
             have.
         infeasible: what no node has, by what of the cells that are left needs it.
-        notes: what could not be checked, once each.
+        notes: what could not be checked, and which cells are the same engine, once each.
     """
 
     fleet: Fleet
@@ -94,7 +95,7 @@ class FleetPlan:
     def as_text(self) -> str:
         """All of it for people."""
         lines = [
-            f"{self.fleet.fleet_id}: {len(self.cells)} cells",
+            f"{self.fleet.fleet_id}: {counted(len(self.cells), 'cell')}",
             f"records {self.fleet.records.address}",
             "",
         ]
@@ -140,7 +141,7 @@ def make(fleet: Fleet, settings: Settings, nodes: Sequence[NodeInfo] | None) -> 
     planning = node.planning()
     requests: dict[ModelRequest, DownloadPlan] = {}
     cached: dict[str, dict[str, str]] = {}
-    notes: dict[str, None] = {}
+    notes: dict[str, None] = dict.fromkeys(_same_engines(fleet.cells))
     token = settings.hub_token(None, None)
     for config, validated in fleet.validated.items():
         plan = validated.plan
@@ -175,6 +176,27 @@ def make(fleet: Fleet, settings: Settings, nodes: Sequence[NodeInfo] | None) -> 
     models = tuple(found for request, found in requests.items() if request.kind == "model")
     datasets = tuple(found for request, found in requests.items() if request.kind == "dataset")
     return FleetPlan(fleet, cells, models, datasets, missing(there, left), tuple(notes))
+
+
+def _same_engines(cells: Sequence[Cell]) -> Iterator[str]:
+    """A sentence for all cells that are alike but for where they go, by the values that they differ in."""
+    alike: dict[tuple[str, Resources], list[Cell]] = {}
+    for cell in cells:
+        alike.setdefault((cell.config, cell.resources), []).append(cell)
+    by_values: dict[tuple[str, ...], list[Cell]] = {}
+    for group in alike.values():
+        every = dict.fromkeys(name for cell in group for name in cell.values)
+        differing = tuple(name for name in every if len({cell.values.get(name) for cell in group}) > 1)
+        if differing:
+            by_values.setdefault(differing, group)
+    for names, example in by_values.items():
+        some = ", ".join(cell.name for cell in example[:_SHOWN_CELLS])
+        references = " and ".join(f"${{matrix.{name}}}" for name in names)
+        it = "it" if len(names) == 1 else "them"
+        yield (
+            f"cells that differ in {' and '.join(names)} only have the same config and the same needs, so "
+            f"each builds the same engine, such as {some}; say {references} in the config, or leave {it} out"
+        )
 
 
 def _as_json(found: DownloadPlan, key: str) -> dict[str, Any]:

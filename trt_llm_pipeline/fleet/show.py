@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trt_llm_pipeline.fleet.overview import CellView, Overview, detail_of, in_a_line
-from trt_llm_pipeline.units import in_words
+from trt_llm_pipeline.units import counted, in_words
 
 _ROWS = 30
 _SHARE_EVERY_S = 10.0
@@ -156,7 +156,7 @@ class LineShow:
             return
         if event["event"] == "fleet":
             already = f", {event['already']} delivered already" if event["already"] else ""
-            line = f"{event['id']}: {event['cells']} cells{already}; records: {event['records']}"
+            line = f"{event['id']}: {counted(event['cells'], 'cell')}{already}; records: {event['records']}"
             self._console.print(line, markup=False)
             return
         view = view_of(event)

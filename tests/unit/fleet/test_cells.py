@@ -204,6 +204,16 @@ def test_a_mistake_of_some_cells_names_them(tmp_path: Path, settings: Settings) 
     assert found.endswith("(in cells int3-true, int3-float16)")
 
 
+def test_a_config_that_is_not_there_is_a_mistake_of_every_cell(tmp_path: Path, settings: Settings) -> None:
+    matrix = MATRIX.replace('"${matrix.gpu}"', "H100").replace("./a.yaml", "./missing.yaml")
+    (found,) = mistakes(tmp_path, settings, matrix)
+    assert found.endswith("/missing.yaml: cannot be read: No such file or directory")
+    some = matrix.replace("./missing.yaml", "./${matrix.dtype}.yaml")
+    (tmp_path / "float16.yaml").write_text(CONFIG)
+    (found,) = mistakes(tmp_path, settings, some)
+    assert found.endswith("No such file or directory (in cells float32-true, float32-float16)")
+
+
 def test_the_file_is_named_as_it_was_given(tmp_path: Path, settings: Settings) -> None:
     path = write(tmp_path, MATRIX)
     with pytest.raises(ConfigError) as caught:
