@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trt_llm_pipeline.cli.edge import JsonOption, failures, leave, print_json
+from trt_llm_pipeline.cli.edge import JsonOption, failures, leave, print_json, tell
 from trt_llm_pipeline.cli.inputs import WorkspaceOption
 
 if TYPE_CHECKING:
@@ -107,6 +107,9 @@ def resume(
         bool, typer.Option("--detach", help="Leave it running as a job of the cluster and return.")
     ] = False,
     take_over: TakeOverOption = False,
+    unless_cancelled: Annotated[
+        bool, typer.Option("--unless-cancelled", hidden=True, help="What the job of --detach runs with.")
+    ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -116,7 +119,7 @@ def resume(
     """
     with failures(as_json):
         records = _records(fleet, workspace)
-        _run(records.fleet, address, wait, detach, take_over, workspace, as_json)
+        _run(records.fleet, address, wait, detach, take_over, workspace, as_json, unless_cancelled)
 
 
 @app.command()
@@ -154,16 +157,22 @@ def cancel(fleet: FleetArgument, workspace: WorkspaceOption = None, as_json: Jso
         import getpass
         import platform
 
+        from trt_llm_pipeline.fleet import known
+        from trt_llm_pipeline.settings import Settings
+        from trt_llm_pipeline.units import counted
+
         records = _records(fleet, workspace)
         fleet_id = records.fleet.fleet_id
         listing = records.listing()
         if all(listing.cell(cell.name).delivered for cell in records.fleet.cells):
-            said = (
-                f"{fleet_id}: all {len(records.fleet.cells)} cells are delivered; there is nothing to cancel"
-            )
+            count = len(records.fleet.cells)
+            which = "its cell is" if count == 1 else f"all {counted(count, 'cell')} are"
+            said = f"{fleet_id}: {which} delivered; there is nothing to cancel"
             print_json({"cancelled": None, "why": said}) if as_json else typer.echo(said)
             return
+        records.write_plan()  # what `resume` reads; a fleet that has never run has none yet
         records.cancel(f"{getpass.getuser()} on {platform.node()}")
+        known.remember(Settings.of_one_owner(workspace=workspace).workspace, records.fleet)
         if as_json:
             print_json({"cancelled": fleet_id})
         else:
@@ -214,6 +223,7 @@ def _run(
     take_over: bool,
     workspace: Path | None,
     as_json: bool,
+    unless_cancelled: bool = False,
 ) -> None:
     from trt_llm_pipeline import pipeline
     from trt_llm_pipeline.errors import add_note
@@ -258,17 +268,19 @@ def _run(
                 workspace=str(settings.workspace.root) if local else None,
                 wait=wait,
                 take_over=take_over,
+                unless_cancelled=unless_cancelled,
             )
         except KeyboardInterrupt as interrupted:
             add_note(interrupted, f"`trt-llm-pipeline fleet resume {found.records.address}` goes on with it")
             raise
-    _print_result(found, result, as_json)
-    result.check(found)
+    _end_with(found, result, as_json)
 
 
-def _print_result(found: Fleet, result: Result, as_json: bool) -> None:
+def _end_with(found: Fleet, result: Result, as_json: bool) -> None:
+    """Says what has become of a fleet, as one answer; where cells have failed, with that one's exit code."""
     done = {*result.already, *result.delivered}
     addresses = {cell.name: f"{found.root.address}/{cell.key}" for cell in found.cells if cell.name in done}
+    failure = result.failure(found)
     if as_json:
         failed = {name: {"kind": end.kind, "message": end.message} for name, end in result.failed.items()}
         print_json(
@@ -278,11 +290,16 @@ def _print_result(found: Fleet, result: Result, as_json: bool) -> None:
                 "already": len(result.already),
                 "delivered": addresses,
                 "failed": failed,
+                **(tell(failure, quiet=True) if failure else {}),
             }
         )
-        return
-    for address in addresses.values():
-        typer.echo(address)
+    else:
+        for address in addresses.values():
+            typer.echo(address)
+        if failure:
+            tell(failure)
+    if failure:
+        leave(failure.kind)
 
 
 def _show(as_json: bool) -> Show:

@@ -28,6 +28,7 @@ from trt_llm_pipeline.fleet.cells import Cell, Fleet, Resources
 from trt_llm_pipeline.fleet.driving import Driving
 from trt_llm_pipeline.fleet.nodes import cannot_run
 from trt_llm_pipeline.fleet.records import Listing, Records, now
+from trt_llm_pipeline.units import counted
 
 _TURN_S = 0.5
 _LOOK_AFTER_EVERY_S = 2.0
@@ -98,16 +99,17 @@ class Result:
     delivered: dict[str, Outcome] = field(default_factory=dict)
     failed: dict[str, Outcome] = field(default_factory=dict)
 
-    def check(self, fleet: Fleet) -> None:
-        """Raises `CellsFailed`, with each one's reason, if any has failed."""
+    def failure(self, fleet: Fleet) -> CellsFailed | None:
+        """The error that says which cells have failed, with each one's reason; None where none has."""
         if not self.failed:
-            return
+            return None
         lines = [f"{name}: {end.kind}: {end.message}" for name, end in list(self.failed.items())[:_SHOWN]]
         if len(self.failed) > _SHOWN:
             lines.append(f"and {len(self.failed) - _SHOWN} more")
         good = len(self.already) + len(self.delivered)
-        raise CellsFailed(
-            f"{len(self.failed)} of {len(fleet.cells)} cells failed, {good} are delivered; their logs: "
+        return CellsFailed(
+            f"{len(self.failed)} of {counted(len(fleet.cells), 'cell')} failed, "
+            f"{good} {'is' if good == 1 else 'are'} delivered; their logs: "
             f"trt-llm-pipeline fleet logs {fleet.fleet_id} CELL\n" + "\n".join(lines)
         )
 
@@ -121,6 +123,7 @@ def run(
     workspace: str | None = None,
     wait: bool = False,
     take_over: bool = False,
+    unless_cancelled: bool = False,
 ) -> Result:
     """Builds every cell that is not delivered yet.
 
@@ -132,6 +135,7 @@ def run(
         workspace: the nodes', where this machine decides it.
         wait: whether cells that no node can run wait for one.
         take_over: whether a driver that still lives is replaced.
+        unless_cancelled: whether a fleet that has been cancelled stays so, and is not begun again.
 
     Raises:
         FleetInfeasible: no node can run some of the cells; nothing has been started.
@@ -161,6 +165,8 @@ def run(
     )
     if len(result.already) == len(fleet.cells):
         return result
+    if listing.cancelled and unless_cancelled:
+        raise _cancelled(fleet)
     driving = Driving(records, listing, take_over)
     driving.check()
     runner = start()
@@ -178,6 +184,10 @@ def run(
         job = partial(job_of, fleet, build, workspace)
         _Driver(fleet, job, records, listing, runner, tell, driving, result).run(left)
     return result
+
+
+def _cancelled(fleet: Fleet) -> FleetCancelled:
+    return FleetCancelled(f"{fleet.fleet_id} was cancelled; `fleet resume` goes on with it")
 
 
 class _Driver:
@@ -213,9 +223,7 @@ class _Driver:
         try:
             while self._pending or self._running:
                 if self._driving.cancelled:
-                    raise FleetCancelled(
-                        f"{self._fleet.fleet_id} was cancelled; `fleet resume` goes on with it"
-                    )
+                    raise _cancelled(self._fleet)
                 if self._driving.superseded:
                     raise FleetBusy(f"another driver has taken over {self._records.address}")
                 self._submit_some(most - len(self._running))

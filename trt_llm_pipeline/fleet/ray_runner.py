@@ -27,6 +27,7 @@ from trt_llm_pipeline.fleet import attempt, nodes
 from trt_llm_pipeline.fleet.attempt import Job, Outcome
 from trt_llm_pipeline.fleet.cells import Fleet, Resources
 from trt_llm_pipeline.fleet.drive import Ended
+from trt_llm_pipeline.fleet.driving import Driving
 from trt_llm_pipeline.fleet.nodes import NodeInfo
 from trt_llm_pipeline.fleet.records import Records
 
@@ -152,6 +153,7 @@ def submit_driver(fleet: Fleet, address: str | None, *, wait: bool, take_over: b
 
     Raises:
         BadArgument: there is no cluster to leave it on.
+        FleetBusy: another driver lives, and is not to be replaced.
         FleetError: it takes no jobs.
     """
     address = address or os.environ.get("RAY_ADDRESS")
@@ -159,9 +161,20 @@ def submit_driver(fleet: Fleet, address: str | None, *, wait: bool, take_over: b
         raise BadArgument(
             "--detach: name a cluster with --address, because Ray in this machine ends with the command"
         )
-    Records(fleet).write_plan()
+    records = Records(fleet)
+    listing = records.listing()
+    Driving(records, listing, take_over).check()
+    records.write_plan()
+    if listing.cancelled:
+        records.uncancel()  # here, so that the job heeds whoever cancels it before it has begun
     command = ["python", "-m", "trt_llm_pipeline.cli", "fleet", "resume", fleet.records.address]
-    command += ["--address", "auto", *(["--wait"] if wait else []), *(["--take-over"] if take_over else [])]
+    command += [
+        "--address",
+        "auto",
+        "--unless-cancelled",
+        *(["--wait"] if wait else []),
+        *(["--take-over"] if take_over else []),
+    ]
     deadline = time.monotonic() + _JOBS_WITHIN_S
     while True:
         try:

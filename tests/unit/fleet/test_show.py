@@ -19,6 +19,7 @@ from trt_llm_pipeline.errors import BadArgument, FleetBusy, FleetError
 from trt_llm_pipeline.fleet import drive
 from trt_llm_pipeline.fleet.cells import Cell, Fleet, Resources
 from trt_llm_pipeline.fleet.overview import Overview, detail_of
+from trt_llm_pipeline.fleet.ray_runner import submit_driver
 from trt_llm_pipeline.fleet.records import Records, now
 from trt_llm_pipeline.fleet.show import LineShow, print_overview, view_of
 
@@ -140,3 +141,5 @@ def test_a_second_run_is_refused_before_ray_starts(tmp_path: Path) -> None:
 
     with pytest.raises(FleetBusy, match=r"is being built already, since .* by process 4711 on head"):
         drive.run(found, pipeline.build, start, lambda _event: None)
+    with pytest.raises(FleetBusy):  # a job of the cluster would be refused where nobody sees it
+        submit_driver(found, "http://127.0.0.1:9", wait=False, take_over=False)
