@@ -38,7 +38,7 @@ _CLIENT_FORM = "ray://HOST:10001"
 _ADDRESS = re.compile(r"(?:ray://)?(\[[0-9A-Fa-f:.]+\]|[^\s/:]+):(\d{1,5})(?:/.*)?")
 _LAST_PORT = 65535
 _LISTENS_WITHIN_S = 10.0
-_JOBS_WITHIN_S = 60.0  # a cluster that has just begun takes none yet
+_JOBS_WITHIN_S = 120.0  # a cluster that has just begun takes none yet, and a busy one begins slowly
 _LOST = (
     ray.exceptions.WorkerCrashedError,
     ray.exceptions.NodeDiedError,
