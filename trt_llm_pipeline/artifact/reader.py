@@ -38,11 +38,13 @@ _DESCRIBING = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
-_UNREADABLE = (tarfile.TarError, EOFError, _InflateError, OSError, ValueError, http.client.HTTPException)
 _GZIP = b"\x1f\x8b"
+_GZIP_MEMBER = b"\x1f\x8b\x08"  # and by deflate, as every one is
 _GONE = (404, 410)
 _NO_HEADER = ("empty file", "truncated header", "bad checksum", "invalid header")  # tarfile's, of the first
 _CHECKSUM = "checksum"  # as isal words what gzip's own sum has found
+#: The problem of an archive that has no manifest, and no other problem.
+NO_MANIFEST = f"it has no {MANIFEST_NAME}, so its files cannot be checked"
 
 
 class Writer(Protocol):
@@ -67,14 +69,16 @@ class ArchiveContents:
     Attributes:
         size, sha256: of the archive itself, in bytes and hexadecimal.
         compression: `gzip` or `none`.
-        files: every regular file, in the archive's order.
+        files: every regular file, in the archive's order, by its name once extracted: `a` for `./a`.
         manifest: the parsed manifest, without its promise being kept; None where there is none.
         kept: contents of the files that were asked for, by name.
         problems: where the archive is not what a build makes or what its manifest says, in sentences; empty
             for a sound one.
-        plain: whether no header tells a time, an owner, or rights other than 0644, as in a build's archive.
-        strict: whether a reader that stops at the end-of-archive mark has consumed every byte, as some
-            insist on.
+        plain: whether no header tells a time, an owner, or rights other than 0644, nor spells a name with
+            `./` or the like, as in a build's archive.
+        strict: whether any reader that stops at the end-of-archive mark leaves nothing of the archive
+            unread but zeros, as pget insists on. Whether one has read the end of other gzip data than a
+            build's by then depends on what compressed them.
     """
 
     size: int
@@ -139,8 +143,7 @@ def read_archive(
             kept=reading.kept,
             problems=tuple(reading.problems),
             plain=reading.plain,
-            strict=stream.total == reading.end
-            and (not stream.members or stream.members[-1] == len(END_OF_ARCHIVE)),
+            strict=stream.only_zeros_after(reading.end),
         )
 
 
@@ -162,8 +165,14 @@ def open_file(path: Path) -> BinaryIO:
         raise ArtifactError(f"cannot read {path}: {getattr(problem, 'strerror', problem)}") from None
 
 
+class _BytesAfterGzipError(Exception):
+    """There is something after a gzip stream that is no member of it; the text says how much."""
+
+
 def _unreadable(problem: Exception, label: str) -> ArtifactError:
     again = "fetch or build it again"
+    if isinstance(problem, _BytesAfterGzipError):
+        return ArchiveDamaged(f"{label} has {problem} after the end of its gzip data; {again}")
     if isinstance(problem, EOFError) or "unexpected end of data" in str(problem):
         return ArchiveDamaged(f"{label} is cut off: {problem}; {again}")
     if isinstance(problem, _InflateError) and _CHECKSUM in str(problem):
@@ -175,6 +184,17 @@ def _unreadable(problem: Exception, label: str) -> ArtifactError:
     if isinstance(problem, tarfile.TarError | ValueError):
         return ArchiveDamaged(f"{label} cannot be read as a tar or tar.gz archive ({problem}); {again}")
     return ArtifactError(f"{label} cannot be read to its end ({problem or type(problem).__name__}); {again}")
+
+
+_UNREADABLE = (
+    tarfile.TarError,
+    EOFError,
+    _InflateError,
+    _BytesAfterGzipError,
+    OSError,
+    ValueError,
+    http.client.HTTPException,
+)
 
 
 @contextmanager
@@ -260,6 +280,12 @@ class _Decompressed(io.RawIOBase):
         while self.read(_CHUNK):
             pass
 
+    def only_zeros_after(self, end: int) -> bool:
+        """Whether every reader of the first `end` bytes here leaves nothing but zeros in `raw`."""
+        if self.members:
+            return self.total == end and self.members[-1] == len(END_OF_ARCHIVE)
+        return self.zeros >= self.total - end
+
     def _fetch(self) -> bytes:
         data = self._raw.read(_CHUNK)
         self.size += len(data)
@@ -278,9 +304,13 @@ class _Decompressed(io.RawIOBase):
             return data or self._fetch_some(size)
         while True:
             if self._inflate.eof:
-                self._pending = self._inflate.unused_data or self._fetch()
+                self._pending = self._inflate.unused_data
+                while len(self._pending) < len(_GZIP_MEMBER) and (more := self._fetch()):
+                    self._pending += more
                 if not self._pending:
                     return b""
+                if not self._pending.startswith(_GZIP_MEMBER):
+                    raise _BytesAfterGzipError(self._counted_rest())
                 self.members.append(0)
                 self._inflate = _inflater()
             data = self._inflate.decompress(self._pending, size)
@@ -292,6 +322,12 @@ class _Decompressed(io.RawIOBase):
                 self._pending = self._fetch()
                 if not self._pending:
                     raise EOFError("it ends in the middle of its compressed data")
+
+    def _counted_rest(self) -> str:
+        count = len(self._pending)
+        while data := self._fetch():
+            count += len(data)
+        return f"{count:,} byte{'' if count == 1 else 's'}"
 
     def _fetch_some(self, size: int) -> bytes:
         self._pending = self._fetch()
@@ -320,35 +356,39 @@ class _Reading:
     def take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         size = member.size if member.isreg() else 0
         self.end = member.offset_data + size + -size % tarfile.BLOCKSIZE + len(END_OF_ARCHIVE)
-        told = (member.mtime, member.uid, member.gid, member.uname, member.gname, member.mode)
-        self.plain = self.plain and told == (0, 0, 0, "", "", 0o644)
+        path = PurePosixPath(member.name)
+        name = str(path)  # as extraction cleans it: without ./ and //, but .. stays
+        told = (member.mtime, member.uid, member.gid, member.uname, member.gname, member.mode, name)
+        self.plain = self.plain and told == (0, 0, 0, "", "", 0o644, member.name)
+        if member.isdir() and name == ".":
+            return  # the folder that the archive is extracted to
         content = archive.extractfile(member) if member.isreg() else None
         if content is None:
-            self.problems.append(
-                f"{member.name} is not a regular file; an archive of this kind holds nothing else"
-            )
+            self.problems.append(f"{name} is not a regular file; an archive of this kind holds nothing else")
             return
         if len(self.files) >= MOST_FILES:
             raise tarfile.ReadError(f"it holds more than {MOST_FILES:,} files")
-        if PurePosixPath(member.name).is_absolute() or ".." in PurePosixPath(member.name).parts:
+        if path.is_absolute() or ".." in path.parts:
             self.problems.append(f"{member.name!r} leads out of the folder that the archive is extracted to")
-        if member.name in self._names:
-            self.problems.append(f"{member.name} is there twice")
-        self._names.add(member.name)
-        manifest = member.name == MANIFEST_NAME
-        wanted = (manifest or self._keep(member.name, member.size)) and member.size <= _LARGEST_KEPT
+        if name == ".":
+            self.problems.append(f"{member.name!r} is no name for a file")
+        if name in self._names:
+            self.problems.append(f"{name} is there twice")
+        self._names.add(name)
+        manifest = name == MANIFEST_NAME
+        wanted = (manifest or self._keep(name, member.size)) and member.size <= _LARGEST_KEPT
         parts: list[bytes] = []
         sha256 = hashlib.sha256()
-        with _nowhere(member.name) if self.problems else self._copies(member.name) as copy:
+        with _nowhere(name) if self.problems else self._copies(name) as copy:
             while data := content.read(_CHUNK):
                 sha256.update(data)
                 if wanted:
                     parts.append(data)
                 if copy is not None:
                     copy.write(data)
-        self.files.append(ArchivedFile(member.name, member.size, sha256.hexdigest()))
+        self.files.append(ArchivedFile(name, member.size, sha256.hexdigest()))
         if wanted:
-            self.kept[member.name] = b"".join(parts)
+            self.kept[name] = b"".join(parts)
         if manifest:
             self._parse(self.kept.get(MANIFEST_NAME, b""))
 
@@ -361,10 +401,13 @@ class _Reading:
             self.problems.append("there is something after the end-of-archive mark")
         if self.manifest is None:
             if not any(MANIFEST_NAME in problem for problem in self.problems):
-                self.problems.append(f"it has no {MANIFEST_NAME}, so its files cannot be checked")
+                self.problems.append(NO_MANIFEST)
             return
         if self.files[-1].name != MANIFEST_NAME:
-            self.problems.append(f"{MANIFEST_NAME} is not the last file: files were added after it was made")
+            self.problems.append(
+                f"{MANIFEST_NAME} is not the last file: the archive was packed again in another order, or "
+                "files were added"
+            )
         self._compare(self.manifest)
 
     def _parse(self, text: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
-from trt_llm_pipeline.artifact.reader import ArchiveContents, read_archive
+from trt_llm_pipeline.artifact.reader import NO_MANIFEST, ArchiveContents, read_archive
 from trt_llm_pipeline.errors import ArchiveDamaged, ArtifactError, PipelineError
 from trt_llm_pipeline.files import disk_full, is_disk_full
 
@@ -30,7 +30,7 @@ def unpack(stream: BinaryIO, folder: Path, label: str) -> ArchiveContents:
     """
     contents = read_archive(stream, copies=lambda name: _Copy(folder, folder / name, label), label=label)
     problems = contents.problems
-    if problems and (contents.manifest is not None or len(problems) > 1):
+    if problems and problems != (NO_MANIFEST,):
         more = len(problems) - _MOST_SHOWN
         said = "; ".join(problems[:_MOST_SHOWN]) + (f"; and {more} more" if more > 0 else "")
         raise ArchiveDamaged(f"{label} is not as a build has left it: {said}; fetch or build it again")

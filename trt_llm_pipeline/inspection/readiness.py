@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trt_llm_pipeline.artifact.reader import NO_MANIFEST
 from trt_llm_pipeline.engine import layout
 from trt_llm_pipeline.engine.layout import EngineFacts, LayoutError
 from trt_llm_pipeline.engine.limits import max_length
@@ -38,7 +39,7 @@ class ArchiveFacts:
         contents: what is in the small files that matter: `config.json` and the tokenizer's.
         manifest: the archive's, or None where it has none.
         problems: what reading it back has found, in sentences; None where it was not read back.
-        strict: whether a reader that stops at the end-of-archive mark has consumed every byte.
+        strict: whether pget leaves nothing of it unread but zeros, for certain; see `ArchiveContents`.
     """
 
     name: str
@@ -246,20 +247,20 @@ def _end_of_sequence(verdict: tokenizer_readiness.Verdict) -> Check:
 
 def _extraction(strict: bool) -> Check:
     if strict:
-        return Check("extraction", "ok", "every byte is read by the time the end-of-archive mark is")
+        return Check("extraction", "ok", "nothing is left after the end-of-archive mark that pget refuses")
     return Check(
         "extraction",
         "problem",
-        "there are bytes left after the end-of-archive mark, which pget 0.9.1 and later refuse; build the "
-        "archive "
-        "with this service, or unpack it and pack it without padding",
+        "its gzip data go on after the tar's end-of-archive mark, at which pget 0.9.1 and later stop and "
+        "then refuse what they have not read; fetch the archive as its build has left it, or decompress it "
+        "with gunzip: a tar that is not compressed they take",
     )
 
 
 def _checksums(facts: ArchiveFacts) -> Iterator[Check]:
     problems = list(facts.problems or ())
-    if facts.manifest is None and len(problems) == 1:
-        yield Check("checksums", "unknown", f"{problems[0]}; they are listed as they are")
+    if problems == [NO_MANIFEST]:
+        yield Check("checksums", "unknown", f"{NO_MANIFEST}; they are listed as they are")
         return
     for problem in problems:
         yield Check("checksums", "problem", f"{problem}; fetch or build the archive again")

@@ -183,7 +183,7 @@ def _digests(said: Mapping[str, Any], contents: ArchiveContents, any_compression
     if any_compression and contents.plain:
         return [same, Check("bytes", "warning", f"{differ}: compressed again, elsewhere")]
     if any_compression:
-        advice = "its headers tell times, owners or rights, which a build's do not"
+        advice = "its headers tell times, owners or rights, or spell names otherwise than a build's"
     else:
         advice = "it was compressed again, or its headers were altered; --any-compression accepts the first"
     return [same, Check("bytes", "problem", f"{differ}: {advice}")]

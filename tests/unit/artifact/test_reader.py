@@ -69,12 +69,72 @@ def test_asked_for_contents_are_kept(engine: Path, tmp_path: Path) -> None:
     assert read.kept["config.json"] == b"{}"
 
 
-def test_an_ordinary_archive_is_read_but_is_not_strict() -> None:
-    plain = tarred({"a": b"1", "manifest.json": manifest(a=b"1")})
-    for data in (plain, gzip.compress(plain)):
-        read = read_archive(io.BytesIO(data))
-        assert (read.problems, read.strict) == ((), False)
-        assert read.files[0] == ArchivedFile("a", 1, hashlib.sha256(b"1").hexdigest())
+def test_an_ordinary_archive_is_read_and_is_strict_only_without_gzip() -> None:
+    padded = tarred({"a": b"1", "manifest.json": manifest(a=b"1")})
+    bare = padded.rstrip(b"\0") + bytes(-len(padded.rstrip(b"\0")) % 512) + bytes(1024)
+    assert len(bare) < len(padded)
+    for data in (padded, bare):
+        for packed, strict in ((data, True), (gzip.compress(data), False)):
+            read = read_archive(io.BytesIO(packed))
+            assert (read.problems, read.strict) == ((), strict)
+            assert read.files[0] == ArchivedFile("a", 1, hashlib.sha256(b"1").hexdigest())
+
+
+@pytest.mark.parametrize("spelled", ["./{}", ".//{}", "././{}"])
+def test_names_are_what_extraction_makes_of_them(spelled: str) -> None:
+    members = {"./": b"", spelled.format("a"): b"1", spelled.format("manifest.json"): manifest(a=b"1")}
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.type = tarfile.REGTYPE if data else tarfile.DIRTYPE
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    read = read_archive(io.BytesIO(sink.getvalue()), keep=lambda name, _size: name == "a")
+    assert (read.problems, read.kept["a"]) == ((), b"1")
+    assert [file.name for file in read.files] == ["a", "manifest.json"]
+    assert not read.plain
+    same = read_archive(io.BytesIO(tarred({"a": b"1", "manifest.json": manifest(a=b"1")})))
+    assert read.content_sha256 == same.content_sha256
+
+
+@pytest.mark.parametrize("name", ["./../a", "a/./../../b", "..", ".//..//a", "/a", "//a", "./a/.."])
+def test_no_spelling_leads_out(name: str) -> None:
+    problems = read_archive(io.BytesIO(tarred({name: b"1"}))).problems
+    assert f"{name!r} leads out of the folder that the archive is extracted to" in problems
+
+
+@pytest.mark.parametrize("name", [".", "./.", ""])
+def test_a_file_with_the_name_of_the_folder_itself_is_named(name: str) -> None:
+    read = read_archive(io.BytesIO(tarred({name: b"1", "manifest.json": manifest()})))
+    assert f"{name!r} is no name for a file" in read.problems
+
+
+@pytest.mark.parametrize("again", ["./a", ".//a", "././a"])
+def test_a_file_that_is_there_twice_under_two_spellings_is_named(again: str) -> None:
+    for members in ({"a": b"1", again: b"2"}, {again: b"2", "a": b"1"}):
+        read = read_archive(io.BytesIO(tarred({**members, "manifest.json": manifest(a=b"1")})))
+        assert "a is there twice" in read.problems
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (b"x", "1 byte"),
+        (b"\x1f", "1 byte"),
+        (b"\x1f\x8bxyz", "5 bytes"),
+        (b"x" * 22, "22 bytes"),
+        (bytes(512), "512 bytes"),
+        (b"x" * (3 << 20), "3,145,728 bytes"),
+    ],
+)
+def test_bytes_after_a_whole_gzip_archive_are_counted(
+    engine: Path, tmp_path: Path, after: bytes, said: str
+) -> None:
+    data = pack_engine(engine, tmp_path / "a", extra={}, manifest={}).path.read_bytes()
+    wanted = rf"the stream has {said} after the end of its gzip data; fetch or build it again$"
+    with pytest.raises(ArchiveDamaged, match=wanted):
+        read_archive(io.BytesIO(data + after))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +144,10 @@ def test_an_ordinary_archive_is_read_but_is_not_strict() -> None:
         ({"a": b"12", "manifest.json": manifest(a=b"1")}, "a has 2 bytes; manifest.json says 1"),
         ({"manifest.json": manifest(a=b"1")}, "a is in manifest.json but not in the archive"),
         ({"a": b"1", "manifest.json": manifest()}, "a is not in manifest.json"),
-        ({"manifest.json": manifest(a=b"1"), "a": b"1"}, "manifest.json is not the last file"),
+        (
+            {"manifest.json": manifest(a=b"1"), "a": b"1"},
+            "manifest.json is not the last file: the archive was packed again in another order, or files",
+        ),
         ({"a": b"1"}, "it has no manifest.json"),
         ({"a": b"1", "manifest.json": b"{"}, "manifest.json is not valid JSON"),
         ({"a": b"1", "manifest.json": b"[]"}, "manifest.json does not list the archive's files"),

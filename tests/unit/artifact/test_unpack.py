@@ -46,6 +46,22 @@ def test_every_file_is_there_as_it_was(tmp_path: Path, listed: bool) -> None:
     assert {file.name for file in contents.files} - {"manifest.json"} == set(members)
 
 
+def test_names_that_begin_with_the_folder_itself_are_put_at_its_top(tmp_path: Path) -> None:
+    unpack(archive({"./config.json": b"{}"}, listed=False), tmp_path, "a.tar")
+    assert there(tmp_path) == {"config.json": b"{}"}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [(b"{}", "manifest.json does not list the archive's files"), (b"{", "manifest.json is not valid JSON")],
+)
+def test_a_manifest_that_says_nothing_is_refused_unlike_none(
+    tmp_path: Path, manifest: bytes, words: str
+) -> None:
+    with pytest.raises(ArchiveDamaged, match=rf"^a\.tar is not as a build has left it: {words}; fetch or"):
+        unpack(archive({"a": b"1", "manifest.json": manifest}, listed=False), tmp_path, "a.tar")
+
+
 def test_nothing_is_written_outside_nor_after_what_is_wrong(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

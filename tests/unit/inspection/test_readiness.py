@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trt_llm_pipeline.artifact.reader import NO_MANIFEST
 from trt_llm_pipeline.inspection import Check
 from trt_llm_pipeline.inspection.checks import log_lines, settings, verdict, verdict_lines
 from trt_llm_pipeline.inspection.readiness import ArchiveFacts, readiness
@@ -388,9 +389,10 @@ class TestServing:
 class TestBytes:
     """What reading the archive back has found."""
 
-    def test_padding_is_refused_for_pget(self) -> None:
+    def test_gzip_data_after_the_tars_end_are_refused_for_pget(self) -> None:
         check = of(readiness(facts(strict=False)), "extraction")
         assert (check.status, "pget" in check.message) == ("problem", True)
+        assert check.message.startswith("its gzip data go on after the tar's end-of-archive mark")
 
     def test_every_altered_file_is_a_problem(self) -> None:
         checks = readiness(facts(problems=("a was altered", "b is there twice")))
@@ -399,8 +401,12 @@ class TestBytes:
         assert verdict(checks) == "not ready"
 
     def test_an_archive_without_a_manifest_cannot_be_checked(self) -> None:
-        check = of(readiness(facts(manifest=None, problems=("it has no manifest.json",))), "checksums")
+        check = of(readiness(facts(manifest=None, problems=(NO_MANIFEST,))), "checksums")
         assert check.status == "unknown"
+
+    def test_a_manifest_that_cannot_be_read_is_a_problem(self) -> None:
+        found = facts(manifest=None, problems=("manifest.json is not valid JSON",))
+        assert of(readiness(found), "checksums").status == "problem"
 
 
 def test_log_lines_say_what_stands_against_it_and_what_does_not() -> None:
