@@ -35,6 +35,7 @@ class Trial:
         seconds: how long loading and generating took.
         tokens_per_second: of generating alone; None where that cannot be told.
         room: how many tokens the engine has room for after the prompt, where more were asked for.
+        ended: whether the engine ended its text before it had generated as many as it might.
     """
 
     text: str
@@ -42,6 +43,7 @@ class Trial:
     seconds: float
     tokens_per_second: float | None
     room: int | None = None
+    ended: bool = False
 
     def in_words(self) -> str:
         """Tokens and times in one line."""
@@ -53,8 +55,13 @@ class Trial:
             counted += "; the engine has room for no more after this prompt"
         if self.tokens_per_second is not None:
             return f"{counted}, {self.tokens_per_second:.1f} tokens/s after it"
-        short = "; that is too short beside the loading to measure a rate: give more --tokens"
-        return f"{counted}{short}" if self.tokens > 1 else counted
+        if self.tokens <= 1:
+            return counted
+        short = "too short beside the loading to measure a rate"
+        if self.ended:
+            return f"{counted}; the engine ended its text there, which is {short}"
+        more = ": give more --tokens" if self.room is None else ""
+        return f"{counted}; that is {short}{more}"
 
 
 def generate(
@@ -86,7 +93,7 @@ def generate(
         timeout: seconds that loading and generating may take.
 
     Raises:
-        BadArgument: the prompt is empty, or longer than what the engine takes.
+        BadArgument: the prompt is empty, no text, or longer than what the engine takes.
         ToolchainError: the engine cannot be asked here.
         CheckFailed: it was asked and did not answer.
     """
@@ -124,7 +131,8 @@ def generate(
             most = _room(first, limits(engine_dir, tokens))
             (answer,) = replace(asker, limits=replace(asker.limits, output_len=most)).ask([prompt])
             found = _trial(answer, loaded - started, time.monotonic() - loaded)
-            return replace(found, room=most if most < tokens else None)
+            ended = found.tokens is not None and found.tokens < most
+            return replace(found, room=most if most < tokens else None, ended=ended)
         except CannotAskError as problem:
             raise ToolchainError(f"the engine cannot be tried here: {problem}") from None
         except NoAnswerError as problem:
@@ -136,6 +144,10 @@ def check_prompt(prompt: str) -> None:
     """Refuses what no engine can go on from. Raises `BadArgument`."""
     if not prompt:
         raise BadArgument("the prompt is empty; give the text to go on from")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are not UTF-8 come as lone surrogates
+        raise BadArgument("the prompt is not valid UTF-8 text; give it in UTF-8") from None
 
 
 def require_engine(folder: Path, label: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -153,6 +154,58 @@ def test_an_empty_prompt_is_refused_before_the_archive_is_read(tmp_path: Path) -
     assert "the prompt is empty" in done.stderr
 
 
+def test_a_prompt_that_is_no_text_is_refused_in_a_line(tmp_path: Path) -> None:
+    done = run(str(tmp_path / "missing.tar.gz"), os.fsdecode(b"x\xff\xfe"))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == "error: the prompt is not valid UTF-8 text; give it in UTF-8\n"
+    told = json.loads(run(str(tmp_path / "missing.tar.gz"), os.fsdecode(b"\xff"), "--json").stdout)
+    assert told["kind"] == "config"
+
+
+def test_an_archive_that_was_packed_again_from_its_folder_is_tried(archive: Path, tmp_path: Path) -> None:
+    folder, again = tmp_path / "unpacked", tmp_path / "again.tar.gz"
+    with tarfile.open(archive) as source, tarfile.open(again, "w:gz") as tar:
+        names = source.getnames()
+        source.extractall(folder, filter="data")
+        tar.add(folder, "./", recursive=False)
+        for name in names:
+            tar.add(folder / name, f"./{name}")
+    done = run(str(again), "An engine", "--tokens", "2")
+    assert (done.exit_code, done.stdout != "") == (0, True), done.stderr
+    env = {"TRTLLM_PYTHON": "/bin/false"}
+    told = json.loads(CliRunner().invoke(app, ["inspect", str(again), "--json"], env=env).stdout)
+    found = {check["name"]: check["status"] for check in told["checks"]}
+    assert [found[name] for name in ("layout", "ranks", "tokenizer", "checksums")] == ["ok"] * 4
+    assert found["extraction"] == "problem"
+    plain = tmp_path / "again.tar"
+    plain.write_bytes(gzip.decompress(again.read_bytes()))
+    told = json.loads(CliRunner().invoke(app, ["inspect", str(plain), "--json"], env=env).stdout)
+    assert {check["name"]: check["status"] for check in told["checks"]}["extraction"] == "ok"
+
+
+@pytest.mark.parametrize("manifest", ["{}", "no JSON"])
+def test_a_manifest_that_says_nothing_is_to_blame(archive: Path, tmp_path: Path, manifest: str) -> None:
+    path = tmp_path / "bad.tar"
+    without(archive, path, "manifest.json")
+    with tarfile.open(path, "a") as tar:
+        member = tarfile.TarInfo("manifest.json")
+        member.size = len(manifest)
+        tar.addfile(member, io.BytesIO(manifest.encode()))
+    done = run(str(path), "x")
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert "bad.tar is not as a build has left it: manifest.json " in done.stderr
+
+
+def test_more_tokens_are_not_asked_for_of_an_engine_that_has_ended(archive: Path, tmp_path: Path) -> None:
+    model = models.make_demo_gpt2(tmp_path / MODEL_ID)
+    done = run(str(archive), str(model.prompt), "--tokens", "150", "--json")
+    told = json.loads(done.stdout)
+    assert told["tokens"] < 150
+    assert told["ended"] is True
+    less = json.loads(run(str(archive), str(model.prompt), "--tokens", "2", "--json").stdout)
+    assert (less["tokens"], less["ended"]) == (2, False)
+
+
 def test_an_archive_that_is_not_there_says_so(tmp_path: Path) -> None:
     done = run(str(tmp_path / "missing.tar.gz"), "x")
     assert (done.exit_code, "missing.tar.gz: no such file" in done.stderr) == (2, True), done.stderr
@@ -169,6 +222,16 @@ SHORT = (
     [
         (Trial("x", 32, 2.0, 40.0), "32 tokens in 2.0 s with loading, 40.0 tokens/s after it"),
         (Trial("x", 14, 0.8, None), SHORT),
+        (
+            Trial("x", 14, 0.8, None, ended=True),
+            "14 tokens in 0.8 s with loading; the engine ended its text there, which is too short beside the "
+            "loading to measure a rate",
+        ),
+        (
+            Trial("x", 14, 0.8, None, room=14),
+            "14 tokens in 0.8 s with loading; the engine has room for no more after this prompt; that is too "
+            "short beside the loading to measure a rate",
+        ),
         (Trial("x", 1, 0.8, None), "1 token in 0.8 s with loading"),
         (Trial("x", 0, 0.8, None), "0 tokens in 0.8 s with loading"),
         (Trial("x", None, 2.0, None), "text in 2.0 s with loading; run.py does not tell its tokens"),
