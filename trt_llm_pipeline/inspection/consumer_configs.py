@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from trt_llm_pipeline.engine.limits import KV_FRACTION, EngineLimits
-from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.errors import BadArgument
 
 COG_TRITON_NAME = "config.yaml"
 VALUES_NAME = "fill_template_values"
@@ -116,12 +116,12 @@ def values_text(values: Mapping[str, str]) -> str:
     """The values as `fill_template.py` takes them: `key:value,key:value`, without a line's end.
 
     Raises:
-        PipelineError: a value has a character that the script would take for a separator.
+        BadArgument: a value has a character that the script would take for a separator.
     """
     for name, value in values.items():
         if wrong := next((sign for sign in ":,\\\n" if sign in value), None):
             what = {":": "a colon", ",": "a comma", "\\": "a backslash", "\n": "a line's end"}[wrong]
-            raise PipelineError(
+            raise BadArgument(
                 f"{name} is {value!r}, which has {what} in it, and the backend's fill_template.py takes that "
                 "for a separator; unpack the engine in a directory without one, and name it with --engine-dir"
             )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.errors import BadArgument, PipelineError
 from trt_llm_pipeline.files import PARTIAL_SUFFIX
 
 REPOSITORY_NAME = "triton_model_repo"
@@ -49,7 +49,8 @@ def read_templates(directory: Path) -> Templates:
         directory: the backend's `all_models/inflight_batcher_llm`, or its checkout.
 
     Raises:
-        PipelineError: there are none, or one cannot be read.
+        BadArgument: there are none, or one is no template.
+        PipelineError: one cannot be read.
     """
     root = _find(directory)
     found = sorted(root.glob(f"*/{_TEMPLATE}"))
@@ -73,7 +74,8 @@ def fill_repository(templates: Templates, destination: Path, values: Mapping[str
         The filled files.
 
     Raises:
-        PipelineError: something is in the destination's place, cannot be written, or a `${...}` is left.
+        BadArgument: something is in the destination's place.
+        PipelineError: it cannot be written, or a `${...}` is left.
     """
     filled = {model: fill(text, values) for model, text in templates.texts.items()}
     left = [
@@ -85,7 +87,7 @@ def fill_repository(templates: Templates, destination: Path, values: Mapping[str
     if left:
         raise PipelineError(_left_over(left))
     if destination.exists() or destination.is_symlink():
-        raise PipelineError(f"{destination} is already there; remove it, or name another directory")
+        raise BadArgument(f"{destination} is already there; remove it, or name another directory")
     partial = destination.with_name(f".{destination.name}{PARTIAL_SUFFIX}")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -103,7 +105,7 @@ def _find(templates: Path) -> Path:
     for inside in _INSIDE:
         if any((templates / inside).glob(f"*/{_TEMPLATE}")):
             return templates / inside
-    raise PipelineError(
+    raise BadArgument(
         f"{templates} has no {_TEMPLATE} one folder down; name the directory "
         "all_models/inflight_batcher_llm in a checkout of triton-inference-server/tensorrtllm_backend"
     )
@@ -112,9 +114,11 @@ def _find(templates: Path) -> Path:
 def _read(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST:
-            raise PipelineError(f"{path} is far too large for a template")
+            raise BadArgument(f"{path} is far too large for a template")
         return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise BadArgument(f"{path} is no UTF-8 text, so it is no template") from None
+    except OSError as error:
         raise PipelineError(f"{path} cannot be read: {error}") from None
 
 

@@ -42,8 +42,9 @@ def write_configs(
 
     Raises:
         ArtifactError: the archive has no engine of one part, or its `config.json` does not say enough.
-        BadArgument: a file is in the way, or the directory cannot be made.
-        PipelineError: a value cannot be written, or a template has something left.
+        BadArgument: a file is in the way, the directory cannot be made, `engine_dir` cannot be written as a
+            value, or `templates` holds none.
+        PipelineError: a template has something left, or a file cannot be read or written.
     """
     limits = engine_limits(_config(found), found.label)
     place = engine_dir or consumer_configs.DEFAULT_ENGINE_DIR

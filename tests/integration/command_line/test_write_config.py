@@ -114,7 +114,7 @@ def test_what_cannot_be_written_is_refused_and_nothing_is(
     archives: dict[str, Path], tmp_path: Path, more: list[str], message: str
 ) -> None:
     done = inspect(str(archives["build_config"]), "--write-config", str(tmp_path / "out"), *more)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert message in done.stderr
     assert not (tmp_path / "out").exists()
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from trt_llm_pipeline.engine.limits import EngineLimits
-from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.errors import BadArgument
 from trt_llm_pipeline.inspection.consumer_configs import (
     cog_triton_config,
     notes,
@@ -83,7 +83,7 @@ class TestValues:
         ],
     )
     def test_a_value_that_the_script_would_split_is_refused(self, place: str, what: str) -> None:
-        with pytest.raises(PipelineError, match=rf"engine_dir is .* has {what} in it") as refused:
+        with pytest.raises(BadArgument, match=rf"engine_dir is .* has {what} in it") as refused:
             values_text(template_values(ENGINE, place))
         assert "--engine-dir" in str(refused.value)
 

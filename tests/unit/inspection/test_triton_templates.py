@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 from trt_llm_pipeline.engine.limits import EngineLimits
-from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.errors import BadArgument, PipelineError
 from trt_llm_pipeline.inspection.consumer_configs import template_values, values_text
 from trt_llm_pipeline.inspection.triton_templates import fill_repository, read_templates
 
@@ -78,14 +78,20 @@ def test_what_is_left_is_named_with_file_and_line_and_nothing_is_written(
 
 
 def test_a_directory_without_templates_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match=r"has no config\.pbtxt one folder down"):
+    with pytest.raises(BadArgument, match=r"has no config\.pbtxt one folder down"):
         read_templates(tmp_path)
+
+
+def test_a_template_that_is_no_text_is_refused(templates: Path) -> None:
+    (templates / "preprocessing" / "config.pbtxt").write_bytes(b"\xff\xfe")
+    with pytest.raises(BadArgument, match=r"preprocessing/config\.pbtxt is no UTF-8 text"):
+        read_templates(templates)
 
 
 def test_what_is_there_is_not_replaced(templates: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
-    with pytest.raises(PipelineError, match="is already there"):
+    with pytest.raises(BadArgument, match="is already there"):
         fill_repository(read_templates(templates), tmp_path / "out", VALUES)
     assert (tmp_path / "out" / "mine").read_text() == "x"
 
