@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -140,7 +141,12 @@ def _open(place: str, reach: Reach, env: Mapping[str, str]) -> Iterator[BinaryIO
 
 
 def _parsed(place: str) -> Destination:
-    return parse_destination(place, Path("/"), what="the address", forms=_FORMS)
+    """The address; where it names a folder, its messages say so too, and which file was looked for."""
+    found = parse_destination(place, Path("/"), what="the address", forms=_FORMS)
+    typed = place.strip()
+    if typed.endswith(found.key):
+        return found
+    return replace(found, address=f"{typed} ({found.key.rpartition('/')[2]} in it)")
 
 
 @contextmanager

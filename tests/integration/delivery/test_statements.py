@@ -215,6 +215,14 @@ class TestAddress:
             "cannot read s3://b/engine.tar.gz: the store refuses access (401): check AWS_ACCESS_KEY_ID"
         )
 
+    def test_a_folder_is_named_as_it_was_given(self, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+        web.closed = ("/engine.tar.gz",)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", web.at)
+        for place in ("s3://b", "s3://b/"):
+            with pytest.raises(DeliveryError) as caught, collect.opened(place, ANYWHERE):
+                pass
+            assert str(caught.value).startswith(f"cannot read {place} (engine.tar.gz in it): the store ref")
+
     @pytest.mark.parametrize(
         ("token", "words"),
         [
