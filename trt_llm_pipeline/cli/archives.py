@@ -141,7 +141,8 @@ def verify(
 ) -> None:
     """Check an archive against its statement.
 
-    That says how it was built. The exit code is 0 if all holds, else 5.
+    That says how it was built. The exit code is 0 if all holds, 5 if something does not or the archive is
+    damaged, and 2 if there is no such archive or statement, or the key is not there or none.
     """
     with failures(as_json):
         from trt_llm_pipeline.artifact.dsse import load_verifying_key

@@ -109,6 +109,8 @@ def test_what_a_command_is_given_beside_the_config(own: House) -> None:
         (["inspect", "nothing.tar.gz"], "ArchiveMissing"),
         (["try", "nothing.tar.gz", "Hello"], "ArchiveMissing"),
         (["verify", own.text("no archive"), "--key", "nothing.pem"], "BadArgument"),
+        (["verify", own.text("no archive"), "--key", own.text("no key")], "BadArgument"),
+        (["verify", own.text("no archive"), "--statement", "nothing.jsonl"], "ArchiveMissing"),
         (["submit", own.config(), "--to", "localhost:5000"], "BadArgument"),
     ):
         told(run(own, *arguments, "--json"), "config", name)
