@@ -22,6 +22,7 @@ from tests.conftest import MODEL_ID
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import CogServer
 
+STORE_SERVER = Path(__file__).with_name("store_server.py")
 TOOLCHAIN = Path(__file__).parent / "faults" / "toolchain"
 MARK = "RELIABILITY_MARK"
 #: What is there at once on an idle machine may take so long on a busy one.
@@ -120,9 +121,9 @@ class House:
     def parts_of_models(self, size: int) -> list[Path]:
         """Files of that many bytes and more below `models/`, while a download moves them."""
         found = []
-        for path in (self.workspace / "models").rglob("*"):
+        for path in self.files():
             with suppress(FileNotFoundError):
-                if path.is_file() and path.stat().st_size >= size:
+                if path.is_relative_to(self.workspace / "models") and path.stat().st_size >= size:
                     found.append(path)
         return found
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import CodeType
 from typing import Any
 
-_LEAVE_THE_DESTRUCTOR_S = 0.01
+_LOOK_EVERY_S = 0.001
 
 
 @contextmanager
@@ -29,9 +31,8 @@ def delivered(cancellation: type[BaseException]) -> Iterator[None]:
         if lost.exc_type is None or not issubclass(lost.exc_type, cancellation):
             before(lost)
         elif threading.get_ident() == meant_for:  # sent from here, it would be lost once more
-            later = threading.Timer(_LEAVE_THE_DESTRUCTOR_S, _raise_in, (meant_for, lost.exc_type))
-            later.daemon = True
-            later.start()
+            again = (meant_for, lost.exc_type, send_again.__code__)
+            threading.Thread(target=_raise_outside, args=again, daemon=True).start()
         else:
             _raise_in(meant_for, lost.exc_type)
             thread = getattr(lost.object, "__self__", None)
@@ -43,6 +44,20 @@ def delivered(cancellation: type[BaseException]) -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = before
+
+
+def _raise_outside(thread: int, error: type[BaseException], code: CodeType) -> None:
+    """Raises an error in a thread once that has left `code`."""
+    while _runs(thread, code):
+        time.sleep(_LOOK_EVERY_S)
+    _raise_in(thread, error)
+
+
+def _runs(thread: int, code: CodeType) -> bool:
+    frame = sys._current_frames().get(thread)
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _raise_in(thread: int, error: type[BaseException]) -> None:

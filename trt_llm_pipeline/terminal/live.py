@@ -6,6 +6,7 @@ Nothing of the region is left standing when the build ends, but the stages with 
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ from trt_llm_pipeline.terminal.summary import facts
 from trt_llm_pipeline.units import in_time, in_words
 
 _WINDOW_S = 10.0
+_TICK_S = 0.125
 _BAR_CELLS = 16
 _ECHO_CELLS = 3  # what the terminal shows of Ctrl-C must not begin a line of its own
 _SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[0-~])")
@@ -84,17 +86,25 @@ class LiveTerminal:
         self._spinner = Spinner("dots")
         self._left: list[tuple[str, str]] = []
         self._unseen = unseen_controls()
-        self._live = Live(self, console=console, refresh_per_second=8, transient=True)
+        # Drawn from here and not by Live's own thread: that one may draw between a line's being placed above
+        # the region and its being written, and rows are left standing then.
+        self._live = Live(self, console=console, auto_refresh=False, transient=True)
+        self._drawing = threading.Lock()
+        self._done = threading.Event()
+        self._ticks = threading.Thread(target=self._tick, name="live-terminal", daemon=True)
 
     def __enter__(self) -> LiveTerminal:
         self._unseen.__enter__()
         self._live.start()
+        self._ticks.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            self._done.set()
+            self._ticks.join()
             self._live.stop()
         finally:
             self._unseen.__exit__(None, None, None)
@@ -110,9 +120,9 @@ class LiveTerminal:
         """Keeps a line on the screen where it says something that no row does."""
         text = self._shown(line)
         if self._verbose or line.startswith(("warning: ", "note: ")):
-            self._console.print(Text(text, style="yellow" if line.startswith("warning: ") else ""))
+            self._print(Text(text, style="yellow" if line.startswith("warning: ") else ""))
         elif self._current is None:  # what it is built with, and in: a line each
-            self._console.print(Text(text, "dim"), no_wrap=True, overflow="ellipsis")
+            self._print(Text(text, "dim"), whole=False)
         else:
             self._current.said = text
 
@@ -120,7 +130,7 @@ class LiveTerminal:
         """Shows a script's line until the next one comes."""
         text = self._shown(line)
         if self._verbose:
-            self._console.print(Text(text, style="dim"))
+            self._print(Text(text, style="dim"))
         if self._current is not None and text.strip():
             self._current.said = text
 
@@ -132,8 +142,7 @@ class LiveTerminal:
             row.began, self._current = self._clock(), row
         elif state != "waiting":
             row.ended = row.ended or self._clock()
-        if self._live.is_started:
-            self._live.refresh()
+        self._refresh()
 
     def progress(self, stage: Stage, done_bytes: int, total_bytes: int | None) -> None:
         """Moves the bar of a stage."""
@@ -185,6 +194,20 @@ class LiveTerminal:
             if running and (below := self._below(row)):
                 table.add_row("", "", Text(below, "dim", no_wrap=True, overflow="ellipsis"), "")
         yield table
+
+    def _print(self, line: Text, whole: bool = True) -> None:
+        """Writes a line above the region, folded or cut."""
+        with self._drawing:
+            self._console.print(line, no_wrap=not whole, overflow="fold" if whole else "ellipsis")
+
+    def _refresh(self) -> None:
+        with self._drawing:
+            if self._live.is_started:
+                self._live.refresh()
+
+    def _tick(self) -> None:
+        while not self._done.wait(_TICK_S):
+            self._refresh()
 
     def _mark(self, row: _Row, ascii_only: bool) -> Text:
         if row.state == "running":

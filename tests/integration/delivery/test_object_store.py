@@ -22,6 +22,7 @@ import obstore
 import pytest
 
 from tests.integration.delivery.cancelling import cancelled_once_stuck
+from tests.integration.house import STORE_SERVER
 from trt_llm_pipeline.artifact import pack_engine, read_archive
 from trt_llm_pipeline.delivery import check_reachable, parse_destination
 from trt_llm_pipeline.delivery.send import deliver, deliver_file
@@ -42,7 +43,7 @@ def store() -> Iterator[int]:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, str(STORE_SERVER), str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -192,7 +192,8 @@ class TestCommandLine:
             wait_for(lambda: not own.alive(), "the command and its step are dead")
         finally:
             process.kill()
-        assert process.wait() == code
+            ended = process.wait()
+        assert ended == code
         text = printed.read_text()
         assert words in text
         assert "Traceback" not in text

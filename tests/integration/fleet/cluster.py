@@ -21,7 +21,7 @@ import psutil
 import ray.cluster_utils
 
 from tests.integration.fleet.fleet_house import ENDS_WITHIN_S, FleetHouse
-from tests.integration.house import wait_for
+from tests.integration.house import STORE_SERVER, wait_for
 from trt_llm_pipeline.testing.servers import ServerProcess, free_port
 
 TOOLCHAIN = Path(__file__).parent / "toolchain"
@@ -166,7 +166,7 @@ class Store:
 def s3_server(folder: Path) -> Iterator[Store]:
     """An S3 server in a process of its own, with one bucket."""
     port = free_port()
-    argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    argv = [sys.executable, str(STORE_SERVER), str(port)]
     with ServerProcess(argv, port, cwd=folder, env=os.environ):
         store = Store(port)
         store.client().create_bucket(Bucket=BUCKET)

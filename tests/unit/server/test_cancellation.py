@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -70,6 +71,22 @@ def test_a_thread_that_is_being_started_does_not_swallow_it() -> None:
 
 
 def test_a_destructor_does_not_swallow_it() -> None:
+    with delivered(Cancelled), pytest.raises(Cancelled):
+        _lose_one_and_wait()
+
+
+def test_a_machine_that_is_slow_to_start_a_thread_does_not_swallow_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = threading.Thread.start
+
+    def slowly(thread: threading.Thread) -> None:
+        start(thread)
+        until = time.monotonic() + 0.3
+        while time.monotonic() < until:
+            pass
+
+    monkeypatch.setattr(threading.Thread, "start", slowly)
     with delivered(Cancelled), pytest.raises(Cancelled):
         _lose_one_and_wait()
 
