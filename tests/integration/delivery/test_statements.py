@@ -215,7 +215,9 @@ class TestAddress:
             "cannot read s3://b/engine.tar.gz: the store refuses access (401): check AWS_ACCESS_KEY_ID"
         )
 
-    def test_a_folder_is_named_as_it_was_given(self, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_folder_is_named_as_it_was_given(
+        self, web: Web, s3: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         web.closed = ("/engine.tar.gz",)
         monkeypatch.setenv("AWS_ENDPOINT_URL", web.at)
         for place in ("s3://b", "s3://b/"):

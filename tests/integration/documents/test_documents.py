@@ -127,7 +127,7 @@ class TestEveryDocument:
 
 
 def command_line() -> dict[str, set[str]]:
-    """The command line's commands, with their options."""
+    """The command line's commands, with the options that are for people."""
     group = get_command(app)
     assert isinstance(group, TyperGroup)
     return {
@@ -135,6 +135,7 @@ def command_line() -> dict[str, set[str]]:
             option
             for one in (command, *getattr(command, "commands", {}).values())
             for parameter in one.params
+            if not getattr(parameter, "hidden", False)
             for option in parameter.opts
         }
         for name, command in group.commands.items()
