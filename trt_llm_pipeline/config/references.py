@@ -121,7 +121,7 @@ class Resolver:
             )
         if any(name == wrong or name.startswith(f"{wrong}.") for wrong in self._config.wrong):
             return LeftOutError(f"the reference ${{{written}}} is to something that is wrong itself")
-        names = [*self._known, *self._raw][:_MAX_COMPARED]
+        names = [*dict.fromkeys([*self._known, *self._raw])][:_MAX_COMPARED]
         close = difflib.get_close_matches(name, names, 1, 0.5)
         some = ", ".join(map(self._as_written, sorted(names)[:_MAX_NAMED]))
         advice = f"did you mean ${{{self._as_written(close[0])}}}?" if close else f"known: {some}"

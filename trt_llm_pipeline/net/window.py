@@ -115,7 +115,10 @@ class Window(RangedSource):
         # Until a range is known to come as one, the stream and one attempt are enough.
         if (self.single and busy) or (not self.confirmed and busy >= 2):
             return None
-        return self._claim_next()
+        claim = self._claim_next()
+        if claim is not None and not claim.start and self._opened is not None:
+            self._stream = claim  # from now on: another answer may come before this one is read
+        return claim
 
     def _claim_next(self) -> Claim | None:
         if len(self._pieces) >= MOST_PIECES:
@@ -130,8 +133,6 @@ class Window(RangedSource):
         if claim.position:
             return None
         opened, self._opened = self._opened, None
-        if opened is not None:
-            self._stream = claim
         return opened
 
     def asked(self, claim: Claim) -> tuple[int, int | None] | None:

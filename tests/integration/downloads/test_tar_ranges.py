@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from trt_llm_pipeline.artifact.reader import read_archive
 from trt_llm_pipeline.errors import ArtifactError, ModelUnavailable
 from trt_llm_pipeline.model_source import ModelRequest, Snapshot, fetch
 from trt_llm_pipeline.net.client import Response
+from trt_llm_pipeline.net.pool import Pool
 from trt_llm_pipeline.net.ranges import Claim
 from trt_llm_pipeline.net.retrying import RetryLimits
 from trt_llm_pipeline.net.window import Window
@@ -99,6 +101,23 @@ def test_a_server_without_ranges_is_read_over_one_connection(archive: Path, call
     snapshot = caller.fetch(url)
     assert caller.weights() == WEIGHTS
     assert snapshot.downloaded_bytes == archive.stat().st_size
+
+
+def test_a_server_without_ranges_may_answer_for_a_part_before_the_first_answer_is_read(
+    archive: Path, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = Pool._attempt
+
+    def slowly(pool: Pool, task: Any, *more: Any) -> None:
+        if not task.claim.position:
+            time.sleep(0.5)
+        attempt(pool, task, *more)
+
+    monkeypatch.setattr(Pool, "_attempt", slowly)
+    url = caller.hub.add_file("m.tar", archive)
+    caller.hub.faults.add(Fault("ignore_range", "/files/*", times=99))
+    caller.fetch(url)
+    assert caller.weights() == WEIGHTS
 
 
 def test_one_connection_is_enough(archive: Path, caller: Caller) -> None:
