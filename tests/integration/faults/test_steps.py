@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ class TestSignals:
             server.request("POST", "/predictions", body, headers={"Prefer": "respond-async"})
             wait_for(lambda: STARTED in server.output()[seen:], "the step runs")
             for pid in [pid for pid, line in house.alive_below(server).items() if "will_not_die.py" in line]:
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # the others are ended as soon as the first one is dead
+                    os.kill(pid, signal.SIGKILL)
             event = {"status": "starting"}
             while event["status"] not in ("succeeded", "failed", "canceled"):
                 event = webhooks.events.get(timeout=PATIENCE_S)
