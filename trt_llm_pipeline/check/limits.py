@@ -90,7 +90,8 @@ def _precision(built: Mapping[str, Any], model: Mapping[str, Any]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return dict(_object(read_json(path, _LARGEST)))
+        # A check puts an engine and its tokenizer together by links.
+        return dict(_object(read_json(path.resolve(), _LARGEST)))
     except (OSError, ValueError):
         return {}
 

@@ -34,7 +34,7 @@ class Trial:
         tokens: how many it generated; None where `run.py` tells texts only.
         seconds: how long loading and generating took.
         tokens_per_second: of generating alone; None where that cannot be told.
-        room: how many tokens the engine has room for after the prompt, where more were asked for.
+        room: how many tokens the engine has room for after the prompt, where no fewer were asked for.
         ended: whether the engine ended its text before it had generated as many as it might.
     """
 
@@ -128,11 +128,12 @@ def generate(
             (first,) = asker.ask([prompt])
             loaded = time.monotonic()
             _refuse_cut(first)
-            most = _room(first, limits(engine_dir, tokens))
+            room = _room(first, limits(engine_dir, tokens + 1))
+            most = min(tokens, room)
             (answer,) = replace(asker, limits=replace(asker.limits, output_len=most)).ask([prompt])
             found = _trial(answer, loaded - started, time.monotonic() - loaded)
             ended = found.tokens is not None and found.tokens < most
-            return replace(found, room=most if most < tokens else None, ended=ended)
+            return replace(found, room=room if room <= tokens else None, ended=ended)
         except CannotAskError as problem:
             raise ToolchainError(f"the engine cannot be tried here: {problem}") from None
         except NoAnswerError as problem:

@@ -101,6 +101,14 @@ def test_a_higher_level_asks_again(build: Build) -> None:
     assert "has passed in build" in logged(after)[0]
 
 
+@pytest.mark.parametrize("limit", ["max_output_len: 4", "max_input_len: 6"])
+def test_an_engine_that_takes_or_gives_less_is_asked_for_less(build: Build, limit: str) -> None:
+    text = QUICK_START.replace("    use_gpt_attention_plugin:", f"    {limit}\n    use_gpt_attention_plugin:")
+    assert limit in text
+    story, _ = build(text)
+    assert logged(story)[0].startswith("check: passed level 2 of 3: the engine wrote ")
+
+
 def test_a_limit_that_was_too_short_is_named(build: Build) -> None:
     with pytest.raises(CheckFailed, match=r"run\.py did not answer within \d.* s; raise check\.timeout"):
         build(QUICK_START + "check: {timeout: 0.2s}\n")

@@ -27,6 +27,15 @@ def test_up_to_0_7_1(tmp_path: Path) -> None:
     assert of(tmp_path, {"builder_config": built}) == Limits(8, 200, 10, 50257, "bfloat16")
 
 
+def test_a_config_behind_a_link_is_read(tmp_path: Path) -> None:
+    """As a check has it, where an engine and its tokenizer are put together."""
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "together").mkdir()
+    (tmp_path / "engine" / "config.json").write_text(json.dumps({"builder_config": {"max_output_len": 4}}))
+    (tmp_path / "together" / "config.json").symlink_to(tmp_path / "engine" / "config.json")
+    assert limits(tmp_path / "together", 16).output_len == 4
+
+
 def test_0_9(tmp_path: Path) -> None:
     config = {
         "pretrained_config": {"vocab_size": 32000, "dtype": "float16", "quantization": {"quant_algo": None}},
