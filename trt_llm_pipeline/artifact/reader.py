@@ -24,6 +24,7 @@ from trt_llm_pipeline.net.failures import HttpStatusError
 from trt_llm_pipeline.net.read_ahead import AddressFile, ReadAhead
 from trt_llm_pipeline.net.retrying import RetryLimits
 from trt_llm_pipeline.net.window import Wording
+from trt_llm_pipeline.units import counted
 
 _CHUNK = 1 << 20
 _LARGEST_KEPT = 64 << 20
@@ -327,7 +328,7 @@ class _Decompressed(io.RawIOBase):
         count = len(self._pending)
         while data := self._fetch():
             count += len(data)
-        return f"{count:,} byte{'' if count == 1 else 's'}"
+        return counted(count, "byte")
 
     def _fetch_some(self, size: int) -> bytes:
         self._pending = self._fetch()

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ import psutil
 import pytest
 
 from tests.dockerfile import tracked_files
+from tests.integration.house import wait_for
 from tests.readme import ROOT, Block, blocks
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import free_port
@@ -131,7 +131,7 @@ def both(machine: Machine) -> Iterator[Machine]:
     configs = Started(machine, one("http.server"))
     cog = Started(machine, one("script/server"))
     with configs, cog:
-        wait_for(lambda: health(cog.port) == "READY")
+        wait_for(lambda: health(cog.port) == "READY", "the server is READY")
         yield machine
 
 
@@ -215,7 +215,7 @@ class TestRequests:
     @pytest.mark.parametrize("block", of("request"), ids=WHERE)
     def test_is_answered(self, both: Machine, block: Block) -> None:
         # What was cancelled ends a moment after the answer.
-        wait_for(lambda: health(both.ports["cog"]) == "READY")
+        wait_for(lambda: health(both.ports["cog"]) == "READY", "the server is READY")
         if "webhook" in block.text:
             self.webhooks_arrive(both, block)
             return
@@ -266,7 +266,7 @@ class Started:
             start_new_session=True,
         )
         try:
-            wait_for(lambda: fetch(f"http://127.0.0.1:{self.port}/")[0] > 0)
+            wait_for(lambda: fetch(f"http://127.0.0.1:{self.port}/")[0] > 0, "the server answers")
         except BaseException:
             self.__exit__()
             raise
@@ -298,10 +298,3 @@ def fetch(url: str) -> tuple[int, bytes]:
 def health(port: int) -> str:
     status, body = fetch(f"http://127.0.0.1:{port}/health-check")
     return str(json.loads(body)["status"]) if status == 200 else ""
-
-
-def wait_for(condition: Any, timeout: float = 120) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "nothing answered in time"
-        time.sleep(0.1)
