@@ -89,8 +89,8 @@ class Node:
         Raises:
             ModelSourceError, DiskFull, WorkspaceError: as `model_source.fetch`.
         """
-        own = _folder(self._settings.workspace, request) / request.model_id
-        target = _folder(slot.workspace, request) / request.model_id
+        own = self._settings.workspace.downloads(request.kind) / request.model_id
+        target = slot.workspace.downloads(request.kind) / request.model_id
         if own.is_dir() and any(own.iterdir()) and model_record.read_record(own) is None:
             with disk.translated(self.home):
                 _link_tree(own, target)
@@ -113,10 +113,6 @@ class Node:
     def _of_slot(self, name: str) -> Settings:
         place = Workspace.at(self.home / "slots" / name)
         return replace(self._settings, workspace=place, cache_folder=self.home / "cache", keep_builds=1)
-
-
-def _folder(workspace: Workspace, request: ModelRequest) -> Path:
-    return workspace.models if request.kind == "model" else workspace.datasets
 
 
 def _link_tree(source: Path, target: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from trt_llm_pipeline import model_source
 from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest, Snapshot
@@ -23,7 +22,7 @@ def download(context: Context) -> Snapshot:
             check_room(context, to_come.missing_bytes, to_come.total_bytes)
 
     with context.measure("download"):
-        snapshot = _fetch(context, context.plan.model_request, context.settings.workspace.models, make_room)
+        snapshot = _fetch(context, context.plan.model_request, make_room)
     for warning in snapshot.warnings:
         context.warn(warning)
     context.notes.snapshot = snapshot
@@ -42,19 +41,17 @@ def download_datasets(context: Context) -> None:
         return
     with context.measure("datasets"):
         for name, request in context.plan.dataset_requests.items():
-            snapshot = _fetch(context, request, context.settings.workspace.datasets, make_room)
+            snapshot = _fetch(context, request, make_room)
             context.notes.datasets[name] = snapshot
             for warning in snapshot.warnings:
                 context.warn(warning)
 
 
-def _fetch(
-    context: Context, request: ModelRequest, folder: Path, make_room: Callable[[DownloadPlan], None]
-) -> Snapshot:
+def _fetch(context: Context, request: ModelRequest, make_room: Callable[[DownloadPlan], None]) -> Snapshot:
     with located(context.plan, request):
         return model_source.fetch(
             request,
-            folder,
+            context.settings.workspace.downloads(request.kind),
             token=context.token,
             log=context.voice.log,
             progress=context.received,

@@ -89,19 +89,19 @@ def look_up(
         return nothing
     token = settings.hub_token(None, plan.config.hf_token)
 
-    def asked(request: ModelRequest, folder: Path) -> DownloadPlan:
+    def asked(request: ModelRequest) -> DownloadPlan:
+        folder = plan.workspace.downloads(request.kind)
         with located(plan, request):
             return model_source.plan(request, folder, token=token, env=settings.env)
 
     if download is None:
-        download = asked(plan.model_request, plan.workspace.models)
+        download = asked(plan.model_request)
     if download.source == "tar":  # its revision is known once it is here
         return nothing
     shared = remote.from_env(settings.env, warn=warn)
     cache = StepCache(settings.workspace, 0, settings.cache_folder, shared)
     if datasets is None:
-        wanted = plan.dataset_requests.items()
-        datasets = {name: asked(request, plan.workspace.datasets) for name, request in wanted}
+        datasets = {name: asked(request) for name, request in plan.dataset_requests.items()}
     by_step, _ = foreseen(validated, settings, download, cache, datasets)
     found = []
     for step in plan.steps:

@@ -154,16 +154,15 @@ def look_for_code(
         NoSuchModel: a source says that there is none, or not that revision.
     """
     plan = validated.plan
-    asked = plan.model_request
-    models = [] if asked.tar_url is not None else [(asked, plan.workspace.models)]
-    datasets = [(request, plan.workspace.datasets) for request in plan.dataset_requests.values()]
     notes, of_fit = [], fitted.notes
-    for request, folder in (*models, *datasets):
+    for request in plan.requests:
+        if request.tar_url is not None:
+            continue
         try:
             with located(plan, request):
                 model_source.plan(
                     request,
-                    folder,
+                    plan.workspace.downloads(request.kind),
                     token=settings.hub_token(token, plan.config.hf_token),
                     env=settings.env,
                     limits=RetryLimits(attempts=1),
@@ -201,16 +200,16 @@ def preview(
     plan = validated.plan
     token = settings.hub_token(token, plan.config.hf_token)
 
-    def asked(request: ModelRequest, folder: Path) -> DownloadPlan:
+    def asked(request: ModelRequest) -> DownloadPlan:
+        folder = plan.workspace.downloads(request.kind)
         allowed = permission(plan, settings)
         with located(plan, request):
             return model_source.plan(
                 request, folder, token=token, env=settings.env, log=log, permission=allowed
             )
 
-    download = asked(plan.model_request, plan.workspace.models)
-    wanted = plan.dataset_requests.items()
-    datasets = {name: asked(request, plan.workspace.datasets) for name, request in wanted}
+    download = asked(plan.model_request)
+    datasets = {name: asked(request) for name, request in plan.dataset_requests.items()}
     cached = _cached(validated, download, settings, datasets)
     expected = {**plan.expected_dirs(), **cached}
     steps = tuple(

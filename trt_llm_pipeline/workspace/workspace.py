@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import filelock
 
@@ -69,6 +70,10 @@ class Workspace:
     def datasets(self) -> Path:
         """Where datasets are downloaded to, one directory an id."""
         return self.state / "datasets"
+
+    def downloads(self, kind: Literal["model", "dataset"]) -> Path:
+        """Where what is of that kind is downloaded to."""
+        return self.models if kind == "model" else self.datasets
 
     @property
     def work(self) -> Path:
