@@ -105,8 +105,9 @@ def _find(templates: Path) -> Path:
     for inside in _INSIDE:
         if any((templates / inside).glob(f"*/{_TEMPLATE}")):
             return templates / inside
+    lacks = f"has no {_TEMPLATE} one folder down" if templates.is_dir() else "is no directory"
     raise BadArgument(
-        f"{templates} has no {_TEMPLATE} one folder down; name the directory "
+        f"{templates} {lacks}; name the directory "
         "all_models/inflight_batcher_llm in a checkout of triton-inference-server/tensorrtllm_backend"
     )
 

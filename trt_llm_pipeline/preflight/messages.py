@@ -85,21 +85,16 @@ def mistake(found: Mapping[str, Any], script: str, known: Sequence[str]) -> tupl
 def without_followers(found: Sequence[Mapping[str, Any]], known: Sequence[str]) -> list[Mapping[str, Any]]:
     """The mistakes without those that others have brought about.
 
-    A required option is missing because it was mistyped, or a script insists on one because its value was.
+    An option is missing because it was mistyped, or a script insists on one because its value was refused.
 
     Args:
         found: mistakes as `probe_watch.py` reports them.
         known: every option string of the script's parser.
     """
     mistyped = [close_options(each["option"], known) for each in found if each["kind"] == "unknown"]
-    suggested = {option for options in mistyped for option in options}
-    placed = {option for each in found if each["place"] is not None for option in each["strings"]}
-    return [
-        each
-        for each in found
-        if not (each["kind"] == "missing" and suggested.intersection(each["strings"]))
-        and not (each["place"] is None and placed.intersection(each["strings"]))
-    ]
+    meant = {option for options in mistyped for option in options}
+    meant.update(option for each in found if each["place"] is not None for option in each["strings"])
+    return [each for each in found if each["place"] is not None or not meant.intersection(each["strings"])]
 
 
 def close_options(option: str, known: Sequence[str]) -> tuple[str, ...]:

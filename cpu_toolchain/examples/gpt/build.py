@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from trt_llm_cpu import console, legacy_build
-from trt_llm_cpu.options import Parser, Refusals
+from trt_llm_cpu.options import ONE_RANK, Parser, Refusals
 
 _PLUGINS = (
     "use_gpt_attention_plugin",
@@ -49,6 +50,14 @@ def parse_arguments() -> argparse.Namespace:
 
 def unsupported(args: argparse.Namespace) -> Refusals:
     yield from legacy_build.unsupported(args)
+    # hf_gpt_convert.py names its directory after the ranks: told here, before anything is converted for them.
+    ranks = re.fullmatch(r"(\d+)-gpu", Path(args.model_dir or "").name)
+    if ranks and int(ranks[1]) != 1:
+        yield (
+            "--model_dir",
+            f"{args.model_dir} is converted with tensor parallelism {ranks[1]}; {ONE_RANK}, "
+            "so convert with --tensor-parallelism 1",
+        )
     for option in ("rotary_pct", "multi_query_mode"):
         if getattr(args, option):
             yield f"--{option}", "is not supported by this CPU toolchain; it builds GPT-2"

@@ -107,7 +107,7 @@ def test_an_engine_of_trtllm_build_with_the_whole_repository(
     ("more", "message"),
     [
         (["--engine-dir", "s3://bucket/engine"], "has a colon in it"),
-        (["--templates", "/nowhere"], "has no config.pbtxt one folder down"),
+        (["--templates", "/nowhere"], "is no directory"),
     ],
 )
 def test_what_cannot_be_written_is_refused_and_nothing_is(

@@ -14,6 +14,12 @@ from trt_llm_pipeline.settings import Settings
 
 UNIFIED = (ROOT / "examples" / "llama" / "llama-2-7b-chat-fp16-1gpu-trtllm-build.yaml").read_text()
 
+MISTYPED = (
+    ("gpt/config.yaml", "model_dir"),
+    ("gpt/gpt2-medium-trtllm-build.yaml", "model_dir"),
+    ("llama/llama-2-7b-chat-fp16-1gpu-trtllm-build.yaml", "checkpoint_dir"),
+)
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
@@ -40,6 +46,16 @@ def test_every_limit_of_one_script_with_its_line(settings: Settings) -> None:
     ]
 
 
+def test_a_checkpoint_for_more_ranks_is_told_by_its_directory(settings: Settings) -> None:
+    text = (ROOT / "examples" / "gpt" / "config.yaml").read_text()
+    text = text.replace("tensor-parallelism: 1", "tensor-parallelism: 2").replace("1-gpu", "2-gpu")
+    line = 1 + text[: text.index("    model_dir:")].count("\n")
+    assert mistakes(settings, text) == [
+        f"c.yaml:{line}: build.args.model_dir: --model_dir: ./c-model/gpt2/2-gpu is converted with tensor "
+        "parallelism 2; a CPU engine has one rank, so convert with --tensor-parallelism 1"
+    ]
+
+
 def test_limits_beside_a_value_that_is_none(settings: Settings) -> None:
     text = UNIFIED.replace("max_batch_size: 8", "max_beam_width: 3\n    streamingllm: enable")
     found = mistakes(settings, text.replace("max_input_len: 2048", "max_input_len: many"))
@@ -47,6 +63,26 @@ def test_limits_beside_a_value_that_is_none(settings: Settings) -> None:
     assert "--max_beam_width: 3: a CPU engine decodes greedily" in found[0]
     assert "--streamingllm: needs a GPU" in found[1]
     assert "--max_input_len: invalid int value 'many'" in found[2]
+
+
+@pytest.mark.parametrize(("example", "option"), MISTYPED)
+def test_a_mistyped_option_that_the_script_asks_for_is_named(
+    settings: Settings, example: str, option: str
+) -> None:
+    """The script refuses what is missing at the end of its parse, before it is given what nobody took."""
+    text = (ROOT / "examples" / example).read_text()
+    line = 1 + text[: text.index(f"    {option}:")].count("\n")
+    (found,) = mistakes(settings, text.replace(f"    {option}:", f"    {option}r:", 1))
+    assert found.startswith(f"c.yaml:{line}: ")
+    assert f"has no option --{option}r; the closest is --{option}" in found
+
+
+def test_what_the_script_asks_for_is_named_beside_another_mistyped_option(settings: Settings) -> None:
+    text = UNIFIED.replace("    checkpoint_dir:", "    quux:")
+    said = mistakes(settings, text)
+    assert len(said) == 2
+    assert any("trtllm-build has no option --quux" in each for each in said)
+    assert any("--checkpoint_dir: is needed" in each for each in said)
 
 
 def test_a_release_that_only_another_script_follows_is_refused(settings: Settings) -> None:

@@ -143,11 +143,11 @@ class TestFollowers:
     """What is missing only because it, or its value, was mistyped."""
 
     def test_a_mistyped_required_option_is_one_mistake(self) -> None:
-        reported = [found("unknown", "--modeldir"), found("missing", "--model_dir")]
+        reported = [found("unknown", "--modeldir"), found("missing", "--model_dir", place=None)]
         assert messages.without_followers(reported, BUILD_OPTIONS) == reported[:1]
 
     def test_one_that_nothing_else_stands_for_stays(self) -> None:
-        reported = [found("unknown", "--dtyp"), found("missing", "--model_dir")]
+        reported = [found("unknown", "--dtyp"), found("missing", "--model_dir", place=None)]
         assert messages.without_followers(reported, BUILD_OPTIONS) == reported
 
     def test_an_option_whose_value_is_wrong_is_not_called_missing_too(self) -> None:
@@ -157,3 +157,10 @@ class TestFollowers:
             found("type", "--dtype", reason="is needed", place=None),
         ]
         assert messages.without_followers(reported, BUILD_OPTIONS) == reported[1:]
+
+    def test_an_option_that_the_script_itself_asks_for_may_be_mistyped(self) -> None:
+        reported = [
+            found("unknown", "--modeldir", place=0),
+            found("other", "--model_dir", reason="is needed", place=None),
+        ]
+        assert messages.without_followers(reported, BUILD_OPTIONS) == reported[:1]

@@ -44,6 +44,11 @@ class _Turn:
 class Attempt:
     """What one parse has found. Its methods stand in for those of `ArgumentParser` of the same names.
 
+    Attributes:
+        mistakes: what has been found so far, each as `mistake()` makes it.
+        leftovers: the arguments that nobody took, known as soon as argparse itself is done: a script that
+            refuses something then, before it is given them, does not hide them.
+
     Args:
         args: the step's arguments.
         original: argparse's own methods.
@@ -62,6 +67,7 @@ class Attempt:
         defaults_count: bool,
     ) -> None:
         self.mistakes: list[dict[str, Any]] = []
+        self.leftovers: list[Any] = []
         self._args = args
         self._original = original
         self._scratch = scratch
@@ -96,6 +102,8 @@ class Attempt:
             parser._mutually_exclusive_groups = groups
             for action in required:
                 action.required = True
+        if not self._turns:
+            self.leftovers = [*getattr(result[0], argparse._UNRECOGNIZED_ARGS_ATTR, ()), *result[1]]
         for action in required:
             doubtful = self._doubtful.intersection(action.option_strings)
             if action not in turn.seen and not doubtful and _name(action) not in self._excused:

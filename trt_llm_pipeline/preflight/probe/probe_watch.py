@@ -149,7 +149,7 @@ class Watch:
                 shorter = self._drop(attempt, parser, error, tokens)
             if len(shorter) == len(tokens):
                 attempt.mistakes.clear()  # they are among the dropped
-                return attempt, []
+                return attempt, attempt.leftovers
             tokens = shorter
 
     def _drop(self, attempt: Attempt, parser: Any, error: BaseException, tokens: list[Any]) -> list[Any]:
