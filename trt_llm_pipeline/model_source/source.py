@@ -37,6 +37,7 @@ from trt_llm_pipeline.model_source.model_types import (
     Snapshot,
 )
 from trt_llm_pipeline.model_source.partial import recorded_bytes
+from trt_llm_pipeline.model_source.peek import CONFIG_NAME
 from trt_llm_pipeline.model_source.record import (
     Record,
     RecordedFile,
@@ -432,12 +433,19 @@ def _folder(model_id: str, models_dir: Path) -> Path:
 
 
 def _is_users_own(folder: Path, warn: Warn = silent) -> bool:
-    """Whether there is a model that this service did not put there; a link to a folder is the user's too."""
+    """Whether there is a model that this service did not put there; a link to a folder is the user's too.
+
+    An owner's folder is none, where there are only models in it.
+    """
     if folder.is_symlink():
         return True
     if not folder.is_dir() or read_record(folder, warn) is not None:
         return False
-    return any(entry.name != CACHE_FOLDER for entry in folder.iterdir())
+    return any(entry.name != CACHE_FOLDER and not _is_model(entry) for entry in folder.iterdir())
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / CONFIG_NAME).is_file() or (folder.is_dir() and read_record(folder) is not None)
 
 
 def _local(request: ModelRequest, folder: Path) -> Snapshot:

@@ -19,7 +19,8 @@ from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.process import system_places
 from trt_llm_pipeline.workspace import SERVICE_FOLDERS
 
-_OUTPUT = re.compile(
+#: An option's name that is one of an output.
+OUTPUT = re.compile(
     r"(?:^|[-_])(?:o|out|output|outputs|outdir|save|saved|export|dump|log)(?:[-_]|$)", re.IGNORECASE
 )
 # Of a process's own folder in /proc these lead anywhere.
@@ -42,7 +43,7 @@ def misplaced(plan: Plan, readable: Iterable[Path], *, confined: bool) -> list[M
     for step in plan.steps:
         resolve = plan.resolver(known)
         for key, value in step.config.args.items():
-            for text in _texts(value):
+            for text in texts_of(value):
                 try:
                     problem = judge.problem(key, resolve(text))
                 except UnresolvedReferenceError:
@@ -90,7 +91,7 @@ class _Judge:
                     return _in_service_folder(text, folder)
         if path.is_relative_to(self._root):
             return None  # where a link of the user's leads is the user's business
-        if _OUTPUT.search(key):
+        if OUTPUT.search(key):
             return (
                 f"{text!r} is outside the workspace, and a step writes nowhere else; write it like ./engine"
             )
@@ -111,7 +112,8 @@ def _in_service_folder(text: str, folder: str) -> str:
     return f"{text!r} is in {folder}/, where {what}, and no step may read or write; name another place"
 
 
-def _texts(value: ArgValue) -> list[str]:
+def texts_of(value: ArgValue) -> list[str]:
+    """An argument's values as the config has them; none of a flag."""
     if isinstance(value, bool):
         return []
     return [value] if isinstance(value, str) else list(value)

@@ -75,6 +75,10 @@ def mistake(found: Mapping[str, Any], script: str, known: Sequence[str]) -> tupl
     elif kind == "ambiguous":
         closest = tuple(found["matches"])
         said = f"{option} is ambiguous for {script}: it could be {' or '.join(closest)}"
+    elif kind == "abbreviated":
+        closest = tuple(found["matches"])
+        said = f"{script} takes {option} for {closest[0]}; write {closest[0]}: whether an engine fits, and "
+        said += "where a step writes, is told by the options' whole names"
     elif kind == "exits":
         said = f"{option} only makes {script} print something and stop; leave it out"
     elif kind == "unexpected_value":

@@ -24,6 +24,8 @@ from trt_llm_pipeline.units import in_words
 from trt_llm_pipeline.workspace import disk
 from trt_llm_pipeline.workspace.disk import DiskNeed
 
+_WARNING = "warning: "
+
 
 @dataclass(frozen=True)
 class StepPreview:
@@ -155,6 +157,7 @@ def look_for_code(
     """
     plan = validated.plan
     notes, of_fit = [], fitted.notes
+    told: list[str] = []
     for request in plan.requests:
         if request.tar_url is not None:
             continue
@@ -165,6 +168,7 @@ def look_for_code(
                     plan.workspace.downloads(request.kind),
                     token=settings.hub_token(token, plan.config.hf_token),
                     env=settings.env,
+                    log=told.append,
                     limits=RetryLimits(attempts=1),
                     permission=permission(plan, settings),
                 )
@@ -175,6 +179,8 @@ def look_for_code(
             if request.kind == "model" and fitted.unasked:
                 what, of_fit = "whether it fits is not checked, and the model", ()
             notes.append(f"{what} was not looked at for code of its own: {error}")
+    # What is only tried again is no note.
+    notes += [line.removeprefix(_WARNING) for line in told if line.startswith(_WARNING)]
     return (*notes, *of_fit)
 
 

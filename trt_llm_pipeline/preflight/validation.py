@@ -14,6 +14,7 @@ from trt_llm_pipeline.errors import ConfigError, Mistake
 from trt_llm_pipeline.plan import Plan, PlannedStep, make_plan
 from trt_llm_pipeline.preflight.argument_places import misplaced
 from trt_llm_pipeline.preflight.parser_check import NotChecked, OptionMistake, probe
+from trt_llm_pipeline.preflight.unmade import unmade
 from trt_llm_pipeline.process import (
     Layers,
     find_layers,
@@ -32,7 +33,7 @@ class Validated:
 
     Attributes:
         plan: what will run.
-        notes: what could not be checked, and why, one sentence each.
+        notes: what could not be checked, and why, or may be a mistake; one sentence each.
         layers: what can be held of a sandbox here.
         unchecked: the steps whose options could not be checked.
         accepted: the names of all options that a step's script has, by step, where it was asked just now.
@@ -121,7 +122,7 @@ def _validated(loaded: Loaded, name: str, settings: Settings) -> Validated:
             else:
                 accepted[step.name] = options
             found.extend(wrong)
-            notes.extend(step_notes)
+            notes.extend([*step_notes, *unmade(planned, step)])
     if found or planned is None:
         found.sort(key=lambda mistake: mistake.line or 0)
         raise ConfigError(found, name)

@@ -55,8 +55,8 @@ def unsupported(args: argparse.Namespace) -> Refusals:
     if ranks and int(ranks[1]) != 1:
         yield (
             "--model_dir",
-            f"{args.model_dir} is converted with tensor parallelism {ranks[1]}; {ONE_RANK}, "
-            "so convert with --tensor-parallelism 1",
+            f"{args.model_dir} is what tensor parallelism {ranks[1]} is written to; {ONE_RANK}: convert with "
+            "--tensor-parallelism 1 and name its 1-gpu",
         )
     for option in ("rotary_pct", "multi_query_mode"):
         if getattr(args, option):

@@ -37,8 +37,11 @@ def parse_arguments() -> argparse.Namespace:
 
 def unsupported(args: argparse.Namespace) -> Refusals:
     if args.model_dir is not None:
-        supports = "float32, float16, bfloat16 and int8 weight-only (--use_weight_only)"
-        yield "--qformat", f"{args.qformat} is calibrated on a GPU; this CPU toolchain supports {supports}"
+        yield (
+            "--qformat",
+            "this script calibrates on a GPU, whatever the format; for int8 weights on a CPU leave the step "
+            "out, and give convert_checkpoint.py --use_weight_only",
+        )
 
 
 def main() -> None:

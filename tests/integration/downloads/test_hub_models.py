@@ -262,6 +262,18 @@ class TestWhatIsThere:
         assert caller.plan().source == "local"
         assert hub.requests == ()
 
+    def test_an_owners_folder_with_models_in_it_is_no_model(self, caller: Caller) -> None:
+        caller.fetch()
+        mine = caller.folder.parent / "mine"
+        mine.mkdir()
+        (mine / "config.json").write_text("mine")
+        for ask in (caller.plan, caller.fetch):
+            with pytest.raises(ModelNotFound):
+                ask("owner")
+        assert contents(caller.folder) == SAFETENSORS
+        (caller.folder.parent / "config.json").write_text("mine")
+        assert caller.plan("owner").source == "local"
+
     def test_a_damaged_record_is_no_proof_of_anything(self, caller: Caller) -> None:
         caller.fetch()
         record = caller.folder / ".cache/trt-llm-pipeline/snapshot.json"

@@ -189,6 +189,18 @@ class TestValidate:
         assert note.startswith("whether it fits is not checked, and the model was not looked at for code")
         assert said["fit"]["not_checked"]
 
+    def test_that_a_model_which_is_here_was_not_asked_for_is_said(
+        self, hub: HubServer, tmp_path: Path
+    ) -> None:
+        env = environment(hub, tmp_path / "ws")
+        assert run(env, "build", QUICK_START).exit_code == 0
+        env["HF_ENDPOINT"] = "http://127.0.0.1:9"
+        done = run(env, "validate", QUICK_START, "--json")
+        assert done.exit_code == 0
+        (note,) = [note for note in json.loads(done.stdout)["notes"] if "http://127.0.0.1:9" in note]
+        assert note.startswith("http://127.0.0.1:9 could not be asked whether ")
+        assert "that is here is used" in note
+
     @pytest.mark.parametrize("command", ["validate", "plan", "build"])
     @pytest.mark.parametrize(
         ("model_id", "more", "token", "key", "reason"),

@@ -51,8 +51,8 @@ def test_a_checkpoint_for_more_ranks_is_told_by_its_directory(settings: Settings
     text = text.replace("tensor-parallelism: 1", "tensor-parallelism: 2").replace("1-gpu", "2-gpu")
     line = 1 + text[: text.index("    model_dir:")].count("\n")
     assert mistakes(settings, text) == [
-        f"c.yaml:{line}: build.args.model_dir: --model_dir: ./c-model/gpt2/2-gpu is converted with tensor "
-        "parallelism 2; a CPU engine has one rank, so convert with --tensor-parallelism 1"
+        f"c.yaml:{line}: build.args.model_dir: --model_dir: ./c-model/gpt2/2-gpu is what tensor parallelism "
+        "2 is written to; a CPU engine has one rank: convert with --tensor-parallelism 1 and name its 1-gpu"
     ]
 
 

@@ -122,7 +122,7 @@ CHECKPOINT = ("--checkpoint_dir", "{work}/llama-1", "--output_dir", "{tmp}")
         (TRTLLM_BUILD, (*CHECKPOINT, "--streamingllm", "enable"), ("--streamingllm", "disable it")),
         (TRTLLM_BUILD, (*CHECKPOINT, "--use_fp8_context_fmha", "enable"), ("fp8", "disable it")),
         (TRTLLM_BUILD, (), ("--checkpoint_dir: is needed",)),
-        (QUANTIZE, ("--model_dir", "x", "--qformat", "fp8"), ("--qformat: fp8", "int8 weight-only")),
+        (QUANTIZE, ("--model_dir", "x", "--qformat", "fp8"), ("calibrates on a GPU", "--use_weight_only")),
         (RUN, ("--max_output_len", "4", "--num_beams", "2"), ("greedily", "--num_beams 1")),
         (RUN, ("--max_output_len", "0"), ("at least 1",)),
     ],

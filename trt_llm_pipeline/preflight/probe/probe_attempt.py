@@ -82,6 +82,7 @@ class Attempt:
         self._texts: list[str] = []
         self._unmatched: Any = None
         self._explained: set[int] = set()
+        self._abbreviated: set[int] = set()
         self._doubtful: set[str] = set()
         self._valuing = 0
 
@@ -130,7 +131,15 @@ class Attempt:
         place = place_of(text)
         if isinstance(first, tuple) and first[0] is not None and place is not None:
             self._places.setdefault(id(first[0]), []).append(place)
+            self._note_abbreviation(first[0], text, place)
         return result
+
+    def _note_abbreviation(self, action: Any, text: str, place: int) -> None:
+        option = text.partition("=")[0]
+        meant = [name for name in action.option_strings if name.startswith(option)]
+        if option[:2] == "--" and meant and option not in meant and place not in self._abbreviated:
+            self._abbreviated.add(place)
+            self.mistakes.append(self.mistake("abbreviated", place, action, option=option, matches=meant))
 
     def get_option_tuples(self, parser: Any, text: str) -> Any:
         result = self._original["_get_option_tuples"](parser, text)

@@ -1,0 +1,85 @@
+"""Paths that are read and that nothing makes: told with their line, and never of what a step may find."""
+
+from __future__ import annotations
+
+import pytest
+
+from trt_llm_pipeline.config import loads
+from trt_llm_pipeline.plan import make_plan
+from trt_llm_pipeline.preflight.unmade import unmade
+from trt_llm_pipeline.toolchain import Toolchain
+from trt_llm_pipeline.workspace import Workspace
+
+CONFIG = """\
+model_id: owner/name
+example_name: llama
+convert_to_ft:
+  script: convert_checkpoint.py
+  {declared}
+  args:
+    model_dir: ${{model_dir}}
+    {out}
+build:
+  script: build.py
+  output_dir: ./engine
+  args:
+    {key}: {value}
+"""
+LINE = 13
+DECLARED = "output_dir: ./c-model/gpt2/1-gpu"
+
+
+def notes(
+    workspace: Workspace, tools: Toolchain, key: str, value: str, *, declared: str = DECLARED, out: str = ""
+) -> list[str]:
+    text = CONFIG.format(key=key, value=value, declared=declared, out=out)
+    plan, mistakes = make_plan(loads(text), tools, workspace)
+    assert mistakes == []
+    assert unmade(plan, plan.steps[0]) == []
+    return unmade(plan, plan.steps[1])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("checkpoint_dir", "./checkpoimt"), ("model_dir", "c-model/gpt3/1-gpu")]
+)
+def test_what_nothing_makes_is_told_with_its_line(
+    workspace: Workspace, miniature: Toolchain, key: str, value: str
+) -> None:
+    (note,) = notes(workspace, miniature, key, value)
+    assert f":{LINE}: build.args.{key}: nothing is at {value!r}, and no step before names that place" in note
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("checkpoint_dir", "./c-model/gpt2/1-gpu"),
+        ("checkpoint_dir", "c-model/gpt2/1-gpu/rank0"),
+        ("checkpoint_dir", "./c-model"),
+        ("checkpoint_dir", "${convert_to_ft.output_dir}"),
+        ("model_dir", "${model_dir}"),
+        ("model_dir", "/src/models/owner/name/onnx"),
+        ("output_dir", "./elsewhere"),
+        ("log_dir", "./elsewhere"),
+        ("dataset-cache-dir", "./elsewhere"),
+        ("engine_dir", "./engine/inside"),
+        ("dtype", "float16"),
+        ("quant_ckpt_path", "./mine.npz"),
+        ("max_batch_size", "8"),
+    ],
+)
+def test_what_may_be_there_by_then_is_not(
+    workspace: Workspace, miniature: Toolchain, key: str, value: str
+) -> None:
+    workspace.root.mkdir()
+    (workspace.root / "mine.npz").write_bytes(b"")
+    assert notes(workspace, miniature, key, value) == []
+
+
+def test_a_step_whose_place_is_to_be_found_may_have_made_it(
+    workspace: Workspace, miniature: Toolchain
+) -> None:
+    assert notes(workspace, miniature, "checkpoint_dir", "./tllm_checkpoint", declared="") == []
+    out = "output_dir: ./checkpoint"
+    (note,) = notes(workspace, miniature, "checkpoint_dir", "./checkpoimt", declared="", out=out)
+    assert "'./checkpoimt'" in note
+    assert notes(workspace, miniature, "checkpoint_dir", "./checkpoint", declared="", out=out) == []
