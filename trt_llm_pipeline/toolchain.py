@@ -27,6 +27,7 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _CANDIDATES = ("TensorRT-LLM", "tensorrtllm_backend/tensorrt_llm", "cpu_toolchain")
 _EXAMPLE_ROOTS = ("", "models/core", "models/contrib")
 _VERSION = re.compile(r"""__version__\s*=\s*["']([^"']+)["']""")
+_RANKS = re.compile(r"ranks:\s*(\d{1,4})")
 _FOLLOWS = re.compile(r"follows:([^()]*)(?:\(([^()]*)\))?")
 _ASK_S = 60.0
 _ASK_PACKAGE = (
@@ -47,6 +48,7 @@ class Toolchain:
         version: the release, such as `0.7.1`; `cpu` for the embedded one, `unknown` where nothing says.
         follows: the releases whose options its scripts follow; for NVIDIA's trees the version alone.
         by_script: those of a script or executable that does not follow all of them, by its file's name.
+        most_ranks: on how many ranks its engines run at most; None where that is not limited.
         python: the interpreter that runs its scripts.
         reason: why this one was chosen, in words.
         path: where console scripts are searched for last, as in $PATH; None for this process's.
@@ -60,6 +62,7 @@ class Toolchain:
     reason: str
     path: str | None = None
     by_script: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    most_ranks: int | None = None
 
     @property
     def examples(self) -> Path:
@@ -213,7 +216,8 @@ def _identify(root: Path, python: str, reason: str, env: Mapping[str, str]) -> T
     if own_version.is_file():
         name, *rest = own_version.read_text().split("\n")
         name, releases, by_script = name.strip(), *_followed(rest)
-        return Toolchain(root, name, name, releases, python, reason, env.get("PATH"), by_script)
+        ranks = next((int(match[1]) for line in rest if (match := _RANKS.fullmatch(line.strip()))), None)
+        return Toolchain(root, name, name, releases, python, reason, env.get("PATH"), by_script, ranks)
     version = _tree_version(root)
     installed = _installed_version(python, env)
     if installed is None and (root / "tensorrt_llm").is_dir():

@@ -266,6 +266,11 @@ def expected_shapes(spec: DecoderSpec, present: set[str], shared: bool) -> dict[
 
 def _read_spec(config: dict[str, Any], path: Path) -> DecoderSpec:
     architecture = config.get("architecture")
+    if architecture is None and "model_type" in config:
+        raise UnsupportedError(
+            f"{path} is a Hugging Face model's and no checkpoint's; "
+            "name the directory that convert_checkpoint.py wrote."
+        )
     if not isinstance(architecture, str) or architecture not in _ARCHITECTURES:
         raise UnsupportedError(
             f"{path}: architecture {architecture} is not supported by this CPU toolchain; "

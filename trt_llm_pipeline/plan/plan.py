@@ -176,13 +176,19 @@ class _Planner:
             output_dir = self._output_dir(name, step)
             if output_dir is not None:
                 output_dirs[name] = output_dir
-            if program is None or example is None or name in checked.broken:
+            if program is None or example is None or name in checked.broken or self._is_doubtful(name, step):
                 continue
             if output_dir is not None or step.output_dir is None:
                 written = config.called(name)
                 planned.append(PlannedStep(name, step, program, example, output_dir, written))
         self.mistakes += _overlaps(config, output_dirs)
         return planned
+
+    def _is_doubtful(self, name: str, step: StepConfig) -> bool:
+        """Whether the executable only stands in for one that the text has wrong, or whose key it has."""
+        prefixes = (f"{name}.", f"{self._config.called(name)}.")
+        keys = [key.partition(".")[2] for key in self._config.wrong if key.startswith(prefixes)]
+        return step.script is None and any("." not in key for key in keys)
 
     def _wrong(self, message: str, *path: str) -> None:
         self.mistakes.append(self._config.mistake(message, *path))

@@ -19,7 +19,8 @@ from trt_llm_pipeline.process.resources import machine_memory_bytes
 from trt_llm_pipeline.settings import Settings
 from trt_llm_pipeline.workspace import Builds
 
-_PARALLEL_KEYS = ("tp_size", "tensor_parallelism", "tensor-parallelism", "world_size")
+#: Options that say on how many ranks the weights are.
+PARALLEL_KEYS = ("tp_size", "tensor_parallelism", "tensor-parallelism", "world_size")
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _devices(gpus: Sequence[Gpu]) -> Iterator[Device]:
 def _blamed(plan: Plan) -> tuple[str, ...]:
     """The key that decides on how many ranks share the weights."""
     for name, step in reversed([*plan.config.steps()]):
-        for key in _PARALLEL_KEYS:
+        for key in PARALLEL_KEYS:
             if key in step.args:
                 return (name, "args", key)
     return ("model_id",)

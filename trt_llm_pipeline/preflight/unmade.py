@@ -1,4 +1,7 @@
-"""Paths that a step is to read and that nothing makes: a mistyped one shows before the download."""
+"""What one step makes and what the next one reads, as their arguments have it: where the two miss each other.
+
+All of it is notes and no mistakes, because a script may write to a place that no argument names.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,15 @@ from trt_llm_pipeline.plan import Plan, PlannedStep
 from trt_llm_pipeline.preflight.argument_places import OUTPUT, texts_of
 
 _INPUT = re.compile(r"(?:dir|path|file|folder)$", re.IGNORECASE)
+_ANY = re.compile("")
 # A cache is made where it is missing.
 _MADE = re.compile(r"cache", re.IGNORECASE)
 
 
 def unmade(plan: Plan, step: PlannedStep) -> list[str]:
-    """Notes, with line and key: nothing is at a path in the workspace, and no step before names the place.
+    """Notes about paths in the workspace that a step is to read, each with its line and key.
 
-    It is no mistake, because a script may write to a place that no argument names.
+    Nothing is there, and no step before names the place; or the results of a step before are further down.
 
     Args:
         plan: of the config.
@@ -28,23 +32,63 @@ def unmade(plan: Plan, step: PlannedStep) -> list[str]:
     before = plan.steps[: plan.steps.index(step)]
     if any(_writes_anywhere(each) for each in before):
         return []
-    given = [plan.model_dir, *plan.dataset_dirs.values()]
+    known = [plan.model_dir, *plan.dataset_dirs.values()]
+    known += [step.output_dir] if step.output_dir is not None else []
     for each in before:
-        given += [path for key in each.config.args for _, path in _paths(plan, each, key)]
-        given.append(plan.expected_dirs()[each.name])
-    given += [step.output_dir] if step.output_dir is not None else []
+        known += _made(plan, each)
     found = []
     for key in step.config.args:
         if not _INPUT.search(key) or OUTPUT.search(key) or _MADE.search(key):
             continue
         for text, path in _paths(plan, step, key):
-            inside = path.is_relative_to(plan.workspace.root)
-            known = any(path.is_relative_to(place) or place.is_relative_to(path) for place in given)
-            if inside and not known and not os.path.lexists(path):
+            if not path.is_relative_to(plan.workspace.root) or any(map(path.is_relative_to, known)):
+                continue
+            below = next(
+                (each for each in before if each.output_dir and path in each.output_dir.parents), None
+            )
+            if below is not None:
+                declared = below.config.output_dir
+                said = f"the results of step {below.shown} are not in {text!r} but in {declared!r}, below it"
+            elif os.path.lexists(path) or any(path in place.parents for place in known):
+                continue
+            else:
                 said = f"nothing is at {text!r}, and no step before names that place; it may be mistyped"
-                note = plan.config.mistake(said, step.name, "args", key)
-                found.append(note.render(plan.config.source.name))
+            note = plan.config.mistake(said, step.name, "args", key)
+            found.append(note.render(plan.config.source.name))
     return found
+
+
+def unread(plan: Plan) -> list[str]:
+    """Notes about steps whose results no later step names, each with its line and key.
+
+    Args:
+        plan: of the config.
+    """
+    found = []
+    for number, step in enumerate(plan.steps[:-1]):
+        if _writes_anywhere(step):
+            continue
+        later = plan.steps[number + 1 :]
+        named = {path for each in later for key in each.config.args for _, path in _paths(plan, each, key)}
+        places = _made(plan, step, OUTPUT)
+        if any(path.is_relative_to(place) or path in place.parents for path in named for place in places):
+            continue
+        said = (
+            f"no step after this one names what it makes; write ${{{step.shown}.output_dir}} where it is read"
+        )
+        where = ("output_dir",) if step.config.output_dir is not None else ()
+        found.append(plan.config.mistake(said, step.name, *where).render(plan.config.source.name))
+    return found
+
+
+def _made(plan: Plan, step: PlannedStep, options: re.Pattern[str] = _ANY) -> list[Path]:
+    """Where a step may leave something: its output directory, and what those of its options name.
+
+    An argument above the output directory is where the script puts that, and makes nothing else.
+    """
+    output = plan.expected_dirs()[step.name]
+    paths = [path for key in step.config.args if options.search(key) for _, path in _paths(plan, step, key)]
+    return [output, *(path for path in paths if path not in output.parents)]
 
 
 def _writes_anywhere(step: PlannedStep) -> bool:

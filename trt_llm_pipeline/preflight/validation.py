@@ -13,8 +13,9 @@ from trt_llm_pipeline.config import BuildConfig, Loaded, examine
 from trt_llm_pipeline.errors import ConfigError, Mistake
 from trt_llm_pipeline.plan import Plan, PlannedStep, make_plan
 from trt_llm_pipeline.preflight.argument_places import misplaced
+from trt_llm_pipeline.preflight.fitting import PARALLEL_KEYS
 from trt_llm_pipeline.preflight.parser_check import NotChecked, OptionMistake, probe
-from trt_llm_pipeline.preflight.unmade import unmade
+from trt_llm_pipeline.preflight.unmade import unmade, unread
 from trt_llm_pipeline.process import (
     Layers,
     find_layers,
@@ -123,6 +124,9 @@ def _validated(loaded: Loaded, name: str, settings: Settings) -> Validated:
                 accepted[step.name] = options
             found.extend(wrong)
             notes.extend([*step_notes, *unmade(planned, step)])
+        if not found:
+            found.extend(_too_many_ranks(planned))
+            notes.extend(unread(planned))
     if found or planned is None:
         found.sort(key=lambda mistake: mistake.line or 0)
         raise ConfigError(found, name)
@@ -137,6 +141,24 @@ def _misplaced(planned: Plan, settings: Settings, layers: Layers) -> list[Mistak
         *program_places(tools.python, settings.env, hidden),
     ]
     return misplaced(planned, places, confined=layers.files)
+
+
+def _too_many_ranks(planned: Plan) -> list[Mistake]:
+    """What asks for more ranks than the toolchain's engines have, where no script has refused it."""
+    most = planned.toolchain.most_ranks
+    return [
+        planned.config.mistake(
+            f"{value} ranks, but engines of the {planned.toolchain.title} toolchain run on {most}; "
+            f"write {most}",
+            step.name,
+            "args",
+            key,
+        )
+        for step in planned.steps
+        for key, value in step.config.args.items()
+        if most is not None and key.lstrip("-") in PARALLEL_KEYS and isinstance(value, str)
+        if value.isdecimal() and int(value) > most
+    ]
 
 
 class _Accepted:

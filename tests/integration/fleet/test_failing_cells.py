@@ -14,21 +14,21 @@ from trt_llm_pipeline.settings import Settings
 
 def test_a_cell_that_fails_is_told_of_in_one_answer_and_by_its_name(house: FleetHouse) -> None:
     text = (house.folder / "tiny.yaml").read_text()
-    text = text.replace("tensor-parallelism: 1", "tensor-parallelism: ${matrix.parallel}")
+    text = text.replace("out-dir: ./c-model/gpt2", "out-dir: ./c-model/${matrix.place}")
     head, _, rest = text.partition("matrix:\n")
     text = (
-        f"{head}matrix: {{dtype: [float16], batch: [1], parallel: [2]}}\n{rest[rest.index('resources:') :]}"
+        f"{head}matrix: {{dtype: [float16], batch: [1], place: [gpt3]}}\n{rest[rest.index('resources:') :]}"
     )
     (house.folder / "wrong.yaml").write_text(text)
     told = house.json("run", "wrong.yaml", code=8)
     assert (told["kind"], told["type"], told["delivered"]) == ("cells", "CellsFailed", {})
     assert told["error"].startswith("1 of 1 cell failed, 0 are delivered; their logs: ")
-    message = told["failed"]["float16-1-2"]["message"]
+    message = told["failed"]["float16-1-gpt3"]["message"]
     assert message in told["error"]
     assert (
-        "exited 0, but cell float16-1-2: convert_to_ft.output_dir './c-model/gpt2/1-gpu' does not exist: its "
-        "files went to ./c-model/gpt2/2-gpu; give cell float16-1-2 output_dir: ./c-model/gpt2/2-gpu, or "
-        "leave it out" in message
+        "exited 0, but cell float16-1-gpt3: convert_to_ft.output_dir './c-model/gpt2/1-gpu' does not exist: "
+        "its files went to ./c-model/gpt3/1-gpu; give cell float16-1-gpt3 output_dir: "
+        "./c-model/gpt3/1-gpu, or leave it out" in message
     )
     (cell,) = house.json("status", told["id"])["cells"]
     assert message in cell["detail"]

@@ -46,9 +46,38 @@ def test_every_limit_of_one_script_with_its_line(settings: Settings) -> None:
     ]
 
 
+def test_a_conversion_for_more_ranks_is_refused(settings: Settings) -> None:
+    text = (ROOT / "examples" / "gpt" / "config.yaml").read_text()
+    text = text.replace("tensor-parallelism: 1", "tensor-parallelism: 2")
+    line = 1 + text[: text.index("    tensor-parallelism:")].count("\n")
+    assert mistakes(settings, text) == [
+        f"c.yaml:{line}: convert_to_ft.args.tensor-parallelism: 2 ranks, but engines of the cpu toolchain "
+        "run on 1; write 1"
+    ]
+    found = mistakes(settings, UNIFIED.replace("    dtype: float16", "    dtype: float16\n    tp_size: 2", 1))
+    assert [each.partition(": ")[2] for each in found] == [
+        "convert_to_ft.args.tp_size: 2 ranks, but engines of the cpu toolchain run on 1; write 1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "mistyped", "said"),
+    [
+        ("executable: trtllm-build", "executable: trtllm-biuld", "build.executable: 'trtllm-biuld' is not"),
+        ("executable: trtllm-build", "scrpit: build.py", "build.scrpit: is not a known key"),
+    ],
+)
+def test_a_mistyped_program_is_the_only_mistake(
+    settings: Settings, written: str, mistyped: str, said: str
+) -> None:
+    """No other program is asked in its place for options that it does not have."""
+    (found,) = mistakes(settings, UNIFIED.replace(written, mistyped))
+    assert said in found
+
+
 def test_a_checkpoint_for_more_ranks_is_told_by_its_directory(settings: Settings) -> None:
     text = (ROOT / "examples" / "gpt" / "config.yaml").read_text()
-    text = text.replace("tensor-parallelism: 1", "tensor-parallelism: 2").replace("1-gpu", "2-gpu")
+    text = text.replace("1-gpu", "2-gpu")
     line = 1 + text[: text.index("    model_dir:")].count("\n")
     assert mistakes(settings, text) == [
         f"c.yaml:{line}: build.args.model_dir: --model_dir: ./c-model/gpt2/2-gpu is what tensor parallelism "

@@ -6,7 +6,7 @@ import pytest
 
 from trt_llm_pipeline.config import loads
 from trt_llm_pipeline.plan import make_plan
-from trt_llm_pipeline.preflight.unmade import unmade
+from trt_llm_pipeline.preflight.unmade import unmade, unread
 from trt_llm_pipeline.toolchain import Toolchain
 from trt_llm_pipeline.workspace import Workspace
 
@@ -49,12 +49,48 @@ def test_what_nothing_makes_is_told_with_its_line(
     assert f":{LINE}: build.args.{key}: nothing is at {value!r}, and no step before names that place" in note
 
 
+def test_a_place_above_the_results_is_not_where_they_are(workspace: Workspace, miniature: Toolchain) -> None:
+    (note,) = notes(workspace, miniature, "model_dir", "./c-model/gpt2", out="out-dir: ./c-model/gpt2")
+    assert note.endswith(
+        f":{LINE}: build.args.model_dir: the results of step convert_to_ft are not in './c-model/gpt2' but "
+        "in './c-model/gpt2/1-gpu', below it"
+    )
+
+
+def test_a_place_beside_the_declared_results_is_made_by_nobody(
+    workspace: Workspace, miniature: Toolchain
+) -> None:
+    out = "out-dir: ./c-model/gpt2"
+    (note,) = notes(workspace, miniature, "model_dir", "./c-model/gpt2/2-gpu", out=out)
+    assert "nothing is at './c-model/gpt2/2-gpu'" in note
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ("${convert_to_ft.output_dir}", True),
+        ("./c-model/gpt2/1-gpu", True),
+        ("./c-model/gpt2", True),
+        ("${model_dir}", False),
+        ("./checkpoint", False),
+    ],
+)
+def test_results_that_no_step_reads_are_told_of(
+    workspace: Workspace, miniature: Toolchain, value: str, *, read: bool
+) -> None:
+    text = CONFIG.format(key="checkpoint_dir", value=value, declared=DECLARED, out="out-dir: ./c-model/gpt2")
+    plan, _ = make_plan(loads(text), miniature, workspace)
+    found = unread(plan)
+    assert read == (found == [])
+    if not read:
+        assert "convert_to_ft.output_dir: no step after this one names what it makes" in found[0]
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
         ("checkpoint_dir", "./c-model/gpt2/1-gpu"),
         ("checkpoint_dir", "c-model/gpt2/1-gpu/rank0"),
-        ("checkpoint_dir", "./c-model"),
         ("checkpoint_dir", "${convert_to_ft.output_dir}"),
         ("model_dir", "${model_dir}"),
         ("model_dir", "/src/models/owner/name/onnx"),
