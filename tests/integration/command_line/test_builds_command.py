@@ -30,7 +30,7 @@ from trt_llm_pipeline.workspace import Workspace
 from trt_llm_pipeline.workspace.builds import new_build_id
 
 COMMAND = Path(sys.executable).with_name("trt-llm-pipeline")
-QUICK_START = (PROJECT_ROOT / "examples" / "gpt" / "config.yaml").read_text() + "check: off\n"
+QUICK_START = (PROJECT_ROOT / "examples" / "gpt" / "config.yaml").read_text()
 
 
 @pytest.fixture(scope="module")
