@@ -18,6 +18,14 @@ _OPENED = {
     "while parsing a flow sequence": "a list is opened with [ here; by line {line} it lacks a comma or ]",
     "while parsing a flow mapping": "a mapping is opened with {{ here; by line {line} it lacks a comma or }}",
 }
+#: Problems that the parser finds a line below the mistake.
+_BELOW = (
+    "mapping values are not allowed",
+    "did not find expected <document start>",
+    "did not find expected key",
+)
+_NO_COLON = "is not valid YAML: there is no colon; write key: value"
+_LONE = re.compile(r"\s*[A-Za-z_][\w-]*(?:[ \t]+[^\s#:][^:]*)?$")
 _PAIR = re.compile(r"\s*(?:- )?[^\s#:][^:]*:\s+[^\s#]")
 
 
@@ -37,24 +45,22 @@ def syntax_mistake(text: str, error: yaml.YAMLError) -> Mistake:
             message = "there is a tab; indent with spaces"
         return Mistake(f"is not valid YAML: {message}", line)
     if problem == "could not find expected ':'" and begun is not None:
-        return Mistake("is not valid YAML: there is no colon; write key: value", begun.line + 1)
-    if problem.startswith("mapping values are not allowed") and line is not None:
-        lines = text.splitlines()
-        above = _above(lines, line)
-        if above is not None:
-            message = "has a value of its own, so the lines below it must not be indented more than it is"
-            return Mistake(f"is not valid YAML: {message}; correct the indentation", above)
-    return Mistake(f"is not valid YAML: {problem}", line)
+        return Mistake(_NO_COLON, begun.line + 1)
+    above = _above(text.splitlines(), line) if line is not None and problem.startswith(_BELOW) else None
+    return above or Mistake(f"is not valid YAML: {problem}", line)
 
 
-def _above(lines: list[str], line: int) -> int | None:
-    """The line above, where it is a key with a value and less indented than `line`; both count from 1."""
+def _above(lines: list[str], line: int) -> Mistake | None:
+    """What is wrong with the line above `line`, comments left out; None where nothing can be seen there."""
     for number in range(line - 1, 0, -1):
         written = lines[number - 1]
         if not written.strip() or written.lstrip().startswith("#"):
             continue
-        less = _indentation(written) < _indentation(lines[line - 1])
-        return number if less and _PAIR.match(written) else None
+        more = _indentation(lines[line - 1]) - _indentation(written)
+        if more > 0 and _PAIR.match(written):
+            message = "has a value of its own, so the lines below it must not be indented more than it is"
+            return Mistake(f"is not valid YAML: {message}; correct the indentation", number)
+        return Mistake(_NO_COLON, number) if more == 0 and _LONE.match(written) else None
     return None
 
 

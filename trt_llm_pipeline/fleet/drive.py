@@ -283,21 +283,27 @@ class _Driver:
     def _without_outcome(self, one: _Try, ended: Ended) -> Outcome:
         """A task that has not returned: its attempt's record is finished here."""
         seconds = round(time.monotonic() - one.started, 3)
+        if ended.cancelled:
+            known = self._finish(one, {"state": "cancelled"})
+            return Outcome("cancelled", node=str(known.get("node", "")), seconds=seconds)
+        kind, message = NODE_LOST if ended.lost else ended.kind, ended.lost or ended.message
+        known = self._finish(one, {"state": "failed", "kind": kind, "message": message})
+        node = str(known.get("node", ""))
+        return Outcome("failed", kind, message, bool(ended.lost), seconds=seconds, node=node)
+
+    def _finish(self, one: _Try, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Ends an attempt's record where the attempt could not; what was known of it.
+
+        One that is interrupted twice, by Ray and by its own look at the records, may not come to it.
+        """
         known: dict[str, Any] = {}
         with suppress(DeliveryError):
             known = self._records.attempt(one.cell.name, one.attempt) or {}
-        node = str(known.get("node", ""))
-        if ended.cancelled:
-            return Outcome("cancelled", node=node, seconds=seconds)
-        kind = NODE_LOST if ended.lost else ended.kind
-        outcome = Outcome(
-            "failed", kind, ended.lost or ended.message, bool(ended.lost), seconds=seconds, node=node
-        )
-        with suppress(DeliveryError):
-            if known.get("state", "running") == "running":
-                fields = {"state": "failed", "kind": kind, "message": outcome.message, "ended": now()}
-                self._records.note(one.cell, one.attempt, {"attempt": one.attempt, **known, **fields})
-        return outcome
+            begun = bool(known) or fields["state"] != "cancelled"  # what has not begun still waits
+            if begun and known.get("state", "running") == "running":
+                ended = {"attempt": one.attempt, **known, **fields, "ended": now()}
+                self._records.note(one.cell, one.attempt, ended)
+        return known
 
     def _again(self, one: _Try, tries: int, avoid: tuple[str, ...]) -> None:
         pause = min(2.0 ** (tries - 1), _LONGEST_PAUSE_S) if tries > one.tries else 0.0
@@ -316,6 +322,8 @@ class _Driver:
             while self._running and time.monotonic() < deadline:
                 for ended in self._runner.wait(list(self._running), 0.1):
                     one = self._running.pop(ended.handle)
+                    if ended.outcome is None:
+                        self._finish(one, {"state": "cancelled"})
                     self._say(one, "cancelled")
             if not self._running:
                 return

@@ -133,6 +133,12 @@ def test_what_is_not_known_is_refused_and_nothing_is_written(
     assert not Path("config.yaml").exists()
 
 
+def test_a_name_without_its_owner_is_a_model_that_is_not_there(env: dict[str, str]) -> None:
+    done = run(env, "init", "--model", "tiny-gpt2", "--output", "-")
+    assert done.exit_code == 3
+    assert "has no model tiny-gpt2" in done.stderr
+
+
 @pytest.mark.parametrize(
     "model", ["https://huggingface.co/sshleifer/tiny-gpt2", "a/b/c", "a b", "", "./local", "a/x.git"]
 )

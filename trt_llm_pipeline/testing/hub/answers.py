@@ -34,7 +34,9 @@ _API = re.compile(
     r"/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+?)"
     r"(?:/(?P<what>revision|tree|refs|paths-info)(?:/(?P<revision>[^/]+)(?:/(?P<under>.*))?)?)?$"
 )
-_OWNERLESS = re.compile(r"/api/(?:models|datasets)/(?P<id>[^/]+)(?:/revision/[^/]+)?$")
+_OWNERLESS = re.compile(
+    r"/(?:api/(?:models|datasets)/(?P<id>[^/]+)(?:/revision/[^/]+)?|(?!api/)(?P<name>[^/]+)/resolve/.+)$"
+)
 _RESOLVE = re.compile(r"/(?P<kind>datasets/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)$")
 _STORAGE = re.compile(r"/storage/(?P<id>[^/]+)/(?P<sha256>[0-9a-f]{64})$")
 _PLAIN = re.compile(r"/files/(?P<path>.+)$")
@@ -163,7 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
                     self._wait(fault.seconds)
                 return self._api(match, parse_qs(parts.query), body)
             if match := _OWNERLESS.match(parts.path):
-                self._repository(match["id"], files=False)  # there is none without an owner here
+                # There is none without an owner here.
+                self._repository(match["id"] or match["name"], files=False)
             if match := _RESOLVE.match(parts.path):
                 return self._resolve(match, fault)
             if match := _STORAGE.match(parts.path):
