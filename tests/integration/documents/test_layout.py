@@ -54,7 +54,6 @@ COVERED_ELSEWHERE = {
     "fit/shape": "unit/fit/test_families.py",
     "fit/table": "unit/fit/test_assess.py",
     "fleet/attempt": "integration/fleet/test_faults.py",
-    "fleet/drive": "integration/fleet/test_faults.py",
     "fleet/driving": "integration/fleet/test_faults.py",
     "fleet/fleet_plan": "integration/fleet/test_tiny.py",
     "fleet/known": "integration/fleet/test_tiny.py",
