@@ -24,8 +24,8 @@ _BELOW = (
     "did not find expected <document start>",
     "did not find expected key",
 )
-_NO_COLON = "is not valid YAML: there is no colon; write key: value"
-_LONE = re.compile(r"\s*[A-Za-z_][\w-]*(?:[ \t]+[^\s#:][^:]*)?$")
+_NO_COLON = "is not valid YAML: there is no colon with a space behind it; write key: value"
+_LONE = re.compile(r"\s*[A-Za-z_](?!.*:(?:\s|$)).*$")
 _PAIR = re.compile(r"\s*(?:- )?[^\s#:][^:]*:\s+[^\s#]")
 
 

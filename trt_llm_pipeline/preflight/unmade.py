@@ -15,6 +15,7 @@ from trt_llm_pipeline.plan import Plan, PlannedStep
 from trt_llm_pipeline.preflight.argument_places import OUTPUT, texts_of
 
 _INPUT = re.compile(r"(?:dir|path|file|folder)$", re.IGNORECASE)
+_RESULTS = re.compile(r"^-*(?:out|output|save|export)[-_]?(?:dir|path)$", re.IGNORECASE)
 _ANY = re.compile("")
 # A cache is made where it is missing.
 _MADE = re.compile(r"cache", re.IGNORECASE)
@@ -79,6 +80,29 @@ def unread(plan: Plan) -> list[str]:
         where = ("output_dir",) if step.config.output_dir is not None else ()
         found.append(plan.config.mistake(said, step.name, *where).render(plan.config.source.name))
     return found
+
+
+def astray(plan: Plan, step: PlannedStep) -> list[str]:
+    """A note where a step's declared output directory is not where its own option sends the results.
+
+    Args:
+        plan: of the config.
+        step: one of its steps.
+    """
+    declared = step.output_dir
+    named = [
+        (key, text, path)
+        for key in step.config.args
+        if _RESULTS.search(key)
+        for text, path in _paths(plan, step, key)
+    ]
+    if declared is None or not named:
+        return []
+    if any(path.is_relative_to(declared) or declared.is_relative_to(path) for _, _, path in named):
+        return []
+    key, text, _ = named[0]
+    said = f"{key} is {text!r}, which does not lead there; the step fails where its files are elsewhere"
+    return [plan.config.mistake(said, step.name, "output_dir").render(plan.config.source.name)]
 
 
 def _made(plan: Plan, step: PlannedStep, options: re.Pattern[str] = _ANY) -> list[Path]:

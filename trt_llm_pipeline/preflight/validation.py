@@ -15,7 +15,7 @@ from trt_llm_pipeline.plan import Plan, PlannedStep, make_plan
 from trt_llm_pipeline.preflight.argument_places import misplaced
 from trt_llm_pipeline.preflight.fitting import PARALLEL_KEYS
 from trt_llm_pipeline.preflight.parser_check import NotChecked, OptionMistake, probe
-from trt_llm_pipeline.preflight.unmade import unmade, unread
+from trt_llm_pipeline.preflight.unmade import astray, unmade, unread
 from trt_llm_pipeline.process import (
     Layers,
     find_layers,
@@ -115,6 +115,7 @@ def _validated(loaded: Loaded, name: str, settings: Settings) -> Validated:
         found.extend(_misplaced(planned, settings, layers))
         known = _Accepted(planned, settings)
         for step in planned.steps:
+            notes.extend([*unmade(planned, step), *astray(planned, step)])
             if known.accepts(step):
                 continue
             wrong, step_notes, options = _preflight(planned, step, settings, layers)
@@ -123,7 +124,7 @@ def _validated(loaded: Loaded, name: str, settings: Settings) -> Validated:
             else:
                 accepted[step.name] = options
             found.extend(wrong)
-            notes.extend([*step_notes, *unmade(planned, step)])
+            notes.extend(step_notes)
         if not found:
             found.extend(_too_many_ranks(planned))
             notes.extend(unread(planned))

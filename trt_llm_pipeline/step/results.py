@@ -130,4 +130,12 @@ def _check_declared(
         elif line is None:
             change = f"give {place} output_dir: {right}"
         advice = f"its files went to {right}; {change}, or leave it out"
+        readers = [
+            f"{later.shown}.args.{key}"
+            for later in plan.steps[plan.steps.index(step) + 1 :]
+            for key, value in later.config.args.items()
+            if written == value or (isinstance(value, list) and written in value)
+        ]
+        if readers:
+            advice += f"; {' and '.join(readers)} must name the same"
     raise StepOutputError(step.shown, f"exited 0, but {where} {state}: {advice}", exit_code=0)

@@ -28,7 +28,7 @@ def test_a_cell_that_fails_is_told_of_in_one_answer_and_by_its_name(house: Fleet
     assert (
         "exited 0, but cell float16-1-gpt3: convert_to_ft.output_dir './c-model/gpt2/1-gpu' does not exist: "
         "its files went to ./c-model/gpt3/1-gpu; give cell float16-1-gpt3 output_dir: "
-        "./c-model/gpt3/1-gpu, or leave it out" in message
+        "./c-model/gpt3/1-gpu, or leave it out; build.args.model_dir must name the same" in message
     )
     (cell,) = house.json("status", told["id"])["cells"]
     assert message in cell["detail"]

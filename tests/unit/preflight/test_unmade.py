@@ -6,7 +6,7 @@ import pytest
 
 from trt_llm_pipeline.config import loads
 from trt_llm_pipeline.plan import make_plan
-from trt_llm_pipeline.preflight.unmade import unmade, unread
+from trt_llm_pipeline.preflight.unmade import astray, unmade, unread
 from trt_llm_pipeline.toolchain import Toolchain
 from trt_llm_pipeline.workspace import Workspace
 
@@ -109,6 +109,31 @@ def test_what_may_be_there_by_then_is_not(
     workspace.root.mkdir()
     (workspace.root / "mine.npz").write_bytes(b"")
     assert notes(workspace, miniature, key, value) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "leads"),
+    [
+        ("./engine", True),
+        ("/src/engine", True),
+        ("./engine/inside", True),
+        (".", True),
+        ("${build.output_dir}", True),
+        ("./engines", False),
+        ("/src/elsewhere", False),
+    ],
+)
+def test_a_declared_directory_that_the_scripts_own_option_misses_is_told_of(
+    workspace: Workspace, miniature: Toolchain, value: str, *, leads: bool
+) -> None:
+    text = CONFIG.format(key="output_dir", value=value, declared=DECLARED, out="out-dir: ./c-model/gpt2")
+    plan, _ = make_plan(loads(text), miniature, workspace)
+    found = [note for step in plan.steps for note in astray(plan, step)]
+    assert leads == (found == [])
+    if not leads:
+        assert (
+            f"build.output_dir: output_dir is {plan.resolver({})(value)!r}, which does not lead" in found[0]
+        )
 
 
 def test_a_step_whose_place_is_to_be_found_may_have_made_it(
