@@ -188,7 +188,8 @@ class _Planner:
         """Whether the executable only stands in for one that the text has wrong, or whose key it has."""
         prefixes = (f"{name}.", f"{self._config.called(name)}.")
         keys = [key.partition(".")[2] for key in self._config.wrong if key.startswith(prefixes)]
-        return step.script is None and any("." not in key for key in keys)
+        others = StepConfig.model_fields.keys() - {"executable", "script"}
+        return step.script is None and any("." not in key and key not in others for key in keys)
 
     def _wrong(self, message: str, *path: str) -> None:
         self.mistakes.append(self._config.mistake(message, *path))

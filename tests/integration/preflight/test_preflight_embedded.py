@@ -75,6 +75,14 @@ def test_a_mistyped_program_is_the_only_mistake(
     assert said in found
 
 
+def test_another_wrong_key_of_a_step_hides_no_mistyped_option(settings: Settings) -> None:
+    text = UNIFIED.replace("executable: trtllm-build", "executable: trtllm-build\n  timeout: soon")
+    assert "timeout: soon" in text
+    found = mistakes(settings, text.replace("max_batch_size:", "max_bach_size:"))
+    assert len([each for each in found if "timeout" in each]) == 1
+    assert any("has no option --max_bach_size" in each for each in found)
+
+
 def test_a_checkpoint_for_more_ranks_is_told_by_its_directory(settings: Settings) -> None:
     text = (ROOT / "examples" / "gpt" / "config.yaml").read_text()
     text = text.replace("1-gpu", "2-gpu")
