@@ -15,6 +15,7 @@ from trt_llm_pipeline.settings import Settings
 def test_a_cell_that_fails_is_told_of_in_one_answer_and_by_its_name(house: FleetHouse) -> None:
     text = (house.folder / "tiny.yaml").read_text()
     text = text.replace("out-dir: ./c-model/gpt2", "out-dir: ./c-model/${matrix.place}")
+    text = text.replace("model_dir: ${convert_to_ft.output_dir}", "model_dir: ./c-model/gpt2/1-gpu")
     head, _, rest = text.partition("matrix:\n")
     text = (
         f"{head}matrix: {{dtype: [float16], batch: [1], place: [gpt3]}}\n{rest[rest.index('resources:') :]}"
