@@ -9,6 +9,7 @@ from trt_llm_pipeline.config.model import (
     DatasetConfig,
     StepConfig,
     check_model_id,
+    texts_of,
 )
 from trt_llm_pipeline.config.reading import Loaded, examine, examine_node, load, loads
 
@@ -26,4 +27,5 @@ __all__ = [
     "examine_node",
     "load",
     "loads",
+    "texts_of",
 ]

@@ -42,6 +42,13 @@ _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,254}")
 ArgValue: TypeAlias = "bool | str | list[str]"
 
 
+def texts_of(value: ArgValue) -> list[str]:
+    """An argument's values as the config has them; none of a flag."""
+    if isinstance(value, bool):
+        return []
+    return [value] if isinstance(value, str) else list(value)
+
+
 def check_model_id(value: str) -> str:
     """The value, where it can be a repository's name on the Hub. Raises `ValueError`."""
     parts = value.split("/")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trt_llm_pipeline.config import ArgValue
+from trt_llm_pipeline.config import ArgValue, texts_of
 from trt_llm_pipeline.workspace import Workspace
 
 
@@ -42,8 +42,7 @@ def render(args: Mapping[str, ArgValue], text: Callable[[str], str]) -> Rendered
         if value is False:
             continue
         option = key if key.startswith("-") else f"--{key}"
-        values = [] if value is True else [value] if isinstance(value, str) else list(value)
-        texts = [text(item) for item in values]
+        texts = [text(item) for item in texts_of(value)]
         rendered = [f"{option}={texts[0]}"] if _needs_equals(texts) else [option, *texts]
         argv.extend(rendered)
         keys.extend([key] * len(rendered))

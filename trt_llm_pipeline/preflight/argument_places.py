@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from trt_llm_pipeline.config import ArgValue
+from trt_llm_pipeline.config import texts_of
 from trt_llm_pipeline.config.references import UnresolvedReferenceError
 from trt_llm_pipeline.errors import Mistake
 from trt_llm_pipeline.plan import Plan
@@ -110,13 +110,6 @@ def _in_service_folder(text: str, folder: str) -> str:
         return f"{text!r} is in models/, and is not this build's own model; write ${{model_dir}} for that"
     what = "the service keeps its records" if folder != "builds" else "the service keeps finished builds"
     return f"{text!r} is in {folder}/, where {what}, and no step may read or write; name another place"
-
-
-def texts_of(value: ArgValue) -> list[str]:
-    """An argument's values as the config has them; none of a flag."""
-    if isinstance(value, bool):
-        return []
-    return [value] if isinstance(value, str) else list(value)
 
 
 def _parts(text: str) -> Iterator[str]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
+from trt_llm_pipeline.config import texts_of
 from trt_llm_pipeline.config.references import UnresolvedReferenceError
 from trt_llm_pipeline.plan import Plan, PlannedStep
-from trt_llm_pipeline.preflight.argument_places import OUTPUT, texts_of
+from trt_llm_pipeline.preflight.argument_places import OUTPUT
 
 _INPUT = re.compile(r"(?:dir|path|file|folder)$", re.IGNORECASE)
 _RESULTS = re.compile(r"^-*(?:out|output|save|export)[-_]?(?:dir|path)$", re.IGNORECASE)
@@ -38,24 +38,20 @@ def unmade(plan: Plan, step: PlannedStep) -> list[str]:
     for each in before:
         known += _made(plan, each)
     found = []
-    for key in step.config.args:
-        if not _INPUT.search(key) or OUTPUT.search(key) or _MADE.search(key):
+    for key, text, path in _paths(plan, step, _INPUT):
+        if OUTPUT.search(key) or _MADE.search(key):
             continue
-        for text, path in _paths(plan, step, key):
-            if not path.is_relative_to(plan.workspace.root) or any(map(path.is_relative_to, known)):
-                continue
-            below = next(
-                (each for each in before if each.output_dir and path in each.output_dir.parents), None
-            )
-            if below is not None:
-                declared = below.config.output_dir
-                said = f"the results of step {below.shown} are not in {text!r} but in {declared!r}, below it"
-            elif os.path.lexists(path) or any(path in place.parents for place in known):
-                continue
-            else:
-                said = f"nothing is at {text!r}, and no step before names that place; it may be mistyped"
-            note = plan.config.mistake(said, step.name, "args", key)
-            found.append(note.render(plan.config.source.name))
+        if not path.is_relative_to(plan.workspace.root) or any(map(path.is_relative_to, known)):
+            continue
+        below = next((each for each in before if each.output_dir and path in each.output_dir.parents), None)
+        if below is not None:
+            declared = below.config.output_dir
+            said = f"the results of step {below.shown} are not in {text!r} but in {declared!r}, below it"
+        elif os.path.lexists(path) or any(path in place.parents for place in known):
+            continue
+        else:
+            said = f"nothing is at {text!r}, and no step before names that place; it may be mistyped"
+        found.append(_note(plan, said, step.name, "args", key))
     return found
 
 
@@ -70,15 +66,15 @@ def unread(plan: Plan) -> list[str]:
         if _writes_anywhere(step):
             continue
         later = plan.steps[number + 1 :]
-        named = {path for each in later for key in each.config.args for _, path in _paths(plan, each, key)}
+        named = {path for each in later for _, _, path in _paths(plan, each)}
         places = _made(plan, step, OUTPUT)
-        if any(path.is_relative_to(place) or path in place.parents for path in named for place in places):
+        if any(_related(path, place) for path in named for place in places):
             continue
         said = (
             f"no step after this one names what it makes; write ${{{step.shown}.output_dir}} where it is read"
         )
         where = ("output_dir",) if step.config.output_dir is not None else ()
-        found.append(plan.config.mistake(said, step.name, *where).render(plan.config.source.name))
+        found.append(_note(plan, said, step.name, *where))
     return found
 
 
@@ -89,20 +85,12 @@ def astray(plan: Plan, step: PlannedStep) -> list[str]:
         plan: of the config.
         step: one of its steps.
     """
-    declared = step.output_dir
-    named = [
-        (key, text, path)
-        for key in step.config.args
-        if _RESULTS.search(key)
-        for text, path in _paths(plan, step, key)
-    ]
-    if declared is None or not named:
-        return []
-    if any(path.is_relative_to(declared) or declared.is_relative_to(path) for _, _, path in named):
+    declared, named = step.output_dir, _paths(plan, step, _RESULTS)
+    if declared is None or not named or any(_related(path, declared) for _, _, path in named):
         return []
     key, text, _ = named[0]
     said = f"{key} is {text!r}, which does not lead there; the step fails where its files are elsewhere"
-    return [plan.config.mistake(said, step.name, "output_dir").render(plan.config.source.name)]
+    return [_note(plan, said, step.name, "output_dir")]
 
 
 def _made(plan: Plan, step: PlannedStep, options: re.Pattern[str] = _ANY) -> list[Path]:
@@ -111,7 +99,7 @@ def _made(plan: Plan, step: PlannedStep, options: re.Pattern[str] = _ANY) -> lis
     An argument above the output directory is where the script puts that, and makes nothing else.
     """
     output = plan.expected_dirs()[step.name]
-    paths = [path for key in step.config.args if options.search(key) for _, path in _paths(plan, step, key)]
+    paths = [path for _, _, path in _paths(plan, step, options)]
     return [output, *(path for path in paths if path not in output.parents)]
 
 
@@ -119,12 +107,24 @@ def _writes_anywhere(step: PlannedStep) -> bool:
     return step.output_dir is None and not any(OUTPUT.search(key) for key in step.config.args)
 
 
-def _paths(plan: Plan, step: PlannedStep, key: str) -> Iterator[tuple[str, Path]]:
-    """An argument's values, and where they lead if they are read as paths."""
+def _paths(plan: Plan, step: PlannedStep, options: re.Pattern[str] = _ANY) -> list[tuple[str, str, Path]]:
+    """Key, value, and where that leads if it is read as a path, of the options that a pattern finds."""
     resolve = plan.resolver(plan.expected_dirs())
-    for written in texts_of(step.config.args[key]):
-        try:
-            text = resolve(written)
-        except UnresolvedReferenceError:
-            continue
-        yield text, Path(os.path.normpath(plan.workspace.root / text))
+    found = []
+    for key, value in step.config.args.items():
+        for written in texts_of(value) if options.search(key) else ():
+            try:
+                text = resolve(written)
+            except UnresolvedReferenceError:
+                continue
+            found.append((key, text, Path(os.path.normpath(plan.workspace.root / text))))
+    return found
+
+
+def _related(one: Path, other: Path) -> bool:
+    """Whether they are the same, or one is below the other."""
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
+def _note(plan: Plan, said: str, *key: str) -> str:
+    return plan.config.mistake(said, *key).render(plan.config.source.name)

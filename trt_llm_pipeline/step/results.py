@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from trt_llm_pipeline.config import texts_of
 from trt_llm_pipeline.engine import layout
 from trt_llm_pipeline.errors import GIVEN, Mistake, StepOutputError
 from trt_llm_pipeline.plan import Plan, PlannedStep
@@ -134,7 +135,7 @@ def _check_declared(
             f"{later.shown}.args.{key}"
             for later in plan.steps[plan.steps.index(step) + 1 :]
             for key, value in later.config.args.items()
-            if written == value or (isinstance(value, list) and written in value)
+            if written in texts_of(value)
         ]
         if readers:
             advice += f"; {' and '.join(readers)} must name the same"

@@ -37,9 +37,13 @@ def mistakes(settings: Settings, text: str) -> list[str]:
     return [mistake.render("c.yaml") for mistake in refused.value.mistakes]
 
 
+def line_of(text: str, option: str) -> int:
+    return 1 + text[: text.index(f"    {option}:")].count("\n")
+
+
 def test_every_limit_of_one_script_with_its_line(settings: Settings) -> None:
     text = (ROOT / "examples" / "llama" / "llama-2-70b-chat-fp16-4gpu.yaml").read_text()
-    line = {key: 1 + text[: text.index(f"    {key}:")].count("\n") for key in ("world_size", "tp_size")}
+    line = {key: line_of(text, key) for key in ("world_size", "tp_size")}
     one_rank = "4 is not supported; a CPU engine has one rank"
     assert mistakes(settings, text) == [
         f"c.yaml:{line[key]}: build.args.{key}: --{key}: {one_rank}" for key in ("world_size", "tp_size")
@@ -49,7 +53,7 @@ def test_every_limit_of_one_script_with_its_line(settings: Settings) -> None:
 def test_a_conversion_for_more_ranks_is_refused(settings: Settings) -> None:
     text = (ROOT / "examples" / "gpt" / "config.yaml").read_text()
     text = text.replace("tensor-parallelism: 1", "tensor-parallelism: 2")
-    line = 1 + text[: text.index("    tensor-parallelism:")].count("\n")
+    line = line_of(text, "tensor-parallelism")
     assert mistakes(settings, text) == [
         f"c.yaml:{line}: convert_to_ft.args.tensor-parallelism: 2 ranks, but engines of the cpu toolchain "
         "run on 1; write 1"
@@ -86,7 +90,7 @@ def test_another_wrong_key_of_a_step_hides_no_mistyped_option(settings: Settings
 def test_a_checkpoint_for_more_ranks_is_told_by_its_directory(settings: Settings) -> None:
     text = (ROOT / "examples" / "gpt" / "config.yaml").read_text()
     text = text.replace("1-gpu", "2-gpu")
-    line = 1 + text[: text.index("    model_dir:")].count("\n")
+    line = line_of(text, "model_dir")
     assert mistakes(settings, text) == [
         f"c.yaml:{line}: build.args.model_dir: --model_dir: ./c-model/gpt2/2-gpu is what tensor parallelism "
         "2 is written to; a CPU engine has one rank: convert with --tensor-parallelism 1 and name its 1-gpu"
@@ -108,7 +112,7 @@ def test_a_mistyped_option_that_the_script_asks_for_is_named(
 ) -> None:
     """The script refuses what is missing at the end of its parse, before it is given what nobody took."""
     text = (ROOT / "examples" / example).read_text()
-    line = 1 + text[: text.index(f"    {option}:")].count("\n")
+    line = line_of(text, option)
     (found,) = mistakes(settings, text.replace(f"    {option}:", f"    {option}r:", 1))
     assert found.startswith(f"c.yaml:{line}: ")
     assert f"has no option --{option}r; the closest is --{option}" in found

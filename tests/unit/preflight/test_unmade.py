@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trt_llm_pipeline.config import loads
-from trt_llm_pipeline.plan import make_plan
+from trt_llm_pipeline.plan import Plan, make_plan
 from trt_llm_pipeline.preflight.unmade import astray, unmade, unread
 from trt_llm_pipeline.toolchain import Toolchain
 from trt_llm_pipeline.workspace import Workspace
@@ -27,14 +27,22 @@ build:
 """
 LINE = 13
 DECLARED = "output_dir: ./c-model/gpt2/1-gpu"
+OUT = "out-dir: ./c-model/gpt2"
+
+
+def planned(
+    workspace: Workspace, tools: Toolchain, key: str, value: str, declared: str = DECLARED, out: str = OUT
+) -> Plan:
+    text = CONFIG.format(key=key, value=value, declared=declared, out=out)
+    plan, mistakes = make_plan(loads(text), tools, workspace)
+    assert mistakes == []
+    return plan
 
 
 def notes(
     workspace: Workspace, tools: Toolchain, key: str, value: str, *, declared: str = DECLARED, out: str = ""
 ) -> list[str]:
-    text = CONFIG.format(key=key, value=value, declared=declared, out=out)
-    plan, mistakes = make_plan(loads(text), tools, workspace)
-    assert mistakes == []
+    plan = planned(workspace, tools, key, value, declared, out)
     assert unmade(plan, plan.steps[0]) == []
     return unmade(plan, plan.steps[1])
 
@@ -50,7 +58,7 @@ def test_what_nothing_makes_is_told_with_its_line(
 
 
 def test_a_place_above_the_results_is_not_where_they_are(workspace: Workspace, miniature: Toolchain) -> None:
-    (note,) = notes(workspace, miniature, "model_dir", "./c-model/gpt2", out="out-dir: ./c-model/gpt2")
+    (note,) = notes(workspace, miniature, "model_dir", "./c-model/gpt2", out=OUT)
     assert note.endswith(
         f":{LINE}: build.args.model_dir: the results of step convert_to_ft are not in './c-model/gpt2' but "
         "in './c-model/gpt2/1-gpu', below it"
@@ -60,8 +68,7 @@ def test_a_place_above_the_results_is_not_where_they_are(workspace: Workspace, m
 def test_a_place_beside_the_declared_results_is_made_by_nobody(
     workspace: Workspace, miniature: Toolchain
 ) -> None:
-    out = "out-dir: ./c-model/gpt2"
-    (note,) = notes(workspace, miniature, "model_dir", "./c-model/gpt2/2-gpu", out=out)
+    (note,) = notes(workspace, miniature, "model_dir", "./c-model/gpt2/2-gpu", out=OUT)
     assert "nothing is at './c-model/gpt2/2-gpu'" in note
 
 
@@ -78,9 +85,7 @@ def test_a_place_beside_the_declared_results_is_made_by_nobody(
 def test_results_that_no_step_reads_are_told_of(
     workspace: Workspace, miniature: Toolchain, value: str, *, read: bool
 ) -> None:
-    text = CONFIG.format(key="checkpoint_dir", value=value, declared=DECLARED, out="out-dir: ./c-model/gpt2")
-    plan, _ = make_plan(loads(text), miniature, workspace)
-    found = unread(plan)
+    found = unread(planned(workspace, miniature, "checkpoint_dir", value))
     assert read == (found == [])
     if not read:
         assert "convert_to_ft.output_dir: no step after this one names what it makes" in found[0]
@@ -126,8 +131,7 @@ def test_what_may_be_there_by_then_is_not(
 def test_a_declared_directory_that_the_scripts_own_option_misses_is_told_of(
     workspace: Workspace, miniature: Toolchain, value: str, *, leads: bool
 ) -> None:
-    text = CONFIG.format(key="output_dir", value=value, declared=DECLARED, out="out-dir: ./c-model/gpt2")
-    plan, _ = make_plan(loads(text), miniature, workspace)
+    plan = planned(workspace, miniature, "output_dir", value)
     found = [note for step in plan.steps for note in astray(plan, step)]
     assert leads == (found == [])
     if not leads:
