@@ -29,6 +29,7 @@ _EXAMPLE_ROOTS = ("", "models/core", "models/contrib")
 _VERSION = re.compile(r"""__version__\s*=\s*["']([^"']+)["']""")
 _RANKS = re.compile(r"ranks:\s*(\d{1,4})")
 _FOLLOWS = re.compile(r"follows:([^()]*)(?:\(([^()]*)\))?")
+_MODELS = re.compile(r"models:([^()]*)\(([^()]*)\)")
 _ASK_S = 60.0
 _ASK_PACKAGE = (
     "import importlib.util, importlib.metadata as m, sys\n"
@@ -49,6 +50,7 @@ class Toolchain:
         follows: the releases whose options its scripts follow; for NVIDIA's trees the version alone.
         by_script: those of a script or executable that does not follow all of them, by its file's name.
         most_ranks: on how many ranks its engines run at most; None where that is not limited.
+        models: the only types of models (`model_type`) that an example's scripts take, by the example.
         python: the interpreter that runs its scripts.
         reason: why this one was chosen, in words.
         path: where console scripts are searched for last, as in $PATH; None for this process's.
@@ -63,6 +65,7 @@ class Toolchain:
     path: str | None = None
     by_script: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     most_ranks: int | None = None
+    models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def examples(self) -> Path:
@@ -217,7 +220,10 @@ def _identify(root: Path, python: str, reason: str, env: Mapping[str, str]) -> T
         name, *rest = own_version.read_text().split("\n")
         name, releases, by_script = name.strip(), *_followed(rest)
         ranks = next((int(match[1]) for line in rest if (match := _RANKS.fullmatch(line.strip()))), None)
-        return Toolchain(root, name, name, releases, python, reason, env.get("PATH"), by_script, ranks)
+        types = [match for line in rest if (match := _MODELS.fullmatch(line.strip()))]
+        models = {example: _listed(match[1]) for match in types for example in _listed(match[2])}
+        path = env.get("PATH")
+        return Toolchain(root, name, name, releases, python, reason, path, by_script, ranks, models)
     version = _tree_version(root)
     installed = _installed_version(python, env)
     if installed is None and (root / "tensorrt_llm").is_dir():

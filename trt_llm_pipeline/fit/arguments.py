@@ -93,6 +93,13 @@ class EngineArguments:
         return self.max_input_len + self.max_output_len
 
     @property
+    def length_options(self) -> str:
+        """The options that give the longest sequence, in words."""
+        if self.max_seq_len is not None:
+            return "max_seq_len"
+        return "max_input_len" if self.max_output_len is None else "max_input_len and max_output_len"
+
+    @property
     def least_length(self) -> int:
         """Tokens that the longest sequence has at least: a prompt and one more, where no more is said."""
         return self.length or (self.max_input_len or 0) + 1

@@ -83,6 +83,13 @@ class Assessment:
                 f"cannot be divided evenly by tensor parallelism {arguments.tp} and pipeline parallelism "
                 f"{arguments.pp}"
             )
+        asked = arguments.length or arguments.max_input_len or 0
+        if shape.max_positions is not None and asked > shape.max_positions:
+            found.append(
+                f"the config asks for requests of {asked:,} tokens, and the model was made for "
+                f"{shape.max_positions:,}: what it writes beyond them is of no use, unless its positions are "
+                f"scaled; make {arguments.length_options} smaller"
+            )
         for verdict in self.verdicts:
             if verdict.answer in ("some", "one"):
                 found.append(_too_many(self, verdict))

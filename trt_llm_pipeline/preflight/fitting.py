@@ -14,6 +14,7 @@ from trt_llm_pipeline.errors import DoesNotFit, ModelSourceError
 from trt_llm_pipeline.fit import Assessment, Device, EngineArguments, Host, ModelShape, UnknownShape
 from trt_llm_pipeline.model_source import peek_config, read_config
 from trt_llm_pipeline.plan import Plan
+from trt_llm_pipeline.preflight.families import unsuited
 from trt_llm_pipeline.process.gpus import Gpu, GpuMonitor
 from trt_llm_pipeline.process.resources import machine_memory_bytes
 from trt_llm_pipeline.settings import Settings
@@ -32,20 +33,25 @@ class Fitting:
         reason: why it could not be, as the end of a sentence; None where it was, or is not wanted.
         unasked: it could not be, because the model's source did not say.
         asked: a GPU was named, so that what this machine has is not what counts.
+        unsuited: why the example's scripts seem to be for other models; None where nothing says so.
     """
 
     assessment: Assessment | None
     reason: str | None = None
     asked: bool = False
     unasked: bool = False
+    unsuited: str | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What to tell the user, a sentence each."""
+        notes = [] if self.unsuited is None else [self.unsuited]
         if (found := self.assessment) is not None:
             told = (*found.errors, *found.warnings, *found.arguments.assumed)
-            return tuple(f"fit: {text}" for text in told)
-        return () if self.reason is None else (f"whether it fits is not checked: {self.reason}",)
+            notes += [f"fit: {text}" for text in told]
+        elif self.reason is not None:
+            notes.append(f"whether it fits is not checked: {self.reason}")
+        return tuple(notes)
 
     @property
     def possible(self) -> bool:
@@ -81,6 +87,9 @@ def fitting(
         gpu: the GPU to load it on, instead of this machine's.
         revision: the commit to ask about; None for what the config says.
         gpus: this machine's, where they have been looked for.
+
+    Raises:
+        ConfigError: the toolchain's example takes no model of this type.
     """
     config = plan.config
     if not config.fit or not settings.fit_check:
@@ -89,9 +98,13 @@ def fitting(
     used = settings.hub_token(token, config.hf_token)
     try:
         content = peek_config(request, plan.workspace.models, token=used, env=settings.env)
+    except ModelSourceError as problem:
+        return Fitting(None, f"{problem}", unasked=True)
+    wrong = unsuited(plan, content)
+    try:
         shape, arguments = _read(plan, content)
-    except (ModelSourceError, UnknownShape) as problem:
-        return Fitting(None, f"{problem}", unasked=isinstance(problem, ModelSourceError))
+    except UnknownShape as problem:
+        return Fitting(None, f"{problem}", unsuited=wrong)
     if gpus is None:
         with GpuMonitor(settings.env) as monitor:
             gpus = monitor.gpus
@@ -106,7 +119,7 @@ def fitting(
     peaks = fit.recorded_peaks(Builds(plan.workspace).records(), config.model_id, fit.facts(shape, arguments))
     host = Host(memory, sum(each.memory_bytes for each in gpus))
     assessment = fit.assess(shape, arguments, devices, host, peaks, steps=len(list(config.steps())))
-    return Fitting(assessment, asked=gpu is not None)
+    return Fitting(assessment, asked=gpu is not None, unsuited=wrong)
 
 
 def refuse(plan: Plan, found: Fitting) -> None:

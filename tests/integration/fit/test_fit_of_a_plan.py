@@ -30,7 +30,7 @@ from trt_llm_pipeline.testing.servers import PROJECT_ROOT, ConfigServer
 
 SEVENTY = "examples/llama/llama-2-70b-chat-fp16-4gpu.yaml"
 QUICK_START = "examples/gpt/config.yaml"
-LLAMA, HUGE = "meta-llama/Llama-2-70b-chat-hf", "huge/llama"
+LLAMA, HUGE, SMALL = "meta-llama/Llama-2-70b-chat-hf", "huge/llama", "small/llama"
 NO_WEIGHTS = b"\2\0\0\0\0\0\0\0{}"
 
 
@@ -41,6 +41,7 @@ def large_models(hub: HubServer) -> None:
     models = {
         LLAMA: seventy,
         HUGE: {**seventy, "num_hidden_layers": 80_000},  # more than any machine holds
+        SMALL: {**seventy, "num_hidden_layers": 1},
         "strange/mamba": {"model_type": "mamba"},
     }
     for model_id, content in models.items():
@@ -50,7 +51,7 @@ def large_models(hub: HubServer) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def several_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A toolchain whose scripts accept any number of ranks, as NVIDIA's do and the embedded one's do not."""
+    """A toolchain whose scripts accept any number of ranks, and no list of models, as NVIDIA's are."""
     root = tmp_path_factory.mktemp("toolchain") / "cpu_toolchain"
     shutil.copytree(TOOLCHAIN, root)
     options = root / "trt_llm_cpu" / "options.py"
@@ -58,7 +59,7 @@ def several_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     options.write_text(text.replace("if value != 1:", "if value < 1:"))
     assert options.read_text() != text
     version = root / "version.txt"
-    version.write_text(version.read_text().replace("ranks: 1\n", ""))
+    version.write_text(version.read_text().partition("ranks: 1\n")[0])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRTLLM_DIR", str(root))
         yield
@@ -173,6 +174,26 @@ class TestValidate:
         done = run(environment(hub, tmp_path / "ws"), "validate", config(tmp_path, text))
         assert done.exit_code == 0
         assert "not checked: the sizes of model_type mamba are not known" in done.stderr
+
+    def test_a_model_for_another_example_is_told_of(self, hub: HubServer, tmp_path: Path) -> None:
+        text = (PROJECT_ROOT / QUICK_START).read_text().replace(MODEL_ID, SMALL)
+        done = run(environment(hub, tmp_path / "ws"), "validate", config(tmp_path, text))
+        assert done.exit_code == 0
+        assert "note: the scripts of the example gpt are for models of type gpt2 and" in done.stderr
+        assert f"and {SMALL} is of type llama; the example for those is llama\n" in done.stderr
+
+    @pytest.mark.parametrize("command", ["validate", "plan", "build"])
+    def test_a_model_for_another_example_is_a_mistake_where_the_toolchain_is_sure(
+        self, hub: HubServer, tmp_path: Path, command: str
+    ) -> None:
+        text = (PROJECT_ROOT / QUICK_START).read_text().replace(MODEL_ID, SMALL)
+        env = environment(hub, tmp_path / "ws", TRTLLM_DIR=str(TOOLCHAIN))
+        done = run(env, command, config(tmp_path, text))
+        assert done.exit_code == 2
+        line = 1 + text[: text.index("example_name: gpt")].count("\n")
+        expected = "the example gpt of the cpu toolchain builds models of type gpt2"
+        assert f"config.yaml:{line}: example_name: {expected}, and {SMALL} is of type llama" in done.stderr
+        assert not list((tmp_path / "ws").glob("models/*/*/*"))
 
     @pytest.mark.parametrize(
         ("env", "reason"),

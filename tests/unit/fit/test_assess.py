@@ -73,8 +73,26 @@ class TestAnswers:
         assert line == f"  the config {expected}"
         (warning,) = judged("Llama 2 7B", "A10", replace(silent, max_batch_size=10**9)).warnings
         assert "the config wants at least 1,025,000,000,000 tokens at once (1000000000 requests)" in warning
-        (warning,) = judged("Llama 2 7B", "A10", replace(silent, max_input_len=10**6)).warnings
+        _, warning = judged("Llama 2 7B", "A10", replace(silent, max_input_len=10**6)).warnings
         assert "the config wants one request of at least 1,000,001 tokens" in warning
+
+    @pytest.mark.parametrize(
+        ("changed", "asked", "options"),
+        [
+            ({"max_input_len": 4000, "max_output_len": 200}, "4,200", "max_input_len and max_output_len"),
+            ({"max_input_len": 5000, "max_output_len": None}, "5,000", "max_input_len"),
+            ({"max_seq_len": 4097}, "4,097", "max_seq_len"),
+        ],
+    )
+    def test_requests_longer_than_the_model_was_made_for_are_told_of(
+        self, changed: dict[str, int | None], asked: str, options: str
+    ) -> None:
+        one = replace(ARGUMENTS, max_batch_size=1)
+        assert judged("Llama 2 7B", "A100-80GB", one).warnings == ()
+        assert judged("Llama 2 7B", "A100-80GB", replace(one, max_seq_len=4096)).warnings == ()
+        (warning,) = judged("Llama 2 7B", "A100-80GB", replace(one, **changed)).warnings
+        assert f"requests of {asked} tokens, and the model was made for 4,096" in warning
+        assert warning.endswith(f"; make {options} smaller")
 
     def test_only_weights_that_are_too_large_are_an_error(self) -> None:
         assert judged("Llama 2 13B", "A10").errors
@@ -84,7 +102,7 @@ class TestAnswers:
         ):
             found = judged(name, "A10", arguments)  # type: ignore[arg-type]
             assert found.errors == ()
-            assert len(found.warnings) == 1
+            assert "room for the KV cache" in found.warnings[-1]
 
 
 class TestRemedies:
