@@ -30,8 +30,8 @@ def planned(workspace: Workspace, toolchain: Toolchain, program: str = "script: 
 
 def test_the_example_for_the_type_is_named(workspace: Workspace, miniature: Toolchain) -> None:
     assert unsuited(planned(workspace, miniature), {"model_type": "llama"}) == (
-        "the scripts of the example gpt are for models of type gpt2 and gpt_bigcode, as far as is known here, and "
-        "owner/model is of type llama; the example for those is llama"
+        "the scripts of the example gpt are for models of type gpt2 and gpt_bigcode, "
+        "as far as is known here, and owner/model is of type llama; the example for those is llama"
     )
 
 
