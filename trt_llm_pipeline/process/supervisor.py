@@ -39,7 +39,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _SAMPLE_EVERY_S = 0.5
 _LOOK_EVERY_MS = 20
 _GRACE_S = 0.4  # between SIGTERM and SIGKILL, when the end was asked for
-_WATCH_EVERY_S = 0.1
+_WATCH_EVERY_MS = 100
 _STOPPED_S = 2.0  # how long the inner process may be stopped: somebody may have paused a whole tree
 
 
@@ -194,10 +194,18 @@ def main() -> int:
     return _watch(inner, parent, report_fd) if inner else _supervise(outer, report_fd)
 
 
+def _wake_at_end(waiting: select.poll, pid: int) -> None:
+    """Lets a poll return as soon as a child has ended, where the kernel can tell (pidfd_open(2), Linux 5.3)."""
+    with contextlib.suppress(AttributeError, OSError):
+        waiting.register(os.pidfd_open(pid), select.POLLIN)
+
+
 def _watch(inner: int, parent: int, report_fd: int) -> int:
     """The outer process: ends what is left when the inner one was killed or stopped; the exit code."""
     _let_go_of_output()
     stopped_since: float | None = None
+    waiting = select.poll()
+    _wake_at_end(waiting, inner)
     while os.getppid() == parent:  # otherwise the inner process sees that this one goes, and ends the step
         pid, status = os.waitpid(inner, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
         if pid and os.WIFEXITED(status):
@@ -211,7 +219,7 @@ def _watch(inner: int, parent: int, report_fd: int) -> int:
             _end_tree(inner, {}, 0.0)
             _report(report_fd, lost=os.WTERMSIG(status) if killed else int(signal.SIGSTOP))
             return 0
-        time.sleep(_WATCH_EVERY_S)
+        waiting.poll(_WATCH_EVERY_MS)
     return 0
 
 
@@ -253,8 +261,9 @@ def _supervise(parent: int, report_fd: int) -> int:
     statuses: dict[int, int] = {}
     peak = 0
     next_sample = 0.0
-    line_of_life = select.poll()
-    line_of_life.register(0, select.POLLIN | select.POLLHUP)
+    waiting = select.poll()
+    waiting.register(0, select.POLLIN | select.POLLHUP)  # the line of life
+    _wake_at_end(waiting, step.pid)
     ended = alone = False
     while step.pid not in statuses:
         now = time.monotonic()
@@ -264,7 +273,8 @@ def _supervise(parent: int, report_fd: int) -> int:
             report(rss=resident, peak_rss=peak)
             next_sample = time.monotonic() + _SAMPLE_EVERY_S
         # The outer process goes with the service, also where some other process holds the line's other end.
-        ended, alone = bool(line_of_life.poll(_LOOK_EVERY_MS)), os.getppid() != parent
+        ended = any(descriptor == 0 for descriptor, _ in waiting.poll(_LOOK_EVERY_MS))
+        alone = os.getppid() != parent
         if ended or alone:
             break
         _reap(step.pid, statuses)
