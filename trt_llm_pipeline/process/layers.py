@@ -147,7 +147,7 @@ def find_layers(policy: Policy) -> Layers:
 
 
 def _try_here() -> dict[str, Any]:
-    argv = [sys.executable, "-I", str(_TRIES)]
+    argv = [sys.executable, "-I", "-S", str(_TRIES)]
     asked = capture(argv, cwd=Path("/"), env={"PATH": os.defpath}, timeout=_WITHIN_S)
     try:
         found: dict[str, Any] = json.loads(asked.stdout)

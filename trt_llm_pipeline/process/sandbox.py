@@ -15,7 +15,6 @@ import os
 import resource
 import struct
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -162,6 +161,8 @@ def tried() -> dict[str, Any]:
     found: dict[str, Any] = {"landlock": 0, "namespaces": "", "seccomp": False, "why": {}}
     if sys.platform != "linux":
         return {**found, "why": dict.fromkeys(("landlock", "namespaces", "seccomp"), "this is not Linux")}
+    import tempfile  # a step's process, which loads this file each time, needs it not
+
     version = landlock.abi()
     with tempfile.TemporaryDirectory() as folder:
 

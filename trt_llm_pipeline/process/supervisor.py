@@ -1,7 +1,8 @@
 """The process between the service and a step: whatever happens to the service, the step's tree dies with it.
 
 Started by `tree.py` as a program of its own, in isolated mode, so it imports nothing of this package; what
-the step gives up is made by `sandbox.py` beside it, in the step's process alone.
+the step gives up is made by `sandbox.py` beside it, in the step's process alone. It starts for each program
+that is run, so on Linux it needs the standard library only.
 
     fd 0   one JSON line {"argv", "cwd", "env", "sandbox"}; after it, the line of life: when it closes,
            because the service asked for an end or because it is gone, everything below this process is killed
@@ -32,7 +33,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
+if sys.platform != "linux":
+    import psutil
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -112,11 +114,20 @@ def _below() -> list[int]:
 
 
 def _resident_bytes() -> int:
-    total = 0
+    if sys.platform != "linux":
+        total = 0
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_info().rss
+        return total
+    pages = 0
     for pid in _below():
-        with contextlib.suppress(psutil.Error):
-            total += psutil.Process(pid).memory_info().rss
-    return total
+        with (
+            contextlib.suppress(OSError, IndexError),  # it may be gone by now
+            open(f"/proc/{pid}/statm", "rb") as file,  # noqa: PTH123
+        ):
+            pages += int(file.read().split()[1])  # proc(5): resident set size
+    return pages * resource.getpagesize()
 
 
 def _signal_all(number: int) -> None:
@@ -195,7 +206,7 @@ def main() -> int:
 
 
 def _wake_at_end(waiting: select.poll, pid: int) -> None:
-    """Lets a poll return as soon as a child has ended, where the kernel can tell (pidfd_open(2), Linux 5.3)."""
+    """Lets a poll return as soon as a child has ended, where the kernel can: pidfd_open(2), Linux 5.3."""
     with contextlib.suppress(AttributeError, OSError):
         waiting.register(os.pidfd_open(pid), select.POLLIN)
 

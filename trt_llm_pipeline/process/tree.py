@@ -28,6 +28,8 @@ from trt_llm_pipeline.process.lines import LineAssembler
 from trt_llm_pipeline.redaction import Redactor
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
+#: Nothing of the environment, and on Linux no site-packages, which take longer to find than all the rest.
+_ISOLATED = ("-I", "-S") if sys.platform == "linux" else ("-I",)
 _TURN_S = 0.1
 _START_WITHIN_S = 5.0
 _END_WITHIN_S = 1.8
@@ -132,7 +134,7 @@ class _Supervised:
 
         def launch() -> None:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", str(_SUPERVISOR), str(report_write)],
+                [sys.executable, *_ISOLATED, str(_SUPERVISOR), str(report_write)],
                 stdin=life_read,
                 stdout=out_write,
                 stderr=err_write,

@@ -25,7 +25,7 @@ class Supervisor:
     def __init__(self) -> None:
         self.report, theirs = os.pipe()
         self.process = subprocess.Popen(
-            [sys.executable, "-I", str(PROGRAM), str(theirs)],
+            [sys.executable, "-I", "-S", str(PROGRAM), str(theirs)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
