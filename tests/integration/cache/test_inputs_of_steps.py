@@ -154,7 +154,15 @@ class TestNotHashable:
         signal.signal(signal.SIGALRM, previous)
 
     @pytest.mark.parametrize(
-        "place", ["/proc/kmsg", "/dev/zero", "./fifo", "./pipes", "..", "/proc/self/stat"]
+        "place",
+        [
+            "/proc/kmsg",
+            "./fifo",
+            *(
+                pytest.param(place, marks=pytest.mark.slow)
+                for place in ("/dev/zero", "./pipes", "..", "/proc/self/stat")
+            ),
+        ],
     )
     def test_build_goes_on_and_says_why(self, pair: Pair, place: str) -> None:
         """The script is only told the name: it has it in `--text`."""

@@ -101,7 +101,9 @@ def test_a_higher_level_asks_again(build: Build) -> None:
     assert "has passed in build" in logged(after)[0]
 
 
-@pytest.mark.parametrize("limit", ["max_output_len: 4", "max_input_len: 6"])
+@pytest.mark.parametrize(
+    "limit", ["max_output_len: 4", pytest.param("max_input_len: 6", marks=pytest.mark.slow)]
+)
 def test_an_engine_that_takes_or_gives_less_is_asked_for_less(build: Build, limit: str) -> None:
     text = QUICK_START.replace("    use_gpt_attention_plugin:", f"    {limit}\n    use_gpt_attention_plugin:")
     assert limit in text
@@ -140,6 +142,7 @@ class TestGarbage:
         (log,) = tmp_path.glob("ws/builds/*/logs/check.log")
         assert "run.py" in log.read_text()
 
+    @pytest.mark.slow
     def test_is_one_again_when_its_steps_are_cached(self, build: Build, careless: Path) -> None:
         with pytest.raises(CheckFailed):
             build(toolchain=careless)
@@ -155,6 +158,7 @@ class TestGarbage:
         assert good.archive is not None
         assert good.archive.is_file()
 
+    @pytest.mark.slow
     def test_is_packed_where_the_config_says_so(self, build: Build, careless: Path) -> None:
         _, result = build(QUICK_START + "check: off\n", toolchain=careless)
         assert result.size > 0

@@ -94,6 +94,7 @@ def test_a_models_own_code_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_model_that_is_damaged_is_absent(tmp_path: Path) -> None:
     model = tmp_path / "model"
     engines.make_model("gpt2", model, seed=1)
@@ -102,6 +103,7 @@ def test_a_model_that_is_damaged_is_absent(tmp_path: Path) -> None:
     assert ask(PROGRAMS / "reference.py", model, [], tmp_path / "s")["absent"]
 
 
+@pytest.mark.slow
 def test_tokens_beyond_the_vocabulary_are_infinitely_far(tmp_path: Path) -> None:
     model = tmp_path / "model"
     engines.make_model("gpt2", model, seed=1)

@@ -137,6 +137,7 @@ class TestDamage:
         assert "convert_to_ft" in story.ran()
         assert any("damaged" in line for line in story.lines)
 
+    @pytest.mark.slow
     def test_flipped_byte_in_the_archive_packages_again(self, build: Build) -> None:
         _, one = build()
         data = bytearray(one.archive.read_bytes())
@@ -210,6 +211,7 @@ class TestInputsElsewhere:
     def config(self, folder: Path) -> str:
         return QUICK_START.replace("    remove_input_padding:", f"    timing_cache: {folder}")
 
+    @pytest.mark.slow
     def test_content_of_a_directory_is_part_of_the_key(self, build: Build, tmp_path: Path) -> None:
         data = tmp_path / "data"
         data.mkdir()

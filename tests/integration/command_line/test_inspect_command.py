@@ -149,7 +149,16 @@ def test_the_builds_log_has_the_same_table(built: tuple[pipeline.BuildResult, li
     assert [check["name"] for check in result.record["readiness"]] == names
 
 
-@pytest.mark.parametrize("taken_away", [(), ("vocab.json", "merges.txt"), ("tokenizer.json",)])
+@pytest.mark.parametrize(
+    "taken_away",
+    [
+        (),
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in (("vocab.json", "merges.txt"), ("tokenizer.json",))
+        ),
+    ],
+)
 def test_transformers_agrees_that_a_packed_tokenizer_loads(
     tmp_path: Path, taken_away: tuple[str, ...]
 ) -> None:
@@ -163,6 +172,7 @@ def test_transformers_agrees_that_a_packed_tokenizer_loads(
     assert (check.status, "'<|endoftext|>' is token" in check.message) == ("ok", True)
 
 
+@pytest.mark.slow
 def test_transformers_agrees_that_a_tokenizer_without_a_class_does_not(tmp_path: Path) -> None:
     write_gpt2_tokenizer(tmp_path, 300, positions=64)
     files = {name: (tmp_path / name).read_bytes() for name in ("vocab.json", "merges.txt")}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.integration.fleet.fleet_house import FleetHouse
 
 
+@pytest.mark.slow
 def test_a_fleet_that_is_cancelled_before_its_first_run_can_be_named_and_resumed(house: FleetHouse) -> None:
     told = house.json("cancel", "tiny.yaml")
     stands = house.json("status", told["cancelled"])

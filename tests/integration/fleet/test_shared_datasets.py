@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.integration.fleet.fleet_house import FleetHouse
 from tests.integration.house import TOOLCHAIN
 from trt_llm_pipeline.testing.hub import HubServer
@@ -21,6 +23,7 @@ destination: file:///src/engines/${matrix.n}/engine.tar.gz
 """
 
 
+@pytest.mark.slow
 def test_a_dataset_is_downloaded_once_for_all_cells(house: FleetHouse, hub: HubServer) -> None:
     hub.add_repository("owner/model", {"config.json": b"{}", "model.safetensors": b"w" * 10})
     train = b"words " * 1000

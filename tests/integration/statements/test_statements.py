@@ -156,6 +156,7 @@ class TestSignatures:
         assert plain.record["statement"]["keyid"] is None
         assert verified(plain.newest)[0] == 0
 
+    @pytest.mark.slow
     def test_a_build_from_before_there_were_statements(self, build: Build) -> None:
         first = build()[1]
         beside(first.archive).unlink()
@@ -167,6 +168,7 @@ class TestSignatures:
         assert "answered_from" not in again.record
         assert verified(again.newest)[0] == 0
 
+    @pytest.mark.slow
     def test_another_archives_statement_is_not_used_again(self, build: Build) -> None:
         first = build()[1]
         other = build(QUICK_START + "compression: none\n")[1]
@@ -254,6 +256,7 @@ class TestPlaces:
         assert top == {"engine.tar", "engine.tar.intoto.jsonl"}
         assert verified(plain.newest)[0] == 0
 
+    @pytest.mark.slow
     def test_a_file_of_the_users_own_stays(self, build: Build, tmp_path: Path) -> None:
         (tmp_path / "ws").mkdir()
         mine = tmp_path / "ws" / "engine.tar.gz.intoto.jsonl"
@@ -290,6 +293,7 @@ print(code, next(line.split()[1] for line in status.splitlines() if line.startsw
 """
 
 
+@pytest.mark.slow
 def test_a_large_archive_is_not_read_into_memory(tmp_path: Path) -> None:
     engine = tmp_path / "engine"
     engine.mkdir()

@@ -270,7 +270,7 @@ except DiskFull as problem:
     assert done.stdout.rstrip().endswith("[]")
 
 
-@pytest.mark.parametrize("compression", ["gzip", "none"])
+@pytest.mark.parametrize("compression", ["gzip", pytest.param("none", marks=pytest.mark.slow)])
 def test_memory_stays_small_whatever_the_size(engine: Path, tmp_path: Path, compression: str) -> None:
     with (engine / "rank1.engine").open("wb") as file:
         file.truncate(600 << 20)
