@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -41,6 +42,9 @@ hypothesis.settings.load_profile("suite")
 ANYWHERE = Reach(inside=True)
 INSIDE = {ALLOW_PRIVATE: "1"}
 os.environ.update(INSIDE)
+
+# A shell that runs the suite in the background has it ignore SIGINT, and so all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _MINIATURE = {
     "examples/gpt": ("build.py", "hf_gpt_convert.py"),

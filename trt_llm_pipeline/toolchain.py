@@ -27,6 +27,7 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _CANDIDATES = ("TensorRT-LLM", "tensorrtllm_backend/tensorrt_llm", "cpu_toolchain")
 _EXAMPLE_ROOTS = ("", "models/core", "models/contrib")
 _VERSION = re.compile(r"""__version__\s*=\s*["']([^"']+)["']""")
+_EXECUTABLES = ("trtllm-build",)
 _RANKS = re.compile(r"ranks:\s*(\d{1,4})")
 _FOLLOWS = re.compile(r"follows:([^()]*)(?:\(([^()]*)\))?")
 _MODELS = re.compile(r"models:([^()]*)\(([^()]*)\)")
@@ -151,7 +152,10 @@ class Toolchain:
             if path.is_file():
                 return path
             if (other := self._elsewhere(example, script)) is not None:
-                raise ToolchainError(f"{script!r} is not in the example {example.name}; write {other}")
+                raise ToolchainError(f"{script!r} is not in the example {example.name}; {_named(other)}")
+        if script in _EXECUTABLES:
+            message = f"that is no script; write executable: {script}"
+            raise ToolchainError(f"{script!r} is not in the example {example.name}; {message}")
         scripts = sorted(p.name for p in example.glob("*.py"))
         close = difflib.get_close_matches(script, scripts, 3, 0.4) or scripts
         advice = f"it has {', '.join(close)}" if close else "it has no scripts"
@@ -297,6 +301,12 @@ def _valid(releases: tuple[str, ...]) -> list[str]:
             version = Version(release)
             found.extend([str(version), version.base_version])
     return found
+
+
+def _named(script: str) -> str:
+    """How to reach a script of another folder of examples, by its path from the config's own."""
+    folder = Path(script).parent.name
+    return f"write {script}" if folder == "quantization" else f"write {script}, or example_name: {folder}"
 
 
 def _makes_engines(folder: Path) -> bool:

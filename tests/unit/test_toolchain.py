@@ -217,6 +217,8 @@ class TestScripts:
         [
             ("biuld.py", "it has build.py"),
             ("quantize.py", "write ../quantization/quantize.py$"),
+            ("other.py", "write ../models/core/qwen/other.py, or example_name: qwen$"),
+            ("trtllm-build", "that is no script; write executable: trtllm-build$"),
             ("zzz", "it has build.py, hf_gpt_convert.py"),
             (".", "it has "),
             ("x" * 300, "it has "),
@@ -226,6 +228,7 @@ class TestScripts:
     def test_that_are_not_there_are_named_with_the_closest(
         self, miniature: Toolchain, name: str, advice: str
     ) -> None:
+        (miniature.root / "examples/models/core/qwen/other.py").write_text("")
         with pytest.raises(ToolchainError, match=f"is not in the example gpt; {advice}"):
             miniature.script(miniature.example_dir("gpt"), name)
 

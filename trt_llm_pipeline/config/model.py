@@ -74,7 +74,8 @@ def _requirement(value: str) -> str:
     try:
         SpecifierSet(value)
     except InvalidSpecifier:
-        raise ValueError(f"{value!r} is not a valid version requirement; write it like >=0.9,<0.13") from None
+        message = f'{value!r} is not a valid version requirement; write it in quotes, like ">=0.9,<0.13"'
+        raise ValueError(message) from None
     return value
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from trt_llm_pipeline.config.model import STEP_ALIASES, BuildConfig
+from trt_llm_pipeline.config.model import STEP_ALIASES, STEP_NAMES, BuildConfig
 from trt_llm_pipeline.config.yaml_reader import Key
 from trt_llm_pipeline.errors import Mistake
 
@@ -29,6 +29,27 @@ _TOP_LEVEL = ("model_id", "example_name", "revision")
 
 class UnresolvedReferenceError(Exception):
     """A reference that cannot be resolved; its text says why. Turned into a `Mistake` by the caller."""
+
+
+class UnknownReferenceError(UnresolvedReferenceError):
+    """Nothing has the name that is referred to.
+
+    Args:
+        said: that it is unknown, in words.
+        name: what is referred to.
+        names: what can be referred to, and how the author calls each.
+    """
+
+    def __init__(self, said: str, name: str, names: Mapping[str, str]) -> None:
+        super().__init__(f"{said}; {_advice(name, names)}")
+        self._parts = said, name, names
+
+    def told_at(self, own: str) -> str:
+        """As a text for the key `own`, which cannot be referred to from itself."""
+        said, name, names = self._parts
+        closest = _closest(name, names)
+        others = {key: shown for key, shown in names.items() if key != own}
+        return f"{said}; {_advice(name, others, listed=closest == own)}"
 
 
 class LeftOutError(UnresolvedReferenceError):
@@ -121,11 +142,41 @@ class Resolver:
             )
         if any(name == wrong or name.startswith(f"{wrong}.") for wrong in self._config.wrong):
             return LeftOutError(f"the reference ${{{written}}} is to something that is wrong itself")
+        if step == "matrix":
+            return UnresolvedReferenceError(
+                f"the reference ${{{written}}} is to a fleet's matrix; fleet plan checks a config with "
+                "its values"
+            )
+        if step in STEP_NAMES and step not in steps:
+            there = " and ".join(map(self._config.called, steps))
+            return UnresolvedReferenceError(
+                f"the reference ${{{written}}} is to a step that is not in this config; it has {there}"
+            )
         names = [*dict.fromkeys([*self._known, *self._raw])][:_MAX_COMPARED]
-        close = difflib.get_close_matches(name, names, 1, 0.5)
-        some = ", ".join(map(self._as_written, sorted(names)[:_MAX_NAMED]))
-        advice = f"did you mean ${{{self._as_written(close[0])}}}?" if close else f"known: {some}"
-        return UnresolvedReferenceError(f"the reference ${{{written}}} is unknown; {advice}")
+        shown = {each: self._as_written(each) for each in names}
+        return UnknownReferenceError(f"the reference ${{{written}}} is unknown", name, shown)
+
+
+def _closest(name: str, names: Mapping[str, str]) -> str | None:
+    """The name that was probably meant: one beside it rather than one that only begins alike."""
+    head, _, tail = name.rpartition(".")
+    beside = {each.rpartition(".")[2]: each for each in names if each.rpartition(".")[0] == head}
+    if close := difflib.get_close_matches(tail, beside, 1, 0.6):
+        return beside[close[0]]
+    first = name.partition(".")[0]
+    alike = [
+        each for each in names if difflib.SequenceMatcher(None, first, each.partition(".")[0]).ratio() >= 0.7
+    ]
+    close = [] if head and beside else difflib.get_close_matches(name, alike, 1, 0.7)
+    return close[0] if close else None
+
+
+def _advice(name: str, names: Mapping[str, str], *, listed: bool = False) -> str:
+    """What to write instead; all that could be, where `listed` or where nothing is close."""
+    closest = None if listed else _closest(name, names)
+    if closest is not None:
+        return f"did you mean ${{{names[closest]}}}?"
+    return f"known: {', '.join(names[key] for key in sorted(names)[:_MAX_NAMED])}"
 
 
 @dataclass(frozen=True)
@@ -162,7 +213,9 @@ def check(
             broken.add(step)
         except UnresolvedReferenceError as problem:
             broken.add(step)
-            found.append(config.mistake(str(problem), *path))
+            own = ".".join(map(str, path))
+            said = problem.told_at(own) if isinstance(problem, UnknownReferenceError) else str(problem)
+            found.append(config.mistake(said, *path))
         if chars > _MAX_TOTAL_CHARS:
             message = f"with this the config stands for more than {_MAX_TOTAL_CHARS:,} characters"
             found.append(config.mistake(message, *path))

@@ -44,10 +44,21 @@ def syntax_mistake(text: str, error: yaml.YAMLError) -> Mistake:
         if rest[:1] in ("", "\t") or "a tab" in problem:
             message = "there is a tab; indent with spaces"
         return Mistake(f"is not valid YAML: {message}", line)
+    if context == "while scanning a block scalar" and begun is not None:
+        rest = "".join(text.splitlines()[begun.line : begun.line + 1])[begun.column :].strip()
+        return Mistake(
+            f"is not valid YAML: a value that begins with {rest[:1]} must be in quotes", begun.line + 1
+        )
     if problem == "could not find expected ':'" and begun is not None:
         return Mistake(_NO_COLON, begun.line + 1)
     above = _above(text.splitlines(), line) if line is not None and problem.startswith(_BELOW) else None
-    return above or Mistake(f"is not valid YAML: {problem}", line)
+    if above is None and line is not None and mark is not None:
+        begun_before = "".join(text.splitlines()[line - 1 : line])[: mark.column]
+        if problem.startswith("mapping values are not allowed") and _PAIR.match(begun_before):
+            return Mistake('is not valid YAML: a value with ": " in it must be in quotes', line)
+    indented = problem == "did not find expected key"
+    advice = "; compare its indentation with that of the lines above" if indented else ""
+    return above or Mistake(f"is not valid YAML: {problem}{advice}", line)
 
 
 def _above(lines: list[str], line: int) -> Mistake | None:

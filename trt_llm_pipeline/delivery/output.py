@@ -24,6 +24,8 @@ def check_output(path: Path) -> None:
     folder = path.absolute().parent
     if path.is_dir():
         problem = "is a directory; name a file in it"
+    elif path.is_file() and path.stat().st_size and not _is_archive(path):
+        problem = "is there already and is no archive, so it is not replaced; name another file"
     elif not folder.is_dir():
         problem = f"has no directory to lie in; make {folder}"
     elif not os.access(folder, os.W_OK):
@@ -31,6 +33,16 @@ def check_output(path: Path) -> None:
     else:
         return
     raise BadArgument(f"the output {path} {problem}")
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file begins as a gzip or as a tar does; see tar(5) for the magic of the latter."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(262)
+    except OSError:
+        return True  # what cannot be read is told of where it is written
+    return head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar"
 
 
 def check_named(path: Path, compression: str) -> None:

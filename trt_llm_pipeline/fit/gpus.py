@@ -66,8 +66,9 @@ def find_gpu(name: str) -> Device:
     if begun:
         sizes = " or ".join(gpu.name for gpu in begun)
         raise ValueError(f"{name!r} comes in several sizes; write {sizes}")
-    close = difflib.get_close_matches(wanted, [_letters(gpu.name) for gpu in GPUS], 1, 0.6)
-    hint = next((f"; did you mean {gpu.name}?" for gpu in GPUS if [_letters(gpu.name)] == close), "")
+    known = {_letters(text): gpu.name for gpu in GPUS for text in (gpu.name.partition("-")[0], gpu.name)}
+    close = difflib.get_close_matches(wanted, known, 1, 0.6)
+    hint = f"; did you mean {known[close[0]]}?" if close else ""
     raise ValueError(f"{name!r} is no GPU known here ({', '.join(gpu.name for gpu in GPUS)}){hint}")
 
 

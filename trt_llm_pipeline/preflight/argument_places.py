@@ -80,7 +80,7 @@ class _Judge:
         named = Path(text).expanduser() if text.startswith("~/") else Path(text)
         path = Path(os.path.normpath(self._root / named))
         if any(path.is_relative_to(own) for own in self._own):
-            return None
+            return _downloaded(text) if self._confined and OUTPUT.search(key) else None
         if _PROCESS.match(str(path)):
             return f"{text!r} leads to wherever a process is; name the place itself"
         real = Path(os.path.realpath(path))
@@ -88,7 +88,8 @@ class _Judge:
             if place.is_relative_to(self._root) and place != self._root:
                 folder = place.relative_to(self._root).parts[0]
                 if folder in SERVICE_FOLDERS:
-                    return _in_service_folder(text, folder)
+                    output = folder == "models" and OUTPUT.search(key)
+                    return _downloaded(text) if output else _in_service_folder(text, folder)
         if path.is_relative_to(self._root):
             return None  # where a link of the user's leads is the user's business
         if OUTPUT.search(key):
@@ -103,6 +104,10 @@ class _Judge:
             f"{text!r} is outside the workspace, where a step finds only the toolchain and the system's "
             "files; put what it needs into the workspace and name it there, like ./data/x.json"
         )
+
+
+def _downloaded(text: str) -> str:
+    return f"{text!r} is where downloads are, and no step may write there; name another place, like ./engine"
 
 
 def _in_service_folder(text: str, folder: str) -> str:

@@ -1,13 +1,14 @@
-"""Whether an example's scripts are for models of the type that a model's `config.json` names."""
+"""Whether the scripts of a config are for models of the type that a model's `config.json` names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from trt_llm_pipeline.errors import ConfigError
+from trt_llm_pipeline.errors import ConfigError, Mistake
 from trt_llm_pipeline.fit.families import KNOWN_FAMILIES
-from trt_llm_pipeline.plan import Plan
+from trt_llm_pipeline.plan import Plan, PlannedStep
 
 #: By the folders of TensorRT-LLM's `examples/`; types that nothing here knows are left out.
 _TYPES: Mapping[str, tuple[str, ...]] = {
@@ -32,33 +33,40 @@ def unsuited(plan: Plan, content: Mapping[str, Any]) -> str | None:
         content: of the model's `config.json`.
 
     Raises:
-        ConfigError: the toolchain says itself that the example takes no such model.
+        ConfigError: the toolchain says itself that a script's example takes no such model.
     """
     family = content.get("model_type")
-    own = [step.example for step in plan.steps if _is_of_example(step.program, str(step.example))]
-    if not own or not isinstance(family, str):
+    if not isinstance(family, str):
         return None
-    example, model = own[0].name, plan.config.model_id
     known = plan.toolchain.models or _TYPES
-    if family in known.get(example, (family,)):
+    wrong = [step for step in plan.steps if family not in known.get(_example(plan, step), (family,))]
+    if not wrong:
         return None
     if plan.toolchain.models:
-        message = f"the example {example} of the {plan.toolchain.title} toolchain builds models of type "
-        message += f"{' and '.join(known[example])}, and {model} is of type {family[:40]}"
-        raise ConfigError(
-            [plan.config.mistake(f"{message}; {_advice(known, family)}", "example_name")],
-            plan.config.source.name,
-        )
+        raise ConfigError([_refusal(plan, step, family) for step in wrong], plan.config.source.name)
     if family not in KNOWN_FAMILIES:
         return None
+    example = _example(plan, wrong[0])
     return (
         f"the scripts of the example {example} are for models of type {' and '.join(known[example])}, as far "
-        f"as is known here, and {model} is of type {family}; {_advice(known, family)}"
+        f"as is known here, and {plan.config.model_id} is of type {family}; {_advice(known, family)}"
     )
 
 
-def _is_of_example(program: tuple[str, ...], example: str) -> bool:
-    return len(program) > 1 and program[1].rpartition("/")[0] == example
+def _refusal(plan: Plan, step: PlannedStep, family: str) -> Mistake:
+    example, known = _example(plan, step), plan.toolchain.models
+    said = f"the example {example} of the {plan.toolchain.title} toolchain builds models of type "
+    said += f"{' and '.join(known[example])}, and {plan.config.model_id} is of type {family[:40]}"
+    blamed = ("example_name",) if example == step.example.name else (step.name, "script")
+    return plan.config.mistake(f"{said}; {_advice(known, family)}", *blamed)
+
+
+def _example(plan: Plan, step: PlannedStep) -> str:
+    """The example that a step's script is of; "" where it is of none."""
+    if len(step.program) < 2:
+        return ""
+    folder = Path(step.program[1]).parent
+    return folder.name if folder.is_relative_to(plan.toolchain.examples) else ""
 
 
 def _advice(known: Mapping[str, tuple[str, ...]], family: str) -> str:

@@ -100,9 +100,15 @@ class Checked:
 
 @dataclass(frozen=True)
 class NotChecked:
-    """The parser could not be asked. `reason` says why in one line, and names the script."""
+    """The parser could not be asked.
+
+    Attributes:
+        reason: why, in one line that names the script.
+        no_python: what was to run the script is no Python interpreter.
+    """
 
     reason: str
+    no_python: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,11 +175,12 @@ def probe(
         except PipelineError as error:
             return NotChecked(f"{found.name}: {error}")
         answer = _read(folder / _ANSWER)
+        begun = (folder / f"{_ANSWER}.begun").exists()
     if answer is None:
         reason = messages.silent(
             found.name, ended.exit_code, ended.stderr, timed_out=ended.timed_out, time_limit=time_limit
         )
-        return NotChecked(reason)
+        return NotChecked(reason, no_python=not begun and (ended.exit_code or 0) >= 0 and not ended.timed_out)
     if "not_parsed" in answer:
         reason = messages.not_parsed(found.name, **answer["not_parsed"])
         return NotChecked(Redactor(secrets_of(env))(reason))

@@ -17,6 +17,9 @@ from trt_llm_pipeline.preflight.argument_places import OUTPUT
 _INPUT = re.compile(r"(?:dir|path|file|folder)$", re.IGNORECASE)
 _RESULTS = re.compile(r"^-*(?:out|output|save|export)[-_]?(?:dir|path)$", re.IGNORECASE)
 _ANY = re.compile("")
+#: Builds that read what a conversion has written, and never a model as it is downloaded: `build.py` of gpt up
+#: to 0.7.1 looks for a `config.ini` there.
+_CONVERTED = {"gpt/build.py": "hf_gpt_convert.py"}
 # A cache is made where it is missing.
 _MADE = re.compile(r"cache", re.IGNORECASE)
 
@@ -24,15 +27,15 @@ _MADE = re.compile(r"cache", re.IGNORECASE)
 def unmade(plan: Plan, step: PlannedStep) -> list[str]:
     """Notes about paths in the workspace that a step is to read, each with its line and key.
 
-    Nothing is there, and no step before names the place; or the results of a step before are further down.
+    Nothing is there, and no step before names the place; or the results of a step before are further down; or
+    it is where this step or a later one puts its own.
 
     Args:
         plan: of the config.
         step: one of its steps.
     """
     before = plan.steps[: plan.steps.index(step)]
-    if any(_writes_anywhere(each) for each in before):
-        return []
+    anywhere = any(_writes_anywhere(each) for each in before)
     known = [plan.model_dir, *plan.dataset_dirs.values()]
     known += [step.output_dir] if step.output_dir is not None else []
     for each in before:
@@ -41,7 +44,17 @@ def unmade(plan: Plan, step: PlannedStep) -> list[str]:
     for key, text, path in _paths(plan, step, _INPUT):
         if OUTPUT.search(key) or _MADE.search(key):
             continue
-        if not path.is_relative_to(plan.workspace.root) or any(map(path.is_relative_to, known)):
+        converter = _CONVERTED.get("/".join(Path(step.program[-1]).parts[-2:]))
+        if converter is not None and key == "model_dir" and path.is_relative_to(plan.model_dir):
+            said = (
+                f"{step.called} reads what {converter} has written, and this is the model as it is downloaded"
+            )
+            found.append(_note(plan, f"{said}; convert it in a step before", step.name, "args", key))
+            continue
+        if (too_early := _too_early(plan, step, path)) is not None:
+            found.append(_note(plan, f"{text!r} is where {too_early}", step.name, "args", key))
+            continue
+        if anywhere or not path.is_relative_to(plan.workspace.root) or any(map(path.is_relative_to, known)):
             continue
         below = next((each for each in before if each.output_dir and path in each.output_dir.parents), None)
         if below is not None:
@@ -53,6 +66,18 @@ def unmade(plan: Plan, step: PlannedStep) -> list[str]:
             said = f"nothing is at {text!r}, and no step before names that place; it may be mistyped"
         found.append(_note(plan, said, step.name, "args", key))
     return found
+
+
+def _too_early(plan: Plan, step: PlannedStep, path: Path) -> str | None:
+    """Whose results will be at a path that a step reads, if not those of a step before."""
+    for each in plan.steps[plan.steps.index(step) :]:
+        if each.output_dir is None or not path.is_relative_to(each.output_dir):
+            continue
+        if each is not step:
+            return f"step {each.shown}, which runs after this one, puts its results"
+        if any(_related(path, place) for _, _, place in _paths(plan, step, OUTPUT)):
+            return "this step itself puts its results; name what it reads"
+    return None
 
 
 def unread(plan: Plan) -> list[str]:

@@ -10,7 +10,7 @@ from trt_llm_pipeline import toolchain
 from trt_llm_pipeline.cache import FileHashes, StepCache, UnhashableError, fingerprint
 from trt_llm_pipeline.cache.inputs import Disks
 from trt_llm_pipeline.config import BuildConfig, Loaded, examine
-from trt_llm_pipeline.errors import ConfigError, Mistake
+from trt_llm_pipeline.errors import ConfigError, Mistake, ToolchainError
 from trt_llm_pipeline.plan import Plan, PlannedStep, make_plan
 from trt_llm_pipeline.preflight.argument_places import misplaced
 from trt_llm_pipeline.preflight.fitting import PARALLEL_KEYS
@@ -116,7 +116,7 @@ def _validated(loaded: Loaded, name: str, settings: Settings) -> Validated:
         known = _Accepted(planned, settings)
         for step in planned.steps:
             notes.extend([*unmade(planned, step), *astray(planned, step)])
-            if known.accepts(step):
+            if known.accepts(step) or _lacks_its_args(planned, step):
                 continue
             wrong, step_notes, options = _preflight(planned, step, settings, layers)
             if options is None:
@@ -132,6 +132,12 @@ def _validated(loaded: Loaded, name: str, settings: Settings) -> Validated:
         found.sort(key=lambda mistake: mistake.line or 0)
         raise ConfigError(found, name)
     return Validated(planned, tuple(notes), layers, tuple(unchecked), accepted)
+
+
+def _lacks_its_args(planned: Plan, step: PlannedStep) -> bool:
+    """Whether a step has no `args`, and a key that may be theirs, mistyped and told of."""
+    own = tuple(f"{name}." for name in {step.name, step.shown})
+    return not step.config.args and any(key.startswith(own) for key in planned.config.wrong)
 
 
 def _misplaced(planned: Plan, settings: Settings, layers: Layers) -> list[Mistake]:
@@ -191,6 +197,9 @@ def _preflight(
 
     Returns:
         Mistakes, notes, and the names of all options that it has; None where it could not be asked.
+
+    Raises:
+        ToolchainError: what should be the toolchain's Python is none.
     """
     rendered = planned.render(step, planned.expected_dirs())
     answer = probe(
@@ -202,6 +211,11 @@ def _preflight(
         hidden=hidden_places(settings.workspace.root, settings.env),
     )
     if isinstance(answer, NotChecked):
+        if answer.no_python and step.program[0] == planned.toolchain.python:
+            raise ToolchainError(
+                f"TRTLLM_PYTHON is {planned.toolchain.python}, which runs no Python script: {answer.reason}. "
+                "Name a Python interpreter, or unset it"
+            )
         return [], [f"the arguments of step {step.shown} are not checked: {answer.reason}"], None
     mistakes = [_mistake(planned.config, step, wrong, rendered.keys) for wrong in answer.mistakes]
     notes = []

@@ -278,7 +278,7 @@ class TestPathsInArguments:
         ("key", "value", "words"),
         [
             ("output_dir", "/etc/ckpt", "is outside the workspace"),
-            ("output_dir", "./models/victim/model", "is in models/, and is not this build's own model"),
+            ("output_dir", "./models/victim/model", "is where downloads are, and no step may write there"),
             ("note", "${model_dir}/../../victim/model", "is in models/, and is not this build's own model"),
             ("note", "builds", "is in builds/, where the service keeps finished builds"),
             ("note", "/src/.trt-llm-pipeline/made.json", "where the service keeps its records"),

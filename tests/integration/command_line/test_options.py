@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -212,6 +213,23 @@ class TestBuild:
         assert done.exit_code == 2
         assert said in done.stderr
         assert not (tmp_path / "ws").exists()
+
+    def test_what_runs_no_python_is_not_taken_for_the_toolchains(self, env: dict[str, str]) -> None:
+        done = run({**env, "TRTLLM_PYTHON": "/bin/ls"}, "validate", QUICK_START)
+        assert done.exit_code == 1
+        assert "TRTLLM_PYTHON is /bin/ls, which runs no Python script: hf_gpt_convert.py ended" in done.stderr
+
+    @pytest.mark.parametrize("command", [["build"], ["submit", "--to", "http://127.0.0.1:9"]])
+    def test_a_file_that_is_no_archive_is_not_replaced(
+        self, env: dict[str, str], tmp_path: Path, command: list[str]
+    ) -> None:
+        config = tmp_path / "config.yaml"
+        shutil.copy(QUICK_START, config)
+        text = config.read_text()
+        done = run(env, *command, str(config), "--output", str(config))
+        assert done.exit_code == 2
+        assert f"the output {config} is there already and is no archive" in done.stderr
+        assert config.read_text() == text
 
 
 @pytest.mark.parametrize("command", [[], ["builds"], ["cache"], ["fleet"]])

@@ -87,6 +87,13 @@ def test_another_wrong_key_of_a_step_hides_no_mistyped_option(settings: Settings
     assert any("has no option --max_bach_size" in each for each in found)
 
 
+def test_args_under_another_name_are_one_mistake(settings: Settings) -> None:
+    head, last, tail = UNIFIED.rpartition("  args:\n")
+    (found,) = mistakes(settings, f"{head}  arguments:\n{tail}")
+    assert last
+    assert "build.arguments: is not a known key" in found
+
+
 def test_a_checkpoint_for_more_ranks_is_told_by_its_directory(settings: Settings) -> None:
     text = (ROOT / "examples" / "gpt" / "config.yaml").read_text()
     text = text.replace("1-gpu", "2-gpu")

@@ -82,7 +82,12 @@ def test_a_workspace_below_src_is_not_taken_for_the_images() -> None:
         ("${build.output_dir}", "is not known before step build has run"),
         ("${build.args.flag}", "is to a flag or a list; write it out"),
         ("${build.args.names}", "is to a flag or a list; write it out"),
-        ("${quantize.output_dir}", "is unknown"),
+        ("${quantize.output_dir}", "to a step that is not in this config; it has convert_to_ft and build"),
+        ("${matrix.dtype}", "is to a fleet's matrix; fleet plan checks a config with its values"),
+        ("${convert_tofft.output_dir}", "did you mean ${convert_to_ft.output_dir}?"),
+        ("${quantise.output_dir}", "is unknown; known: build.args."),
+        ("${build.args.scr}", "did you mean ${build.args.src}?"),
+        ("${build.args.dtype}", "is unknown; known: build.args."),
         ("${hf_token}", "is unknown"),
         ("${model_id", "'${' is never closed by '}'; write $${ for a literal ${"),
         ("${a${model_id}}", "'${' is never closed by '}'"),
@@ -92,6 +97,22 @@ def test_what_cannot_be_referred_to_is_named(text: str, message: str) -> None:
     with pytest.raises(UnresolvedReferenceError) as caught:
         resolver().text(text)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reference", "advice"),
+    [
+        ("${build.args.model_dri}", "known: build.args.other, "),
+        ("${build.args.othre}", "did you mean ${build.args.other}?"),
+    ],
+)
+def test_no_key_is_advised_to_refer_to_itself(
+    miniature: Toolchain, workspace: Workspace, reference: str, advice: str
+) -> None:
+    config = loads(args({"model_dir": reference, "other": "x"}))
+    (mistake,) = make_plan(config, miniature, workspace)[1]
+    assert mistake.message.startswith(f"the reference {reference} is unknown; {advice}")
+    assert "build.args.model_dir" not in mistake.message
 
 
 def args(lines: dict[str, str]) -> str:

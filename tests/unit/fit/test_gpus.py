@@ -42,7 +42,15 @@ def test_a_name_has_one_compute_capability_whatever_the_size(name: str, capabili
     assert capability_of(name) == capability
 
 
-@pytest.mark.parametrize(("name", "hint"), [("L40", "did you mean L40S"), ("TPU", "A10, L4")])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("L40", "did you mean L40S"),
+        ("H100X", "mean H100-80GB"),
+        ("H10", "mean H100-80GB"),
+        ("TPU", "A10, L4"),
+    ],
+)
 def test_an_unknown_name_is_answered_with_those_that_there_are(name: str, hint: str) -> None:
     with pytest.raises(ValueError, match=hint):
         find_gpu(name)

@@ -29,6 +29,7 @@ build:
 """
 LINE = 11
 MODELS = "is in models/, and is not this build's own"
+DOWNLOADS = "is where downloads are, and no step may write there; name another place, like ./engine"
 BUILDS = "is in builds/, where the service keeps finished builds"
 STATE = "is in .trt-llm-pipeline/, where the service keeps its records"
 OUTSIDE = "is outside the workspace"
@@ -61,8 +62,8 @@ def found(
     ("key", "value", "why"),
     [
         ("output_dir", "/etc/ckpt", OUTSIDE),
-        ("out-dir", "./models/victim/model", MODELS),
-        ("out-dir", "/src/models/victim/model", MODELS),
+        ("out-dir", "./models/victim/model", DOWNLOADS),
+        ("out-dir", "/src/models/victim/model", DOWNLOADS),
         ("model_dir", "models/victim/model", MODELS),
         ("model_dir", "${model_dir}/../../victim/model", MODELS),
         ("model_dir", "theirs/model", MODELS),
@@ -144,6 +145,14 @@ def test_what_is_outside_is_an_input_where_nothing_confines_the_step(
     assert found(house, miniature, "calib", "../outside", confined=False) == []
     (mistake,) = found(house, miniature, "calib", place)
     assert OUTSIDE in mistake.message
+
+
+def test_a_model_is_no_place_for_results_where_the_sandbox_lets_nothing_write_there(
+    house: Workspace, miniature: Toolchain
+) -> None:
+    (mistake,) = found(house, miniature, "out-dir", "${model_dir}/1-gpu")
+    assert DOWNLOADS in mistake.message
+    assert found(house, miniature, "out-dir", "${model_dir}/1-gpu", confined=False) == []
 
 
 def test_a_model_is_not_called_anothers_where_the_configs_own_is_misspelt(

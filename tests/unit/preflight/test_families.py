@@ -65,3 +65,16 @@ def test_what_a_toolchain_says_that_it_takes_no_more_than_is_a_mistake(
     )
     with pytest.raises(ConfigError, match="name a model of another type"):
         unsuited(plan, {"model_type": "bloom"})
+
+
+def test_it_is_the_scripts_own_example_that_counts(workspace: Workspace, miniature: Toolchain) -> None:
+    strict = replace(miniature, models={"gpt": ("gpt2",), "llama": ("llama",)})
+    plan = planned(workspace, strict, "script: ../llama/build.py")
+    assert unsuited(plan, {"model_type": "llama"}) is None
+    with pytest.raises(ConfigError) as raised:
+        unsuited(plan, {"model_type": "gpt2"})
+    (mistake,) = raised.value.mistakes
+    assert (mistake.key, mistake.line) == ("build.script", 5)
+    assert mistake.message.startswith(
+        "the example llama of the miniature 1.0 toolchain builds models of type"
+    )

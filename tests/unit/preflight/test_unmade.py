@@ -140,6 +140,37 @@ def test_a_declared_directory_that_the_scripts_own_option_misses_is_told_of(
         )
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_what_only_this_step_or_a_later_one_makes_is_told_of(
+    workspace: Workspace, miniature: Toolchain, *, there: bool
+) -> None:
+    if there:
+        (workspace.root / "engine").mkdir(parents=True)
+    text = CONFIG.format(
+        key="out-dir", value="./engine", declared=DECLARED, out="input_dir: ${build.output_dir}"
+    )
+    plan, _ = make_plan(loads(text + "    checkpoint_dir: ./engine\n"), miniature, workspace)
+    (first,), (second,) = (unmade(plan, step) for step in plan.steps)
+    assert "convert_to_ft.args.input_dir: './engine' is where step build, which runs after this one" in first
+    assert f":{LINE + 1}: build.args.checkpoint_dir: './engine' is where this step itself puts its" in second
+
+
+@pytest.mark.parametrize(("example", "told"), [("gpt", True), ("llama", False)])
+def test_a_build_that_reads_what_is_converted_gets_no_download(
+    workspace: Workspace, miniature: Toolchain, example: str, *, told: bool
+) -> None:
+    text = (
+        f"model_id: owner/name\nexample_name: {example}\nbuild:\n  script: build.py\n  output_dir: ./engine\n"
+    )
+    plan, _ = make_plan(loads(text + "  args:\n    model_dir: ${model_dir}\n"), miniature, workspace)
+    found = unmade(plan, plan.steps[0])
+    assert told == bool(found)
+    if told:
+        assert (
+            "build.args.model_dir: build.py reads what hf_gpt_convert.py has written, and this is" in found[0]
+        )
+
+
 def test_a_step_whose_place_is_to_be_found_may_have_made_it(
     workspace: Workspace, miniature: Toolchain
 ) -> None:

@@ -41,6 +41,7 @@ def main() -> NoReturn:
     with open(sys.argv[1], encoding="utf-8") as file:
         request = json.load(file)
     report_path = request["report"]
+    open(report_path + ".begun", "w").close()  # what runs this file is a Python interpreter
 
     def finish(report: dict[str, Any]) -> NoReturn:
         # No handler, thread or `finally` of the script may run after its parse, so there is no ordinary exit.
