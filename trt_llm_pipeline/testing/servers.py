@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
@@ -169,11 +170,18 @@ class CogServer(ServerProcess):
         _, body = self.request("POST", "/predictions", {"input": inputs}, timeout=timeout)
         return body
 
-    def start(self, prediction_id: str, **inputs: Any) -> None:
-        """Starts a prediction, once the server is READY, and returns at once."""
+    def start(self, prediction_id: str, webhook: str | None = None, **inputs: Any) -> None:
+        """Starts a prediction, once the server is READY, and returns at once.
+
+        Raises:
+            RuntimeError: the server has not taken it.
+        """
         self.wait_until_ready()
         headers = {"Prefer": "respond-async"}
-        self.request("PUT", f"/predictions/{prediction_id}", {"input": inputs}, headers=headers)
+        body = {"input": inputs, **({"webhook": webhook} if webhook else {})}
+        status, answer = self.request("PUT", f"/predictions/{prediction_id}", body, headers=headers)
+        if status != HTTPStatus.ACCEPTED:
+            raise RuntimeError(f"prediction {prediction_id} was answered with {status}: {answer}")
 
     def cancel(self, prediction_id: str) -> int:
         """Cancels a prediction; the HTTP status."""

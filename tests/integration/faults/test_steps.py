@@ -103,9 +103,8 @@ class TestSignals:
     def test_kill_from_outside_is_not_called_out_of_memory(self, house: House, server: CogServer) -> None:
         with WebhookReceiver() as webhooks:
             config = house.config("will_not_die.py", timeout="10m")
-            body = {"input": {"config": config}, "webhook": webhooks.url}
             seen = len(server.output())
-            server.request("POST", "/predictions", body, headers={"Prefer": "respond-async"})
+            server.start("killed-from-outside", webhooks.url, config=config)
             wait_for(lambda: STARTED in server.output()[seen:], "the step runs")
             for pid in [pid for pid, line in house.alive_below(server).items() if "will_not_die.py" in line]:
                 with suppress(ProcessLookupError):  # the others are ended as soon as the first one is dead
