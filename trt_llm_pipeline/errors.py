@@ -23,6 +23,7 @@ TrtLlmPipelineError             base; its text is meant for the user as it stand
     ├── DiskFull                not enough room
     ├── ArtifactError           an archive that cannot be written or read
     │   ├── ContentChanged      a file changed while the archive was made of it
+    │   ├── ArchiveUnreachable  its address gives nothing
     │   ├── ArchiveMissing      there is nothing where it was said to be
     │   └── ArchiveDamaged      it was read, and is no archive or not what its manifest says
     ├── DeliveryError           an archive that could not be sent to its destination
@@ -302,6 +303,12 @@ class ArtifactError(PipelineError):
 
 class ContentChanged(ArtifactError):
     """A file was changed between the moment a build looked at it and the moment it was packed."""
+
+
+class ArchiveUnreachable(ArtifactError):
+    """The address of an archive, or of the statement about one, gives nothing."""
+
+    kind: ClassVar[Kind] = "delivery"
 
 
 class ArchiveMissing(ArtifactError):

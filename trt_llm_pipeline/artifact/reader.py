@@ -18,7 +18,7 @@ from isal import isal_zlib
 
 from trt_llm_pipeline.artifact.content import content_sha256
 from trt_llm_pipeline.artifact.entries import END_OF_ARCHIVE, MANIFEST_NAME, ArchivedFile, Compression
-from trt_llm_pipeline.errors import ArchiveDamaged, ArchiveMissing, ArtifactError
+from trt_llm_pipeline.errors import ArchiveDamaged, ArchiveMissing, ArchiveUnreachable, ArtifactError
 from trt_llm_pipeline.net.addresses import Reach, shown
 from trt_llm_pipeline.net.failures import HttpStatusError
 from trt_llm_pipeline.net.read_ahead import AddressFile, ReadAhead
@@ -236,10 +236,10 @@ def _reader(url: str, label: str, reach: Reach) -> ReadAhead:
     def refused(error: HttpStatusError) -> ArtifactError:
         if error.status in _GONE:
             return ArchiveMissing(f"cannot read {label}: there is nothing (HTTP {error.status})")
-        return ArtifactError(f"cannot fetch {label}: HTTP {error.status}")
+        return ArchiveUnreachable(f"cannot fetch {label}: HTTP {error.status}")
 
     def unavailable(sentence: str) -> ArtifactError:
-        return ArtifactError(f"{sentence}; check the address, and try again later")
+        return ArchiveUnreachable(f"{sentence}; check the address, and try again later")
 
     wording = Wording(label, unavailable, refused)
     return ReadAhead(url, wording, limits=_LIMITS, log=_ignore, reach=reach, hashed=False)

@@ -30,7 +30,7 @@ _CHANGED = {
     "program": "its script changed",
     "argv": "its arguments changed",
     "output_dir": "its output_dir changed",
-    "earlier": "the results of the step before it changed",
+    "earlier": "the steps before it, or their results, changed",
     "inputs": "a file that its arguments name changed",
     "datasets": "a dataset changed",
     "gpus": "the GPUs changed",

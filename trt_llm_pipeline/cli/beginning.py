@@ -48,11 +48,11 @@ def init(
             raise typer.BadParameter(str(error), param_hint="--gpu") from None
         printed = str(output) == "-"
         if not printed:
-            delivery.check_output(output)
-            if output.exists():
+            if output.is_file():
                 raise typer.BadParameter(
                     f"{output} is there already; name another FILE", param_hint="--output"
                 )
+            delivery.check_output(output)
         text = starting.begin(model, settings, precision=precision, gpu=device)
         if printed:
             typer.echo(text, nl=False)

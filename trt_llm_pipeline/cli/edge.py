@@ -31,7 +31,7 @@ from trt_llm_pipeline.files import refused
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
-_TERMINATED = 143
+_TERMINATED = 143  # as a shell has it for SIGTERM
 _UNREAD = 141  # as a shell has it for SIGPIPE
 
 
@@ -55,14 +55,15 @@ def failures(as_json: bool, kept: str | None = None) -> Iterator[None]:
         told = PipelineError(refused(error, "a file"))
         _end_with(told, as_json)
         raise typer.Exit(EXIT_CODES[told.kind]) from None
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, _Terminated) as error:
         kept = "; ".join(filter(None, [kept, *notes_of(error)])) or None
+        by_user = isinstance(error, KeyboardInterrupt)
         if as_json:
-            how = {"kind": "interrupted", "type": type(error).__name__}
+            how = {"kind": "interrupted", "type": "KeyboardInterrupt" if by_user else "SIGTERM"}
             print_json({"error": "interrupted", **how, "kept": kept})
         else:
             typer.echo(f"interrupted; {kept}" if kept else "interrupted", err=True)
-        raise typer.Exit(EXIT_CODES["interrupted"]) from None
+        raise typer.Exit(EXIT_CODES["interrupted"] if by_user else _TERMINATED) from None
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -95,8 +96,12 @@ def _end_with(error: TrtLlmPipelineError, as_json: bool) -> None:
         print_json(fields)
 
 
+class _Terminated(SystemExit):
+    """SIGTERM was sent."""
+
+
 def _terminate(*_: object) -> NoReturn:
-    raise SystemExit(_TERMINATED)
+    raise _Terminated(_TERMINATED)
 
 
 def tell(error: TrtLlmPipelineError, *, quiet: bool = False) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _requirement(value: str) -> str:
     try:
         SpecifierSet(value)
     except InvalidSpecifier:
-        message = f'{value!r} is not a valid version requirement; write it in quotes, like ">=0.9,<0.13"'
+        message = f'{value!r} is not a valid version requirement; write an operator, in quotes: ">=0.9,<0.13"'
         raise ValueError(message) from None
     return value
 

@@ -204,7 +204,8 @@ def _plain(node: Node, path: tuple[Key, ...], lines: dict[tuple[Key, ...], int],
         for written, value in node.items.items():
             key = STEP_ALIASES.get(written, written) if not path else written
             if key in result:
-                message = f"is another name for {key}, which is already there; keep one of the two"
+                other = next(each for each in node.items if STEP_ALIASES.get(each, each) == key)
+                message = f"is another name for {other}, which is already there; keep one of the two"
                 found.append(Mistake(message, node.key_lines[written], written))
                 continue
             child = (*path, key)

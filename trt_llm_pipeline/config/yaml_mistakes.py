@@ -69,7 +69,7 @@ def _above(lines: list[str], line: int) -> Mistake | None:
             continue
         more = _indentation(lines[line - 1]) - _indentation(written)
         if more > 0 and _PAIR.match(written):
-            message = "has a value of its own, so the lines below it must not be indented more than it is"
+            message = "this line has a value of its own, so those below it must not be indented more than it"
             return Mistake(f"is not valid YAML: {message}; correct the indentation", number)
         return Mistake(_NO_COLON, number) if more == 0 and _LONE.match(written) else None
     return None

@@ -18,12 +18,18 @@ from trt_llm_pipeline.artifact.reader import open_file
 from trt_llm_pipeline.artifact.statement import LARGEST_STATEMENT, STATEMENT_SUFFIX
 from trt_llm_pipeline.delivery.destination import STORES, Destination, parse_destination
 from trt_llm_pipeline.delivery.store_client import connect, reason
-from trt_llm_pipeline.errors import ArchiveMissing, ArtifactError, BadArgument, DeliveryError
+from trt_llm_pipeline.errors import (
+    ArchiveMissing,
+    ArchiveUnreachable,
+    ArtifactError,
+    BadArgument,
+    DeliveryError,
+)
 from trt_llm_pipeline.model_source.hub import endpoint_of
 from trt_llm_pipeline.net.addresses import Reach
 from trt_llm_pipeline.net.addresses import shown as shown_address
 from trt_llm_pipeline.net.client import Client, Response
-from trt_llm_pipeline.net.failures import BadAddress, HttpStatusError
+from trt_llm_pipeline.net.failures import BadAddress, HttpStatusError, transient_failure
 from trt_llm_pipeline.net.stopping import StopSwitch
 from trt_llm_pipeline.redaction import token_of
 
@@ -209,10 +215,11 @@ def _fetched(
                 raise FileNotFoundError(shown(address)) from None
             if denied is not None and answer.status in _DENIED:
                 raise denied(answer.status) from None
-            raise ArtifactError(f"cannot fetch {shown(address)}: HTTP {answer.status}") from None
+            raise ArchiveUnreachable(f"cannot fetch {shown(address)}: HTTP {answer.status}") from None
         except (BadAddress, OSError, ValueError, http.client.HTTPException) as problem:
-            why = str(problem) or type(problem).__name__
-            raise ArtifactError(f"cannot fetch {shown(address)}: {why}") from None
+            known = transient_failure(problem)
+            why = known.reason if known is not None else str(problem) or type(problem).__name__
+            raise ArchiveUnreachable(f"cannot fetch {shown(address)}: {why}; check the address") from None
         with response:
             yield cast(BinaryIO, _Body(response))
 

@@ -95,9 +95,10 @@ class EngineArguments:
     @property
     def length_options(self) -> str:
         """The options that give the longest sequence, in words."""
+        given = {"max_input_len": self.max_input_len, "max_output_len": self.max_output_len}
         if self.max_seq_len is not None:
             return "max_seq_len"
-        return "max_input_len" if self.max_output_len is None else "max_input_len and max_output_len"
+        return " and ".join(name for name, value in given.items() if value is not None)
 
     @property
     def least_length(self) -> int:

@@ -83,7 +83,7 @@ class Assessment:
                 f"cannot be divided evenly by tensor parallelism {arguments.tp} and pipeline parallelism "
                 f"{arguments.pp}"
             )
-        asked = arguments.length or arguments.max_input_len or 0
+        asked = arguments.length or max(arguments.max_input_len or 0, arguments.max_output_len or 0)
         if shape.max_positions is not None and asked > shape.max_positions:
             found.append(
                 f"the config asks for requests of {asked:,} tokens, and the model was made for "

@@ -13,6 +13,7 @@ from trt_llm_pipeline.config import texts_of
 from trt_llm_pipeline.config.references import UnresolvedReferenceError
 from trt_llm_pipeline.plan import Plan, PlannedStep
 from trt_llm_pipeline.preflight.argument_places import OUTPUT
+from trt_llm_pipeline.workspace import Ledger
 
 _INPUT = re.compile(r"(?:dir|path|file|folder)$", re.IGNORECASE)
 _RESULTS = re.compile(r"^-*(?:out|output|save|export)[-_]?(?:dir|path)$", re.IGNORECASE)
@@ -24,7 +25,7 @@ _CONVERTED = {"gpt/build.py": "hf_gpt_convert.py"}
 _MADE = re.compile(r"cache", re.IGNORECASE)
 
 
-def unmade(plan: Plan, step: PlannedStep) -> list[str]:
+def unmade(plan: Plan, step: PlannedStep, *, confined: bool = True) -> list[str]:
     """Notes about paths in the workspace that a step is to read, each with its line and key.
 
     Nothing is there, and no step before names the place; or the results of a step before are further down; or
@@ -33,6 +34,7 @@ def unmade(plan: Plan, step: PlannedStep) -> list[str]:
     Args:
         plan: of the config.
         step: one of its steps.
+        confined: whether a step is shown nothing that other builds have made.
     """
     before = plan.steps[: plan.steps.index(step)]
     anywhere = any(_writes_anywhere(each) for each in before)
@@ -60,12 +62,23 @@ def unmade(plan: Plan, step: PlannedStep) -> list[str]:
         if below is not None:
             declared = below.config.output_dir
             said = f"the results of step {below.shown} are not in {text!r} but in {declared!r}, below it"
-        elif os.path.lexists(path) or any(path in place.parents for place in known):
+        elif any(path in place.parents for place in known):
+            continue
+        elif confined and _of_earlier_builds(plan, path):
+            said = f"what is at {text!r} is an earlier build's, and a step sees what its own build makes; "
+            said += "add the step that makes it, or keep a copy under another name"
+        elif os.path.lexists(path):
             continue
         else:
             said = f"nothing is at {text!r}, and no step before names that place; it may be mistyped"
         found.append(_note(plan, said, step.name, "args", key))
     return found
+
+
+def _of_earlier_builds(plan: Plan, path: Path) -> bool:
+    """Whether there is something, and builds have made all of it."""
+    files = plan.workspace.files_in(path) if os.path.lexists(path) else {}
+    return bool(files) and len(Ledger(plan.workspace).ours(files)) == len(files)
 
 
 def _too_early(plan: Plan, step: PlannedStep, path: Path) -> str | None:
@@ -114,7 +127,7 @@ def astray(plan: Plan, step: PlannedStep) -> list[str]:
     if declared is None or not named or any(_related(path, declared) for _, _, path in named):
         return []
     key, text, _ = named[0]
-    said = f"{key} is {text!r}, which does not lead there; the step fails where its files are elsewhere"
+    said = f"{key} is {text!r}, which does not lead to it; the step fails where its files are elsewhere"
     return [_note(plan, said, step.name, "output_dir")]
 
 

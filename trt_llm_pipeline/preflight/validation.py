@@ -115,7 +115,7 @@ def _validated(loaded: Loaded, name: str, settings: Settings) -> Validated:
         found.extend(_misplaced(planned, settings, layers))
         known = _Accepted(planned, settings)
         for step in planned.steps:
-            notes.extend([*unmade(planned, step), *astray(planned, step)])
+            notes.extend([*unmade(planned, step, confined=layers.files), *astray(planned, step)])
             if known.accepts(step) or _lacks_its_args(planned, step):
                 continue
             wrong, step_notes, options = _preflight(planned, step, settings, layers)

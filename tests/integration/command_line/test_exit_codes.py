@@ -116,6 +116,15 @@ def test_what_a_command_is_given_beside_the_config(own: House) -> None:
         told(run(own, *arguments, "--json"), "config", name)
 
 
+def test_an_address_that_gives_no_archive(own: House) -> None:
+    for command in ("verify", "inspect"):
+        done = run(own, command, "http://127.0.0.1:9/engine.tar.gz", "--json")
+        error = told(done, "delivery", "ArchiveUnreachable")["error"]
+        assert "http://127.0.0.1:9/engine.tar.gz" in error
+        assert "connection refused" in error
+        assert "check the address" in error
+
+
 def test_what_is_no_archive(own: House) -> None:
     path = own.text("no archive at all")
     for arguments in (["verify", path], ["inspect", path], ["try", path, "Hello"]):

@@ -172,7 +172,8 @@ class TestCommandLine:
         [
             (signal.SIGINT, 130, [], "interrupted; what has been downloaded is kept"),
             pytest.param(signal.SIGINT, 130, ["--json"], '"kind": "interrupted"', marks=pytest.mark.slow),
-            pytest.param(signal.SIGTERM, 143, [], "", marks=pytest.mark.slow),
+            pytest.param(signal.SIGTERM, 143, ["--json"], '"type": "SIGTERM"', marks=pytest.mark.slow),
+            pytest.param(signal.SIGTERM, 143, [], "interrupted; what has been", marks=pytest.mark.slow),
         ],
     )
     def test_signal_ends_everything_and_keeps_the_model(

@@ -216,7 +216,7 @@ class TestWhatHasChanged:
             (_config("script: build.py", "script: other.py"), "its script changed"),
             (_config("plugin: float16", "plugin: bfloat16"), "its arguments changed"),
             (_config("output_dir: ./engine\n  args", "output_dir: ./e2\n  args"), "its output_dir changed"),
-            (_config("offset: -1", "offset: -2"), "the results of the step before it changed"),
+            (_config("offset: -1", "offset: -2"), "the steps before it, or their results, changed"),
             (_write("outside/timing.cache", "d"), "a file that its arguments name changed"),
             (_set("gpus", ()), "the GPUs changed"),
         ],

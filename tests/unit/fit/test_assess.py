@@ -81,6 +81,7 @@ class TestAnswers:
         [
             ({"max_input_len": 4000, "max_output_len": 200}, "4,200", "max_input_len and max_output_len"),
             ({"max_input_len": 5000, "max_output_len": None}, "5,000", "max_input_len"),
+            ({"max_input_len": None, "max_output_len": 4097}, "4,097", "max_output_len"),
             ({"max_seq_len": 4097}, "4,097", "max_seq_len"),
         ],
     )

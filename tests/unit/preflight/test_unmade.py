@@ -8,7 +8,7 @@ from trt_llm_pipeline.config import loads
 from trt_llm_pipeline.plan import Plan, make_plan
 from trt_llm_pipeline.preflight.unmade import astray, unmade, unread
 from trt_llm_pipeline.toolchain import Toolchain
-from trt_llm_pipeline.workspace import Workspace
+from trt_llm_pipeline.workspace import Ledger, Workspace
 
 CONFIG = """\
 model_id: owner/name
@@ -169,6 +169,24 @@ def test_a_build_that_reads_what_is_converted_gets_no_download(
         assert (
             "build.args.model_dir: build.py reads what hf_gpt_convert.py has written, and this is" in found[0]
         )
+
+
+def test_what_an_earlier_build_has_left_is_not_what_a_step_sees(
+    workspace: Workspace, miniature: Toolchain
+) -> None:
+    workspace.prepare()
+    place = workspace.root / "c-model" / "gpt3"
+    place.mkdir(parents=True)
+    ledger = Ledger(workspace)
+    ledger.begin("convert_to_ft", workspace.files())
+    (place / "config.ini").write_text("[gpt]")
+    ledger.finish("convert_to_ft", workspace.files())
+    plan = planned(workspace, miniature, "model_dir", "./c-model/gpt3")
+    (note,) = unmade(plan, plan.steps[1])
+    assert f":{LINE}: build.args.model_dir: what is at './c-model/gpt3' is an earlier build's" in note
+    assert unmade(plan, plan.steps[1], confined=False) == []
+    (place / "mine").write_text("")
+    assert unmade(plan, plan.steps[1]) == []
 
 
 def test_a_step_whose_place_is_to_be_found_may_have_made_it(
