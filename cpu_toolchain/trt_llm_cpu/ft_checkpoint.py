@@ -128,9 +128,10 @@ def open_ft_checkpoint(directory: Path) -> FtCheckpoint:
     """
     path = directory / "config.ini"
     if not path.is_file():
-        raise BadInputError(
-            f"{path} is missing; --model_dir must be the <N>-gpu directory that hf_gpt_convert.py wrote."
-        )
+        below = sorted(config.parent.name for config in directory.glob("*-gpu/config.ini"))
+        there = f"; it has {', '.join(below)}: name that" if below else ""
+        what = "the <N>-gpu directory that hf_gpt_convert.py wrote"
+        raise BadInputError(f"{path} is missing; --model_dir must be {what}{there}.")
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         parser.read_string(path.read_text("utf-8"))

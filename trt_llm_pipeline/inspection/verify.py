@@ -181,11 +181,13 @@ def _digests(said: Mapping[str, Any], contents: ArchiveContents, any_compression
         return [same, Check("bytes", "ok", f"sha256 {contents.sha256}")]
     differ = f"the same content, in bytes whose sha256 is {contents.sha256}, not {_short(compressed)}"
     if any_compression and contents.plain:
-        return [same, Check("bytes", "warning", f"{differ}: compressed again, elsewhere")]
+        return [same, Check("bytes", "warning", f"{differ}: compressed otherwise, or not at all")]
     if any_compression:
         advice = "its headers tell times, owners or rights, or spell names otherwise than a build's"
     else:
-        advice = "it was compressed again, or its headers were altered; --any-compression accepts the first"
+        advice = (
+            "it is compressed otherwise or not at all, which --any-compression accepts, or was packed again"
+        )
     return [same, Check("bytes", "problem", f"{differ}: {advice}")]
 
 

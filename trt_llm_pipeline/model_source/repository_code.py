@@ -110,6 +110,10 @@ def with_digests(folder: Path, found: Sequence[CodeFile], known: Mapping[str, st
     )
 
 
+#: Of what cannot be looked into, and so may hold code; see `pickles`.
+_CUT_OFF = "damaged or cut off"
+
+
 def refuse(
     model: str, found: Iterable[CodeFile], permission: Permission, kept: str, commit: str = ""
 ) -> None:
@@ -136,6 +140,8 @@ def refuse(
     else:
         pin = f", and `revision: {commit}` so that only what you have looked at is run" if commit else ""
         advice = f"Look at these files; if you trust them, put `{KEY}: true` into the config{pin}"
+        if any(_CUT_OFF in code.what for code in files):
+            advice += ". One that is cut off has to be published again, whole; no key mends that"
     raise RepositoryCodeRefused(
         f"{model} comes with code that the scripts would run: {listed(files)}. {kept} {advice}",
         files=[code.path for code in files],

@@ -64,13 +64,20 @@ class Lines:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.log = self.output = write
-        self.metric = metric
+        self._metric = metric
         self._clock = clock
         self._beat = Heartbeat(write, clock)
         self.usage = self._beat.usage
         self._moving: str | None = None
         self._started = self._next = 0.0
         self._first_bytes = 0
+
+    def metric(self, name: str, value: float) -> None:
+        """Hands a measurement on; one that is not taken costs no build."""
+        try:
+            self._metric(name, value)
+        except ValueError as problem:
+            self.log(f"warning: the measurement {name} is not kept: {problem}")
 
     def stage(self, name: str, state: StageState) -> None:
         """The lines of the log tell what becomes of a stage."""

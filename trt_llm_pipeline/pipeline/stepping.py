@@ -124,17 +124,19 @@ def run_steps(context: Context, snapshot: Snapshot, cached: CachedSteps | None) 
         found[step.name] = report.output_dir
         if report.cached:
             context.voice.stage(step.shown, "reused")
-        _tell_cost(context, report)
+        for name, value in costs(report).items():
+            context.voice.metric(name, value)
         context.notes.reports.append(report)
     return context.notes.reports
 
 
-def _tell_cost(context: Context, report: StepReport) -> None:
-    metric = context.voice.metric
+def costs(report: StepReport) -> dict[str, float]:
+    """The measurements of a step, by names that Cog takes: each part between dots begins with a letter."""
     if report.cached:
-        metric(f"cached.{report.name}", 1)
-        return
-    metric(f"cpu.{report.name}", round(report.cpu_s, 3))
-    metric(f"peak_memory.{report.name}", report.peak_memory_bytes)
-    for index, used in enumerate(report.peak_gpu_memory_bytes):
-        metric(f"peak_gpu_memory.{report.name}.{index}", used)
+        return {f"cached.{report.name}": 1}
+    gpus = enumerate(report.peak_gpu_memory_bytes)
+    return {
+        f"cpu.{report.name}": round(report.cpu_s, 3),
+        f"peak_memory.{report.name}": report.peak_memory_bytes,
+        **{f"peak_gpu_memory.{report.name}.gpu{index}": used for index, used in gpus},
+    }

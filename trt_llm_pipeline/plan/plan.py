@@ -257,9 +257,9 @@ def _release(config: BuildConfig, toolchain: Toolchain) -> list[Mistake]:
             toolchain.releases_of(script),
         )
     message = (
-        f"TensorRT-LLM {wanted} is required, but {subject} {toolchain.title} at "
-        f"{toolchain.root} follows {', '.join(follows) or 'no known release'}; set TRTLLM_DIR to a tree of "
-        "that release"
+        f"TensorRT-LLM {wanted} is required, but {subject} {toolchain.title} at {toolchain.root} follows "
+        f"{', '.join(follows) or 'no known release'}; {'require one of those, or ' if follows else ''}"
+        "set TRTLLM_DIR to a tree of the release"
     )
     return [config.mistake(message, "requires_trt_llm")]
 

@@ -43,7 +43,8 @@ def unsuited(plan: Plan, content: Mapping[str, Any]) -> str | None:
     if not wrong:
         return None
     if plan.toolchain.models:
-        raise ConfigError([_refusal(plan, step, family) for step in wrong], plan.config.source.name)
+        mistakes = dict.fromkeys(_refusal(plan, step, family) for step in wrong)
+        raise ConfigError([*mistakes], plan.config.source.name)
     if family not in KNOWN_FAMILIES:
         return None
     example = _example(plan, wrong[0])

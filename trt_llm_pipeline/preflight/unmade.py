@@ -36,43 +36,64 @@ def unmade(plan: Plan, step: PlannedStep, *, confined: bool = True) -> list[str]
         step: one of its steps.
         confined: whether a step is shown nothing that other builds have made.
     """
+    found = []
+    for key, text, path in _paths(plan, step, _INPUT):
+        if not OUTPUT.search(key) and not _MADE.search(key):
+            said = _missing(plan, step, key, text, path, confined=confined)
+            found += [] if said is None else [_note(plan, said, step.name, "args", key)]
+    return found
+
+
+def _missing(plan: Plan, step: PlannedStep, key: str, text: str, path: Path, *, confined: bool) -> str | None:
+    """Why a path that a step is to read will not have what the step needs; None where nothing says so."""
     before = plan.steps[: plan.steps.index(step)]
-    anywhere = any(_writes_anywhere(each) for each in before)
+    converter = _CONVERTED.get("/".join(Path(step.program[-1]).parts[-2:]))
+    if converter is not None and key == "model_dir":
+        if path.is_relative_to(plan.model_dir):
+            said = f"{step.called} reads what {converter} has written, and this is the downloaded model"
+            return f"{said}; convert it in a step before"
+        if any(each.called == converter and _is_named(plan, each, path) for each in before):
+            place = f"{text.rstrip('/')}/1-gpu"
+            return f"{converter} writes into a directory below {text!r}, by its ranks; write {place} for one"
+    if (too_early := _too_early(plan, step, path)) is not None:
+        return f"{text!r} is where {too_early}"
     known = [plan.model_dir, *plan.dataset_dirs.values()]
     known += [step.output_dir] if step.output_dir is not None else []
     for each in before:
         known += _made(plan, each)
-    found = []
-    for key, text, path in _paths(plan, step, _INPUT):
-        if OUTPUT.search(key) or _MADE.search(key):
-            continue
-        converter = _CONVERTED.get("/".join(Path(step.program[-1]).parts[-2:]))
-        if converter is not None and key == "model_dir" and path.is_relative_to(plan.model_dir):
+    if any(map(_writes_anywhere, before)) or not path.is_relative_to(plan.workspace.root):
+        return None
+    if any(path.is_relative_to(place) for place in known):
+        return None
+    for each in before:
+        declared = each.config.output_dir
+        if each.output_dir is not None and path in each.output_dir.parents:
+            return f"the results of step {each.shown} are not in {text!r} but in {declared!r}, below it"
+        if _writes_around(plan, each, path):
             said = (
-                f"{step.called} reads what {converter} has written, and this is the model as it is downloaded"
+                f"step {each.shown} has its results in {declared!r}, by its output_dir, and not in {text!r}"
             )
-            found.append(_note(plan, f"{said}; convert it in a step before", step.name, "args", key))
-            continue
-        if (too_early := _too_early(plan, step, path)) is not None:
-            found.append(_note(plan, f"{text!r} is where {too_early}", step.name, "args", key))
-            continue
-        if anywhere or not path.is_relative_to(plan.workspace.root) or any(map(path.is_relative_to, known)):
-            continue
-        below = next((each for each in before if each.output_dir and path in each.output_dir.parents), None)
-        if below is not None:
-            declared = below.config.output_dir
-            said = f"the results of step {below.shown} are not in {text!r} but in {declared!r}, below it"
-        elif any(path in place.parents for place in known):
-            continue
-        elif confined and _of_earlier_builds(plan, path):
-            said = f"what is at {text!r} is an earlier build's, and a step sees what its own build makes; "
-            said += "add the step that makes it, or keep a copy under another name"
-        elif os.path.lexists(path):
-            continue
-        else:
-            said = f"nothing is at {text!r}, and no step before names that place; it may be mistyped"
-        found.append(_note(plan, said, step.name, "args", key))
-    return found
+            return f"{said}; one of the two is mistyped"
+    if any(path in place.parents for place in known):
+        return None
+    if confined and _of_earlier_builds(plan, path):
+        said = f"what is at {text!r} is an earlier build's, and a step sees what its own build makes"
+        return f"{said}; add the step that makes it, or keep a copy under another name"
+    if os.path.lexists(path):
+        return None
+    return f"nothing is at {text!r}, and no step before names that place; it may be mistyped"
+
+
+def _is_named(plan: Plan, step: PlannedStep, path: Path) -> bool:
+    """Whether one of a step's output options names a path."""
+    return any(place == path for _, _, place in _paths(plan, step, OUTPUT))
+
+
+def _writes_around(plan: Plan, step: PlannedStep, path: Path) -> bool:
+    """Whether a step declares other results than a path that lies in what one of its options names."""
+    if step.output_dir is None or path.is_relative_to(step.output_dir) or path in step.output_dir.parents:
+        return False
+    return any(place in path.parents for _, _, place in _paths(plan, step, OUTPUT))
 
 
 def _of_earlier_builds(plan: Plan, path: Path) -> bool:

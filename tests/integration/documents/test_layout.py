@@ -97,7 +97,6 @@ COVERED_ELSEWHERE = {
     "pipeline/downloading": "integration/downloads/test_hub_models.py",
     "pipeline/packaging": "integration/command_line/test_build_command.py",
     "pipeline/recording": "integration/command_line/test_report_page.py",
-    "pipeline/stepping": "integration/command_line/test_cache.py",
     "preflight/absent": "integration/fit/test_fit_of_a_plan.py",
     "preflight/lookup": "integration/cache/test_shared_cache.py",
     "preflight/parser_check": "integration/preflight/test_preflight.py",

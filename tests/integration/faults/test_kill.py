@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -134,4 +136,11 @@ def test_nothing_lives_on_and_the_next_build_trusts_nothing_half_written(
 
 
 def large_files(folder: Path, size: int) -> list[Path]:
-    return [p for p in folder.rglob("*") if p.is_file() and p.stat().st_size >= size]
+    """Those below a folder in which files come and go meanwhile."""
+    found = []
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names):
+            with suppress(FileNotFoundError):
+                if path.stat().st_size >= size:
+                    found.append(path)
+    return found

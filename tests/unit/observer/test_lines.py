@@ -87,3 +87,12 @@ def test_lines_metrics_and_what_a_failure_left_are_told_as_they_are() -> None:
     told.observer.kept("report", Path("/w/report.html"))
     assert told.lines == ["[bold] \x1b", "out", "report: /w/report.html"]
     assert told.metrics == {"timing.build": 1.5}
+
+
+def test_a_measurement_that_is_not_taken_costs_no_build() -> None:
+    def refuse(name: str, value: float) -> None:
+        raise ValueError(f"{name} must start with a letter")
+
+    lines: list[str] = []
+    Lines(lines.append, refuse).metric("0", 1.0)
+    assert lines == ["warning: the measurement 0 is not kept: 0 must start with a letter"]

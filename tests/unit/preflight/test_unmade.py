@@ -65,11 +65,30 @@ def test_a_place_above_the_results_is_not_where_they_are(workspace: Workspace, m
     )
 
 
-def test_a_place_beside_the_declared_results_is_made_by_nobody(
+@pytest.mark.parametrize("there", [False, True])
+def test_a_place_beside_the_declared_results_and_these_are_both_named(
+    workspace: Workspace, miniature: Toolchain, *, there: bool
+) -> None:
+    if there:
+        (workspace.root / "c-model" / "gpt2" / "2-gpu").mkdir(parents=True)
+    (note,) = notes(workspace, miniature, "model_dir", "./c-model/gpt2/2-gpu", out=OUT)
+    assert note.endswith(
+        f":{LINE}: build.args.model_dir: step convert_to_ft has its results in './c-model/gpt2/1-gpu', by "
+        "its output_dir, and not in './c-model/gpt2/2-gpu'; one of the two is mistyped"
+    )
+
+
+def test_a_conversion_that_writes_below_what_it_is_given_is_known(
     workspace: Workspace, miniature: Toolchain
 ) -> None:
-    (note,) = notes(workspace, miniature, "model_dir", "./c-model/gpt2/2-gpu", out=OUT)
-    assert "nothing is at './c-model/gpt2/2-gpu'" in note
+    text = CONFIG.replace("llama", "gpt").replace("convert_checkpoint", "hf_gpt_convert")
+    text = text.format(
+        declared="output_dir: ./c-model/gpt2", out=OUT, key="model_dir", value="./c-model/gpt2"
+    )
+    plan, mistakes = make_plan(loads(text), miniature, workspace)
+    assert mistakes == []
+    (note,) = unmade(plan, plan.steps[1])
+    assert note.endswith("below './c-model/gpt2', by its ranks; write ./c-model/gpt2/1-gpu for one")
 
 
 @pytest.mark.parametrize(

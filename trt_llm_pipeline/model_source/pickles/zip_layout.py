@@ -59,7 +59,7 @@ def entries(archive: Section) -> list[Entry]:
     try:
         return _entries(archive)
     except (Exhausted, struct.error):
-        raise BadZip("is a damaged zip archive") from None
+        raise BadZip("is a zip archive that is damaged or cut off") from None
 
 
 def hides_zip(section: Section) -> bool:
@@ -134,7 +134,7 @@ def _directory(archive: Section) -> tuple[int, int, int]:
     end = archive.size - _END.size
     magic, disk, first, here, count, size, place, comment = _END.unpack(archive.at(end, _END.size))
     if magic != _END_MAGIC or comment:
-        raise BadZip("is a damaged zip archive, or one with a comment")
+        raise BadZip("is a zip archive that is damaged or cut off, or has a comment")
     locator = archive.at(end - _LOCATOR.size, _LOCATOR.size)
     if locator[:4] == _LOCATOR_MAGIC:
         place64 = end - _LOCATOR.size - _END64.size
