@@ -149,7 +149,7 @@ def test_a_release_is_judged_by_the_scripts_of_the_steps(miniature: Toolchain, w
     assert [plan.releases_of(step) for step in plan.steps] == [("0.9.0",), ("0.9.0",)]
     (mistake,) = mistakes_of(f"{CONFIG}requires_trt_llm: '==0.7.1'\n", both, workspace)
     assert "is required, but trtllm-build of step build in the toolchain" in mistake.message
-    assert "follows 0.9.0; require one of those, or set TRTLLM_DIR" in mistake.message
+    assert "follows 0.9.0; change what is required, or set TRTLLM_DIR" in mistake.message
 
 
 def test_a_release_that_the_toolchain_is_not_is_refused(miniature: Toolchain, workspace: Workspace) -> None:
