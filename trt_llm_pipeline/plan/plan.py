@@ -258,8 +258,8 @@ def _release(config: BuildConfig, toolchain: Toolchain) -> list[Mistake]:
         )
     message = (
         f"TensorRT-LLM {wanted} is required, but {subject} {toolchain.title} at {toolchain.root} follows "
-        f"{', '.join(follows) or 'no known release'}; change what is required, or set TRTLLM_DIR to a tree of "
-        "the release"
+        f"{', '.join(follows) or 'no known release'}; change what is required, or set TRTLLM_DIR to a tree "
+        "of the release"
     )
     return [config.mistake(message, "requires_trt_llm")]
 
