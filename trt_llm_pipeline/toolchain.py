@@ -151,6 +151,9 @@ class Toolchain:
                 raise ToolchainError(f"{script!r} leads outside the toolchain's examples/ directory")
             if path.is_file():
                 return path
+            own = example / Path(script).name
+            if own.is_file() and own != path:
+                raise ToolchainError(f"{script!r} is not in the example {example.name}; write {own.name}")
             if (other := self._elsewhere(example, script)) is not None:
                 raise ToolchainError(f"{script!r} is not in the example {example.name}; {_named(other)}")
         if script in _EXECUTABLES:

@@ -218,6 +218,8 @@ class TestScripts:
             ("biuld.py", "it has build.py"),
             ("quantize.py", "write ../quantization/quantize.py$"),
             ("other.py", "write ../models/core/qwen/other.py, or example_name: qwen$"),
+            ("gpt/build.py", "write build.py$"),
+            ("examples/gpt/build.py", "write build.py$"),
             ("trtllm-build", "that is no script; write executable: trtllm-build$"),
             ("zzz", "it has build.py, hf_gpt_convert.py"),
             (".", "it has "),
