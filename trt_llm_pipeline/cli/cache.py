@@ -11,6 +11,7 @@ import typer
 from trt_llm_pipeline.cli.edge import JsonOption, failures, print_json
 from trt_llm_pipeline.cli.inputs import (
     ConfigArgument,
+    OfflineOption,
     SetOption,
     WorkspaceOption,
     read_validated,
@@ -79,6 +80,7 @@ def lookup(
     config: ConfigArgument,
     sets: SetOption,
     workspace: WorkspaceOption = None,
+    offline: OfflineOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say of each step whether its results are cached.
@@ -88,7 +90,7 @@ def lookup(
     with failures(as_json):
         from trt_llm_pipeline.preflight import lookup as lookups
 
-        settings = settings_of(workspace)
+        settings = settings_of(workspace, offline)
         validated = read_validated(config, settings, sets)
         found = lookups.look_up(
             validated, settings, warn=lambda line: typer.echo(f"warning: {line}", err=True)

@@ -117,7 +117,10 @@ def signing_key(path: Path | None, workspace: Path) -> SigningKey | None:
         return None
     if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(workspace)):
         raise SigningError(f"the signing key {path} lies in the workspace, where steps read; move it")
-    return load_signing_key(path)
+    try:
+        return load_signing_key(path)
+    except SigningError as problem:
+        raise SigningError(f"TRT_LLM_SIGNING_KEY: {problem}") from None
 
 
 def beside(archive: Path) -> Path:

@@ -57,6 +57,7 @@ def misplaced(plan: Plan, readable: Iterable[Path], *, confined: bool) -> list[M
 class _Judge:
     def __init__(self, plan: Plan, readable: list[Path], *, confined: bool) -> None:
         self._root = plan.workspace.root
+        self._model_id = plan.config.model_id
         self._own = (plan.model_dir, *plan.dataset_dirs.values())
         if "model_id" in plan.config.wrong:  # which folder is the model's own is not known then
             self._own = (plan.workspace.models, *self._own)
@@ -89,7 +90,7 @@ class _Judge:
                 folder = place.relative_to(self._root).parts[0]
                 if folder in SERVICE_FOLDERS:
                     output = folder == "models" and OUTPUT.search(key)
-                    return _downloaded(text) if output else _in_service_folder(text, folder)
+                    return _downloaded(text) if output else self._in_service_folder(text, folder)
         if path.is_relative_to(self._root):
             return None  # where a link of the user's leads is the user's business
         if OUTPUT.search(key):
@@ -105,16 +106,16 @@ class _Judge:
             "files; put what it needs into the workspace and name it there, like ./data/x.json"
         )
 
+    def _in_service_folder(self, text: str, folder: str) -> str:
+        if folder == "models":
+            said = f"{text!r} is in models/, and is not this build's own model"
+            return f"{said}, {self._model_id}; correct model_id, or write ${{model_dir}} here"
+        what = "the service keeps its records" if folder != "builds" else "the service keeps finished builds"
+        return f"{text!r} is in {folder}/, where {what}, and no step may read or write; name another place"
+
 
 def _downloaded(text: str) -> str:
     return f"{text!r} is where downloads are, and no step may write there; name another place, like ./engine"
-
-
-def _in_service_folder(text: str, folder: str) -> str:
-    if folder == "models":
-        return f"{text!r} is in models/, and is not this build's own model; write ${{model_dir}} for that"
-    what = "the service keeps its records" if folder != "builds" else "the service keeps finished builds"
-    return f"{text!r} is in {folder}/, where {what}, and no step may read or write; name another place"
 
 
 def _parts(text: str) -> Iterator[str]:

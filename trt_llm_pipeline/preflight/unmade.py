@@ -21,6 +21,16 @@ _ANY = re.compile("")
 #: Builds that read what a conversion has written, and never a model as it is downloaded: `build.py` of gpt up
 #: to 0.7.1 looks for a `config.ini` there.
 _CONVERTED = {"gpt/build.py": "hf_gpt_convert.py"}
+#: What conversions write, and what builds read by which option: FasterTransformer's format up to 0.7.1, or
+#: the unified checkpoint of later releases.
+_WRITES = (
+    (re.compile(r"hf_\w+_convert\.py"), "an FT checkpoint"),
+    (re.compile(r"convert_checkpoint\.py"), "a unified checkpoint"),
+)
+_READS = {
+    ("gpt/build.py", "model_dir"): ("an FT checkpoint", "build with trtllm-build"),
+    ("trtllm-build", "checkpoint_dir"): ("a unified checkpoint", "convert with convert_checkpoint.py"),
+}
 # A cache is made where it is missing.
 _MADE = re.compile(r"cache", re.IGNORECASE)
 
@@ -47,7 +57,7 @@ def unmade(plan: Plan, step: PlannedStep, *, confined: bool = True) -> list[str]
 def _missing(plan: Plan, step: PlannedStep, key: str, text: str, path: Path, *, confined: bool) -> str | None:
     """Why a path that a step is to read will not have what the step needs; None where nothing says so."""
     before = plan.steps[: plan.steps.index(step)]
-    converter = _CONVERTED.get("/".join(Path(step.program[-1]).parts[-2:]))
+    converter = _CONVERTED.get(_program(step))
     if converter is not None and key == "model_dir":
         if path.is_relative_to(plan.model_dir):
             said = f"{step.called} reads what {converter} has written, and this is the downloaded model"
@@ -55,6 +65,8 @@ def _missing(plan: Plan, step: PlannedStep, key: str, text: str, path: Path, *, 
         if any(each.called == converter and _is_named(plan, each, path) for each in before):
             place = f"{text.rstrip('/')}/1-gpu"
             return f"{converter} writes into a directory below {text!r}, by its ranks; write {place} for one"
+    if (other := _other_format(plan, step, key, path)) is not None:
+        return other
     if (too_early := _too_early(plan, step, path)) is not None:
         return f"{text!r} is where {too_early}"
     known = [plan.model_dir, *plan.dataset_dirs.values()]
@@ -82,6 +94,23 @@ def _missing(plan: Plan, step: PlannedStep, key: str, text: str, path: Path, *, 
     if os.path.lexists(path):
         return None
     return f"nothing is at {text!r}, and no step before names that place; it may be mistyped"
+
+
+def _program(step: PlannedStep) -> str:
+    """A script with its example's folder, or the executable."""
+    return "/".join(Path(step.program[-1]).parts[-2:]) if step.config.script else step.called
+
+
+def _other_format(plan: Plan, step: PlannedStep, key: str, path: Path) -> str | None:
+    """Which step before has written another format than the one that is read at a path."""
+    reads, remedy = _READS.get((_program(step), key.lstrip("-")), (None, None))
+    places = plan.expected_dirs()
+    for each in plan.steps[: plan.steps.index(step)]:
+        writes = next((written for name, written in _WRITES if name.fullmatch(each.called)), reads)
+        if reads is not None and writes != reads and path.is_relative_to(places[each.name]):
+            said = f"{step.called} reads {reads}, and {each.called} of step {each.shown} writes {writes}"
+            return f"{said}; {remedy}"
+    return None
 
 
 def _is_named(plan: Plan, step: PlannedStep, path: Path) -> bool:

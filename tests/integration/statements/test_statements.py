@@ -126,7 +126,7 @@ class TestSignatures:
         assert verified(result.newest, "--key", tmp_path / "signing.pub")[0] == 0
 
     def test_a_key_that_cannot_be_used_costs_no_download(self, build: Build, tmp_path: Path) -> None:
-        with pytest.raises(SigningError, match="cannot read the signing key"):
+        with pytest.raises(SigningError, match="TRT_LLM_SIGNING_KEY: cannot read the signing key"):
             build(env={"TRT_LLM_SIGNING_KEY": str(tmp_path / "gone.pem")})
         assert not (tmp_path / "ws").exists()
 

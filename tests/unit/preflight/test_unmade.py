@@ -174,6 +174,50 @@ def test_what_only_this_step_or_a_later_one_makes_is_told_of(
     assert f":{LINE + 1}: build.args.checkpoint_dir: './engine' is where this step itself puts its" in second
 
 
+@pytest.mark.parametrize(
+    ("script", "program", "key", "said"),
+    [
+        (
+            "hf_gpt_convert.py",
+            "executable: trtllm-build",
+            "checkpoint_dir",
+            "writes an FT checkpoint; convert with",
+        ),
+        (
+            "../llama/convert_checkpoint.py",
+            "script: build.py",
+            "model_dir",
+            "writes a unified checkpoint; build with",
+        ),
+        ("hf_gpt_convert.py", "script: build.py", "model_dir", None),
+        ("../llama/convert_checkpoint.py", "executable: trtllm-build", "checkpoint_dir", None),
+        ("../quantization/quantize.py", "executable: trtllm-build", "checkpoint_dir", None),
+    ],
+)
+@pytest.mark.parametrize("declared", ["output_dir: ./checkpoint/1-gpu", ""])
+def test_a_checkpoint_of_another_format_is_told_of(
+    workspace: Workspace,
+    miniature: Toolchain,
+    script: str,
+    program: str,
+    key: str,
+    said: str | None,
+    declared: str,
+) -> None:
+    text = (
+        CONFIG.replace("llama", "gpt")
+        .replace("convert_checkpoint.py", script)
+        .replace("script: build.py", program)
+    )
+    text = text.format(
+        declared=declared, out="out-dir: ./checkpoint", key=key, value="${convert_to_ft.output_dir}"
+    )
+    plan, mistakes = make_plan(loads(text), miniature, workspace)
+    assert mistakes == []
+    found = unmade(plan, plan.steps[1])
+    assert [said] == [said for note in found if said and said in note] if said else found == []
+
+
 @pytest.mark.parametrize(("example", "told"), [("gpt", True), ("llama", False)])
 def test_a_build_that_reads_what_is_converted_gets_no_download(
     workspace: Workspace, miniature: Toolchain, example: str, *, told: bool
