@@ -232,12 +232,15 @@ class _Reader:
         for entry in excluded:
             for key in entry:
                 if key not in axes:
-                    self._wrong(f"the matrix has no {key!r}", "matrix.exclude", entry[key].line)
+                    close = difflib.get_close_matches(key, axes, 1, 0.5)
+                    advice = f"; did you mean {close[0]}?" if close else ""
+                    self._wrong(f"the matrix has no {key!r}{advice}", "matrix.exclude", entry[key].line)
                 elif axes[key] and entry[key].text not in (known := [value.text for value in axes[key]]):
-                    message = (
-                        f"leaves nothing out: {key} is never {entry[key].text!r}; it is {', '.join(known)}"
+                    said = (
+                        f"leaves nothing out: {key} is never {entry[key].text!r}; line {node.key_lines[key]}"
                     )
-                    self._wrong(message, "matrix.exclude", entry[key].line)
+                    said += f" has {', '.join(known)}, and one of the two is mistyped"
+                    self._wrong(said, "matrix.exclude", entry[key].line)
         self._include(cells, axes, self._entries("include", node))
         if not cells and not self._found:
             self._wrong("has no cell: everything is excluded, or it lists no values", "matrix")

@@ -106,6 +106,10 @@ class TestInclude:
             ["fleet.yaml:6: matrix.exclude: the matrix has no 'c'"],
         ),
         (
+            f"{HEAD}matrix:\n  dtype: [1]\n  exclude:\n  - {{dtyp: 1}}\n",
+            ["fleet.yaml:6: matrix.exclude: the matrix has no 'dtyp'; did you mean dtype?"],
+        ),
+        (
             f"{HEAD}matrix: {{a: [1]}}\nresources: {{gpu: 1}}\n",
             ["fleet.yaml:4: resources.gpu: is not a known key; did you mean gpus?"],
         ),
@@ -118,7 +122,10 @@ class TestInclude:
         ),
         (
             f"{HEAD}matrix: {{a: [1, 2], exclude: [{{a: 2}}, {{a: 2}}, {{a: 3}}]}}\n",
-            ["fleet.yaml:3: matrix.exclude: leaves nothing out: a is never '3'; it is 1, 2"],
+            [
+                "fleet.yaml:3: matrix.exclude: leaves nothing out: a is never '3'; line 3 has 1, 2, and one of "
+                "the two is mistyped"
+            ],
         ),
         (
             "model_id: a/b\nexample_name: gpt\nbuild: {script: build.py}\n",
