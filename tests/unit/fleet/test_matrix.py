@@ -123,8 +123,8 @@ class TestInclude:
         (
             f"{HEAD}matrix: {{a: [1, 2], exclude: [{{a: 2}}, {{a: 2}}, {{a: 3}}]}}\n",
             [
-                "fleet.yaml:3: matrix.exclude: leaves nothing out: a is never '3'; line 3 has 1, 2, and one of "
-                "the two is mistyped"
+                "fleet.yaml:3: matrix.exclude: leaves nothing out: a is never '3'; line 3 has 1, 2, and "
+                "one of the two is mistyped"
             ],
         ),
         (
