@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,6 +21,7 @@ from trt_llm_pipeline.units import in_words
 
 _LARGEST_BODY = 2 << 30  # an archive may be inlined as base64
 _SHOWN_OUTPUT = 200
+_LOOK_EVERY_S = 0.5
 PORT = 8004
 _LAST = ("succeeded", "failed", "canceled")
 
@@ -128,7 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(f"waiting for webhooks at {receiver.url}")
             follower = Follower(say)
             while True:
-                follower.tell(receiver.events.get())
+                # A signal that comes just before an endless wait does not end that.
+                with suppress(queue.Empty):
+                    follower.tell(receiver.events.get(timeout=_LOOK_EVERY_S))
     except KeyboardInterrupt:
         return 0
     except OSError as error:

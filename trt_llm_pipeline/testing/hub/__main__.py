@@ -13,6 +13,8 @@ from pathlib import Path
 from trt_llm_pipeline.testing.hub.link import Link
 from trt_llm_pipeline.testing.hub.server import HubServer
 
+_LOOK_EVERY_S = 0.5
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the Hub's address as the first line of stdout and serves until SIGTERM or SIGINT."""
@@ -56,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with hub:
                 sys.stdout.write(hub.url + "\n")
                 sys.stdout.flush()
-                stop.wait()
+                while not stop.wait(_LOOK_EVERY_S):  # a signal just before an endless wait does not end that
+                    pass
         except OSError as error:
             where = f"{options.host}:{options.port}"
             parser.error(f"cannot listen on {where}: {error.strerror}; --port 0 picks another")
