@@ -151,18 +151,23 @@ class Toolchain:
                 raise ToolchainError(f"{script!r} leads outside the toolchain's examples/ directory")
             if path.is_file():
                 return path
+        raise ToolchainError(
+            f"{script!r} is not in the example {example.name}; {self._instead(example, script)}"
+        )
+
+    def _instead(self, example: Path, script: str) -> str:
+        """What to write in place of a script that the example does not have."""
+        with suppress(OSError, ValueError, RuntimeError):  # no name for a file, or a circle of links
             own = example / Path(script).name
-            if own.is_file() and own != path:
-                raise ToolchainError(f"{script!r} is not in the example {example.name}; write {own.name}")
+            if own.is_file():
+                return f"write {own.name}"
             if (other := self._elsewhere(example, script)) is not None:
-                raise ToolchainError(f"{script!r} is not in the example {example.name}; {_named(other)}")
+                return _named(other)
         if script in _EXECUTABLES:
-            message = f"that is no script; write executable: {script}"
-            raise ToolchainError(f"{script!r} is not in the example {example.name}; {message}")
+            return f"that is no script; write executable: {script}"
         scripts = sorted(p.name for p in example.glob("*.py"))
         close = difflib.get_close_matches(script, scripts, 3, 0.4) or scripts
-        advice = f"it has {', '.join(close)}" if close else "it has no scripts"
-        raise ToolchainError(f"{script!r} is not in the example {example.name}; {advice}")
+        return f"it has {', '.join(close)}" if close else "it has no scripts"
 
     def executable(self, name: str) -> tuple[str, ...]:
         """How to call a console script: the toolchain's own, the one beside the interpreter, or on PATH.
