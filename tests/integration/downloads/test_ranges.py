@@ -178,7 +178,6 @@ def test_what_is_damaged_on_the_disk_is_fetched_again_and_nothing_else(tmp_path:
     ],
     ids=["empty", "garbage", "cut", "wrong", "gone", "folder", "FIFO", "link", "lies"],
 )
-@pytest.mark.timeout(120)
 def test_a_record_that_makes_no_sense_costs_time_and_nothing_else(tmp_path: Path, damage) -> None:
     house = House(tmp_path / "models", Link(bytes_per_second=5e6))
     with house.hub:

@@ -75,7 +75,6 @@ def kill_and_build_again(folder: Path, times: int, seed: int) -> None:
     assert cut_short >= times // 4, "hardly any build was killed before it was over"
 
 
-@pytest.mark.timeout(600)
 def test_a_killed_build_costs_nothing(tmp_path: Path) -> None:
     kill_and_build_again(tmp_path, 8, seed=1)
 

@@ -184,7 +184,6 @@ def later_build(hub: HubServer, library: Path, tmp_path_factory: pytest.TempPath
     return Trial(bench, bench.config(convert_to_ft=1, build=3))
 
 
-@pytest.mark.timeout(600)
 def test_a_call_that_fails_costs_one_build_at_most(first_build: Trial) -> None:
     wrong = []
     for error, count in SAMPLE.items():

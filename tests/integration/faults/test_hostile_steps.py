@@ -44,7 +44,6 @@ DEEDS = {
 
 
 @pytest.mark.parametrize("deed", DEEDS)
-@pytest.mark.timeout(300)
 def test_a_hostile_step_is_told_of_and_the_next_build_is_right(tmp_path: Path, deed: str) -> None:
     """Without a sandbox; the service's part of it runs in this process."""
     does, said = DEEDS[deed]
@@ -225,7 +224,6 @@ def contents(archive: Path) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 class TestServer:
     """The same through HTTP, without a sandbox and with the guard that restarts a server."""
 

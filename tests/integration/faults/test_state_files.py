@@ -118,7 +118,6 @@ def world(built: tuple[World, Any], tmp_path: Path) -> World:
 
 @pytest.mark.parametrize("how", SPOILT)
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.timeout(300)
 def test_spoilt_state_never_makes_a_wrong_archive(
     world: World, built: tuple[World, Any], name: str, how: str
 ) -> None:

@@ -21,6 +21,7 @@ from trt_llm_pipeline.testing.servers import PROJECT_ROOT
 MARK = "FLEET_MARK"
 COMMAND = (sys.executable, "-m", "trt_llm_pipeline.cli", "fleet")
 ENDS_WITHIN_S = 60.0
+COMMAND_S = 600.0  # a fleet of four cells takes 20 s alone, and 300 s where eight processes share a core
 
 
 @dataclass
@@ -87,7 +88,7 @@ class FleetHouse:
     def run(self, *argv: str, code: int = 0, **env: str) -> tuple[str, str]:
         """Runs `trt-llm-pipeline fleet ...` to its end; what it printed."""
         process = self.start(*argv, **env)
-        out, err = process.communicate(timeout=280)
+        out, err = process.communicate(timeout=COMMAND_S)
         assert process.returncode == code, f"{argv}: {process.returncode}\n{out}\n{err}"
         return out, err
 

@@ -23,7 +23,6 @@ from trt_llm_pipeline.testing.servers import free_port
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),
     # Ray's own clusters for tests leave a socket to the collector.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
