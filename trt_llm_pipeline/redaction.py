@@ -17,22 +17,27 @@ _BASE64_BYTES = 8  # at least: what is shorter has too few letters of its own
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 
 _MASK = "[secret]"
-_SECRET_NAME = re.compile(
-    r"(TOKEN|SECRET|PASSWORD|PASSWD|_KEY|_PASS|_PAT|DATABASE_URL|CONNECTION_STRING)$", re.IGNORECASE
-)
+_SECRET_NAME = re.compile(r"(TOKEN|SECRET|_KEY|_PAT|DATABASE_URL|CONNECTION_STRING)$", re.IGNORECASE)
+_PASSWORD_NAME = re.compile(r"(PASSWORD|PASSWD|_PASS)$", re.IGNORECASE)
 # Wider: what is only kept from programs may be too much, what is hidden in logs may not.
 _DOUBTFUL_NAME = re.compile(
     r"TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|(API|ACCESS|SIGNING|PRIVATE)_?KEY|_KEY$", re.IGNORECASE
 )
 _SECRET_CHARS = 16  # at least; what is shorter may be a word that logs need
+_PASSWORD_CHARS = 6  # at least, and no word: people choose short ones
 _LINE_CHARS = 16  # of a secret of several lines: a shorter line may be anything
 _WORD = re.compile(r"[A-Za-z]{1,15}|[0-9]{1,7}")
+_HEX = re.compile(rb"%[0-9A-F]{2}")
 _IN_ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*?:([^/?#\s]+)@")
 
 
 def is_secret(name: str, value: str) -> bool:
     """True for a variable that holds a secret itself; a path is where one can be found."""
-    return bool(_SECRET_NAME.search(name)) and len(value) >= _SECRET_CHARS and not value.startswith("/")
+    if value.startswith("/"):
+        return False
+    if _PASSWORD_NAME.search(name):
+        return len(value) >= _PASSWORD_CHARS and not _WORD.fullmatch(value)
+    return bool(_SECRET_NAME.search(name)) and len(value) >= _SECRET_CHARS
 
 
 def may_hold_secret(name: str) -> bool:
@@ -82,9 +87,13 @@ def token_fault(token: str) -> str:
 def _spellings(secret: str) -> set[bytes]:
     """A secret as programs may write it: as it is, URL-encoded, escaped as in JSON, in base64."""
     raw = secret.encode("utf-8", "surrogatepass")
-    found = {raw, quote(raw, safe="").encode(), quote(raw).encode(), quote_plus(raw).encode()}
-    found |= {json.dumps(secret)[1:-1].encode(), repr(secret)[1:-1].encode("utf-8", "surrogatepass")}
-    found.add(json.dumps(secret, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass"))
+    encoded = {quote(raw, safe="").encode(), quote(raw).encode(), quote_plus(raw).encode()}
+    found = {raw, *encoded, *(_HEX.sub(lambda code: code[0].lower(), text) for text in encoded)}
+    found.add(repr(secret)[1:-1].encode("utf-8", "surrogatepass"))
+    for ascii_only in (True, False):
+        once = json.dumps(secret, ensure_ascii=ascii_only)[1:-1]
+        twice = json.dumps(once, ensure_ascii=ascii_only)[1:-1]  # JSON in a JSON text
+        found |= {text.encode("utf-8", "surrogatepass") for text in (once, twice)}
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         found |= _in_base64(raw, encode)
     return {spelling for spelling in found if len(spelling) >= MIN_SECRET_CHARS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
@@ -107,6 +108,11 @@ class TestOddShapes:
         value = "sixteen-letters-at-least"
         assert value in secrets_of({name: value})
 
+    @pytest.mark.parametrize("name", ["DB_PASS", "PGPASSWORD", "SMTP_PASSWD"])
+    def test_a_password_may_be_short_and_a_word_is_none(self, name: str) -> None:
+        assert secrets_of({name: "hunter2!"}) == ("hunter2!",)
+        assert not any(secrets_of({name: value}) for value in ("true", "disabled", "1024", "/run/secrets/pw"))
+
     def test_the_password_of_a_proxy(self) -> None:
         found = Redactor(secrets_of({"https_proxy": "http://me:pass%2Fw0rd@proxy.example:3128"}))
         assert found("pass%2Fw0rd pass/w0rd") == "[secret] [secret]"
@@ -128,6 +134,8 @@ class TestOddShapes:
         redactor = Redactor([secret])
         spelt = [quote(secret), quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]]
         spelt += [json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]]
+        spelt += [re.sub("%..", lambda code: code[0].lower(), text) for text in spelt[:3]]
+        spelt += [json.dumps(spelt[3])[1:-1], json.dumps(spelt[4], ensure_ascii=False)[1:-1]]
         for text in spelt:
             assert redactor(text) == "[secret]"
 

@@ -128,7 +128,8 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
         StepOutOfMemory, StepDiskFull: likewise, and the machine was too small for it.
         StepTimeout: it took longer than it was allowed to.
         StepOutputError: it exited 0 without what it promised, or with what cannot be packed.
-        WorkspaceError: its directory holds files that no build made.
+        WorkspaceError: its directory holds files that no build made, or the script has succeeded and written
+            what is not its.
     """
     plan, workspace = context.plan, context.plan.workspace
     rendered = plan.render(step, found)
@@ -167,7 +168,7 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
             timing.keep(how.cwd)
         try:
             made, full = _settle(context, scene)
-        except OSError as second:
+        except (OSError, WorkspaceError) as second:
             with _noting(second):
                 _refuse_failure(context, step, result, None, full=False, oom_killed=oom_killed)
             raise
@@ -264,7 +265,7 @@ def _settle_after(first: BaseException, context: StepContext, scene: _Scene) -> 
 
 
 @contextmanager
-def _noting(second: OSError) -> Iterator[None]:
+def _noting(second: Exception) -> Iterator[None]:
     """Says beside the error that the block raises what has gone wrong besides."""
     try:
         yield

@@ -203,14 +203,17 @@ class Ledger:
             raise WorkspaceError(f"{shown!r} now leads to {os.path.realpath(directory)}; remove that link")
         there = self._workspace.files_in(directory)
         foreign = set(there) - set(self.ours(there))
-        running = self._read().get("running")
+        absent: list[str] = []
+        running = (read_record(self._path, MADE, absent.append) or {}).get("running")
         if isinstance(running, dict):
             foreign -= self._left(running, foreign)
         if foreign:
-            raise WorkspaceError(
-                f"{shown!r} holds files that no build made ({_named(sorted(foreign))}), "
-                "so it is not emptied; choose another directory or move them away"
-            )
+            named = _named(sorted(foreign))
+            if absent:
+                problem = f"files ({named}), and what builds made is not known: {absent[0]}"
+            else:
+                problem = f"files that no build made ({named}), so it is not emptied"
+            raise WorkspaceError(f"{shown!r} holds {problem}; choose another directory or move them away")
 
     def found(self, step: str, directory: Path) -> None:
         """Notes where a step's results were, for the next build to clear."""

@@ -124,7 +124,9 @@ def test_it_sees_what_psutil_sees() -> None:
             time.sleep(0.02)
         below = supervisor._below()
         assert set(below) == {child.pid for child in psutil.Process().children(recursive=True)}
-        assert supervisor._resident_bytes() > 4_000_000
+        while supervisor._resident_bytes() <= 4_000_000:  # one that has just begun has little yet
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
     finally:
         for process in psutil.Process().children(recursive=True):
             process.kill()

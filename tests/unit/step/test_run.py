@@ -410,6 +410,15 @@ class TestFailures:
         assert "the script wrote where no step may write (models)" in note
         assert bench.ledger.recover() == ()
 
+    def test_what_a_failed_script_has_moved_does_not_replace_its_failure(self, bench: Bench) -> None:
+        with pytest.raises(StepFailed, match="exited with code 1") as failed:
+            bench.run(
+                "os.rename('models', 'moved'); os.symlink('moved', 'models'); sys.exit('its own words')"
+            )
+        assert failed.value.tail == ("its own words",)
+        (note,) = notes_of(failed.value)
+        assert "the script wrote where no step may write (models)" in note
+
 
 class TestLastLines:
     """The end of a log, for the page of a build that has failed."""

@@ -49,9 +49,9 @@ class Builds:
     def empty(self, name: str) -> None:
         self.ledger.empty(self.root / name, f"./{name}")
 
-    def refuses_to_empty(self, name: str, foreign: str) -> None:
+    def refuses_to_empty(self, name: str, foreign: str, why: str = "so it is not emptied") -> None:
         there = self.there() | self.directories()
-        with pytest.raises(WorkspaceError, match=rf"'./{name}' holds files that no build made \({foreign}"):
+        with pytest.raises(WorkspaceError, match=rf"'./{name}' holds files .*\({foreign}.*\), {why}"):
             self.empty(name)
         assert self.there() | self.directories() == there
 
@@ -149,7 +149,8 @@ class TestEmptying:
         for text in (None, "", "[]", '{"files": []}', '{"files": {"out/a": 7}}', "\0"):
             builds.step("out/a")
             record.unlink() if text is None else record.write_text(text)
-            builds.refuses_to_empty("out", "out/a")
+            spoilt = r"and what builds made is not known: \S+/made\.json is not as this service writes it"
+            builds.refuses_to_empty("out", "out/a", "so it is not emptied" if text is None else spoilt)
             record.unlink(missing_ok=True)
             shutil.rmtree(builds.root / "out")
 
