@@ -16,6 +16,7 @@ from trt_llm_pipeline.server.cancellation import delivered
 from trt_llm_pipeline.server.guard import noted
 from trt_llm_pipeline.server.orphan import exit_when_orphaned
 from trt_llm_pipeline.server.sent import sent_name
+from trt_llm_pipeline.server.telling import telling_all
 from trt_llm_pipeline.settings import Settings
 
 
@@ -46,7 +47,7 @@ class Predictor(BasePredictor):
         settings = Settings.from_env()
         check_variables(settings.env)
         token = hf_token.get_secret_value() if hf_token else None
-        with noted(settings.env) as note, delivered(CancelationException):
+        with noted(settings.env) as note, delivered(CancelationException), telling_all():
             text, name = read(str(config), settings.reach)
             validated = validate(text, sent_name(str(config), name), settings)
             result = pipeline.build(validated, settings, log, token=token, destination=destination)

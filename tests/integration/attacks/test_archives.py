@@ -114,6 +114,7 @@ class TestTrapsOfAScript:
         if expected:
             assert prediction["status"] == "failed"
             assert expected in prediction["error"]
+            assert ("exited with code 1" in prediction["error"]) == (place == "failing")
         else:
             assert prediction["status"] == "succeeded", prediction["error"]
 
