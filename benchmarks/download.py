@@ -164,8 +164,10 @@ def measure(name: str, case: Case, folder: Path, repeats: int) -> bool:
         plan(request, folder, token=None, env=env)
         served = 0.0 if case.link else served_at(addresses[names[0]], (repository / names[0]).stat().st_size)
 
+        said: list[str] = []
+
         def by_fetch(into: Path) -> None:
-            fetch(request, into, token=None, log=[].append, env=env)
+            fetch(request, into, token=None, log=said.append, env=env)
 
         actions: dict[str, Action] = {"fetch": by_fetch, **case.others(url, addresses)}
         seconds = in_turns(actions, folder / "into", repeats)

@@ -27,6 +27,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from trt_llm_pipeline import pipeline
@@ -124,7 +125,7 @@ def overhead(endpoint: str, scratch: Path, repeats: int) -> float:
     taken = []
     with CogServer(env) as server:
         for turn in range(repeats + 2):
-            own = seconds(lambda turn=turn: subprocess.run([*bare, str(scratch / f"bare{turn}")], check=True))
+            own = seconds(partial(subprocess.run, [*bare, str(scratch / f"bare{turn}")], check=True))
             server.wait_until_ready()
             whole = seconds(lambda: succeed(server.predict(config=str(config))))
             if turn >= 2:  # warm by then
@@ -151,13 +152,15 @@ def main() -> int:
             env = {"HF_ENDPOINT": hub.url, "TRTLLM_DIR": str(TOOLCHAIN), "PATH": os.environ["PATH"]}
             settings = Settings.from_env({**env, "TRT_LLM_WORKSPACE": str(scratch / "service")})
             (scratch / "original").mkdir()
-            rows, result = [], None
+            rows = []
             for label, text in (("first build", CONFIG), ("the same again", CONFIG), ("build.args", CHANGED)):
-                ours = seconds(lambda text=text: service(settings, text))
-                theirs = seconds(lambda text=text: original(hub.url, scratch / "original", text))
+                ours = seconds(partial(service, settings, text))
+                theirs = seconds(partial(original, hub.url, scratch / "original", text))
                 rows.append((label, ours, theirs))
             result = service(settings, CONFIG)
-            copy = seconds(lambda: hashing_copy(result.newest, scratch / "copy"))
+            newest = result.newest
+            assert newest is not None  # it was sent nowhere
+            copy = seconds(lambda: hashing_copy(newest, scratch / "copy"))
             idle = overhead(tiny.url, scratch, options.repeats)
         print(f"model {options.megabytes} MB in float32, archive {result.size / 1e6:.0f} MB\n")
         print(f"{'':16} {'service':>10} {'original':>10} {'original / service':>20}")

@@ -37,9 +37,9 @@ FILES = 2
 
 PACK = """
 import pathlib, sys
-from trt_llm_pipeline.artifact import pack
-engine, archive, compression = sys.argv[1:]
-packed = pack(pathlib.Path(engine), pathlib.Path(archive), extra={}, manifest={}, compression=compression)
+from trt_llm_pipeline.artifact import pack_engine
+engine, archive = map(pathlib.Path, sys.argv[1:3])
+packed = pack_engine(engine, archive, extra={}, manifest={}, compression=sys.argv[3])
 status = pathlib.Path("/proc/self/status").read_text()
 peak = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 print(peak, packed.size)

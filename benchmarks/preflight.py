@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from trt_llm_pipeline.errors import EXIT_CODES
 from trt_llm_pipeline.preflight import parser_check
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,7 +52,7 @@ def refuse(config: Path, env: dict[str, str]) -> None:
         text=True,
     )
     said = ended.stdout + ended.stderr
-    if ended.returncode != 1 or "--max_batchsize" not in said:
+    if ended.returncode != EXIT_CODES["config"] or "--max_batchsize" not in said:
         raise SystemExit(f"the wrong config was not refused as it should be:\n{said}")
 
 

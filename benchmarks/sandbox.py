@@ -72,6 +72,8 @@ def seconds(planned: Plan, logs: Path, layers: Layers) -> float:
         token=None,
         redactor=Redactor(),
         log=lambda _: None,
+        output=lambda _: None,
+        usage=lambda *_: None,
         logs=logs,
         gpus=GpuMonitor({}),
         default_timeout=None,

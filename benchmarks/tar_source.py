@@ -27,8 +27,7 @@ import numpy as np
 from isal import igzip
 
 from benchmarks._loopback import hub_process, in_turns, machine
-from trt_llm_pipeline.model_source import fetch
-from trt_llm_pipeline.model_source.source import ModelRequest
+from trt_llm_pipeline.model_source import ModelRequest, fetch
 from trt_llm_pipeline.model_source.tar_extract import unpack
 from trt_llm_pipeline.model_source.tar_reader import CHUNK, uncompressed
 
@@ -65,7 +64,8 @@ def make_archives(folder: Path, megabytes: int) -> None:
         for number in (1, 2):
             archive.add(weights, f"model/model-{number:05d}-of-00002.safetensors")
     weights.unlink()
-    with (served / "model.tar").open("rb") as plain, igzip.open(served / "model.tar.gz", "wb", 1) as packed:
+    made = igzip.open(served / "model.tar.gz", "wb", 1)  # type: ignore[no-untyped-call]
+    with (served / "model.tar").open("rb") as plain, made as packed:
         while chunk := plain.read(CHUNK):
             packed.write(chunk)
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import psutil
 
@@ -37,6 +37,9 @@ def free_port() -> int:
         return port
 
 
+_Server = TypeVar("_Server", bound="ServerProcess")
+
+
 class ServerProcess:
     """A server in a process of its own. Use as a context manager."""
 
@@ -48,7 +51,7 @@ class ServerProcess:
         self._env = dict(env)
         self._log: IO[bytes]
 
-    def __enter__(self) -> ServerProcess:
+    def __enter__(self: _Server) -> _Server:
         self._log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             self._argv,
