@@ -103,11 +103,13 @@ def _program(step: PlannedStep) -> str:
 
 def _other_format(plan: Plan, step: PlannedStep, key: str, path: Path) -> str | None:
     """Which step before has written another format than the one that is read at a path."""
-    reads, remedy = _READS.get((_program(step), key.lstrip("-")), (None, None))
+    if (known := _READS.get((_program(step), key.lstrip("-")))) is None:
+        return None
+    reads, remedy = known
     places = plan.expected_dirs()
     for each in plan.steps[: plan.steps.index(step)]:
         writes = next((written for name, written in _WRITES if name.fullmatch(each.called)), reads)
-        if reads is not None and writes != reads and path.is_relative_to(places[each.name]):
+        if writes != reads and path.is_relative_to(places[each.name]):
             said = f"{step.called} reads {reads}, and {each.called} of step {each.shown} writes {writes}"
             return f"{said}; {remedy}"
     return None
