@@ -44,7 +44,7 @@ Each class has a `kind`: whose fault it is, in one word. The command line exits 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -106,7 +106,12 @@ def kind_of(error: BaseException) -> Kind:
 
 def add_note(error: BaseException, note: str) -> None:
     """Attaches what went wrong later to the error that came first, as Python 3.11's own `add_note` does."""
-    error.__notes__ = [*notes_of(error), note]  # type: ignore[attr-defined]
+    set_notes(error, [*notes_of(error), note])
+
+
+def set_notes(error: BaseException, notes: Iterable[str]) -> None:
+    """Puts `notes` in the place of what `add_note` has attached to an error."""
+    error.__notes__ = list(notes)  # type: ignore[attr-defined]
 
 
 def notes_of(error: BaseException) -> tuple[str, ...]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
-from trt_llm_pipeline.errors import BadArgument
+from trt_llm_pipeline.errors import BadArgument, notes_of, set_notes
 
 MIN_SECRET_CHARS = 4
 _BASE64_BYTES = 8  # at least: what is shorter has too few letters of its own
@@ -163,6 +164,20 @@ class Redactor:
         if isinstance(value, list | tuple):
             return [self.values(inner) for inner in value]
         return value
+
+    @contextmanager
+    def in_errors(self) -> Iterator[None]:
+        """Replaces secrets in the error that the block raises, and in its notes: a script may name files so.
+
+        Raises:
+            BaseException: what the block raised.
+        """
+        try:
+            yield
+        except BaseException as error:
+            error.args = tuple(self(part) if isinstance(part, str) else part for part in error.args)
+            set_notes(error, map(self, notes_of(error)))
+            raise
 
     def bytes(self, data: bytes, *, final: bool) -> tuple[bytes, bytes]:
         """Cleans a piece of a stream.

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_llm_pipeline.errors import BadArgument
+from trt_llm_pipeline.errors import BadArgument, StepFailed, add_note, notes_of
 from trt_llm_pipeline.redaction import Redactor, check_token, secrets_of, token_of, without_tokens
 
 TOKEN = "hf_AbCdEfGhIjKl"
@@ -100,6 +100,25 @@ class TestValues:
 
     def test_a_number_that_looks_like_a_secret_stays_a_number(self) -> None:
         assert Redactor(["1024"]).values({"size": 1024, "text": "1024"}) == {"size": 1024, "text": "[secret]"}
+
+
+class TestInErrors:
+    def test_the_text_and_the_notes_of_an_error_are_cleaned(self) -> None:
+        error = StepFailed("build", f"it left 2 files in {TOKEN}", exit_code=1)
+        add_note(error, f"{TOKEN} was moved")
+        with pytest.raises(StepFailed) as caught, Redactor([TOKEN]).in_errors():
+            raise error
+        assert caught.value is error
+        assert str(error) == "step build: it left 2 files in [secret]"
+        assert notes_of(error) == ("[secret] was moved",)
+        assert error.exit_code == 1
+
+    def test_so_are_the_notes_of_an_interruption(self) -> None:
+        error = KeyboardInterrupt()
+        add_note(error, f"{TOKEN} stays")
+        with pytest.raises(KeyboardInterrupt), Redactor([TOKEN]).in_errors():
+            raise error
+        assert notes_of(error) == ("[secret] stays",)
 
 
 class TestOddShapes:

@@ -91,7 +91,7 @@ def settle_failed(context: Context, first: BaseException) -> None:
         context.builds.settle_failed(context.directory)
         _report_failure(context, first)
     except (TrtLlmPipelineError, OSError) as second:
-        add_note(first, context.redactor(str(second)))
+        add_note(first, str(second))
 
 
 def keep_newest(context: Context) -> None:

@@ -71,7 +71,7 @@ def build(
     warn = partial(warn_once, notes, redactor, voice)
     holder = f"build {build_id} of {plan.config.model_id}"
     locked = workspace.lock(holder, build_id=build_id, model_id=plan.config.model_id)
-    with disk.translated(workspace.root), locked, GpuMonitor(settings.env) as gpus:
+    with redactor.in_errors(), disk.translated(workspace.root), locked, GpuMonitor(settings.env) as gpus:
         context = Context(
             build_id=build_id,
             plan=plan,

@@ -106,6 +106,7 @@ def test_token_shows_nowhere(gated: HubServer, tmp_path: Path, way: str) -> None
     with place.house.server() as cog, WebhookReceiver() as webhooks, place.watched():
         good = cog.predict(**place.inputs("tells_secrets.py"))
         failed = cog.predict(**place.inputs("tells_secrets.py", "fail:"))
+        named = cog.predict(**place.inputs("tells_secrets.py", "name:"))
         body = {"input": place.inputs("tells_secrets.py", "quiet:"), "webhook": webhooks.url}
         cog.wait_until_ready()
         _, answer = cog.request("POST", "/predictions", body, headers={"Prefer": "respond-async"})
@@ -117,12 +118,15 @@ def test_token_shows_nowhere(gated: HubServer, tmp_path: Path, way: str) -> None
     assert "[secret]" in good["logs"]
     assert failed["status"] == "failed"
     assert "no access with [secret]" in failed["error"]
+    assert named["status"] == "failed"
+    assert "in engine/[secret]" in named["error"]
     assert events[-1]["status"] == "succeeded", events[-1]["error"]
 
     for name, data in members(good).items():
         assert TOKEN.encode() not in data, name
     assert TOKEN not in json.dumps(good)
     assert TOKEN not in json.dumps(failed)
+    assert TOKEN not in json.dumps(named)
     for event in events:
         assert TOKEN not in json.dumps(event)
     assert TOKEN not in printed

@@ -9,10 +9,14 @@ from engine import parser, write_engine
 options = parser()
 options.add_argument("--fail", action="store_true")
 options.add_argument("--quiet", action="store_true")
+options.add_argument("--name", action="store_true")
 args = options.parse_args()
 
-write_engine(args.output_dir)
 token = os.environ["HF_TOKEN"]
+if args.name:
+    write_engine(args.output_dir / token)
+    raise SystemExit(1)
+write_engine(args.output_dir)
 if not args.quiet:
     print("token:", token, token)
     print(dict(os.environ))
