@@ -27,6 +27,8 @@ PARTIAL_SUFFIX = ".partial"
 _RANDOM_BYTES = 6
 _RANDOM_PATTERN = "[0-9a-f]" * 2 * _RANDOM_BYTES
 PIECE_BYTES = 4 << 20
+# For a write of some MB the system looks for large stretches of free memory: up to five times as long.
+_WRITE_BYTES = 1 << 17
 #: More than any record of the service holds; a larger file is not one.
 MAX_JSON_BYTES = 64 << 20
 _FLUSH_EVERY_BYTES = 64 << 20
@@ -132,6 +134,22 @@ def remove_unfinished(folder: Path, name: str = "*") -> None:
             path.unlink()
 
 
+def write_all(descriptor: int, data: bytes | memoryview, place: int | None = None) -> None:
+    """Writes all of it to an open file: at `place` in it, or where the descriptor stands.
+
+    Raises:
+        OSError: it cannot be written; how much of it is there is unknown.
+    """
+    left = memoryview(data)
+    while left:
+        piece = left[:_WRITE_BYTES]
+        if place is None:
+            left = left[os.write(descriptor, piece) :]
+        else:
+            written = os.pwrite(descriptor, piece, place)
+            left, place = left[written:], place + written
+
+
 def copy_verified(source: Path, target: Path, progress: Callable[[int, int], None]) -> tuple[int, str]:
     """Copies a file, which appears at `target` complete or not at all, and hashes it as it reads.
 
@@ -151,15 +169,14 @@ def copy_verified(source: Path, target: Path, progress: Callable[[int, int], Non
     with (
         os.fdopen(open_regular(source), "rb", buffering=0) as read,
         replacing(target) as partial,
-        partial.open("xb") as write,
+        partial.open("xb", buffering=0) as write,
     ):
         total = os.fstat(read.fileno()).st_size
         while piece := read.read(PIECE_BYTES):
             digest.update(piece)
-            write.write(piece)
+            write_all(write.fileno(), piece)
             done += len(piece)
             progress(done, total)
-        write.flush()
     return done, digest.hexdigest()
 
 
@@ -177,10 +194,8 @@ class FileSink:
         self._problem: OSError | None = None
 
     def write(self, data: bytes | memoryview, /) -> None:
-        view = memoryview(data)
-        self._unflushed += len(view)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        write_all(self._descriptor, data)
+        self._unflushed += len(data)
         if self._unflushed >= _FLUSH_EVERY_BYTES:
             self._unflushed = 0
             if self._thread is None:

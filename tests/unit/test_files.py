@@ -18,6 +18,7 @@ from trt_llm_pipeline.files import (
     hash_file,
     read_json,
     read_regular,
+    write_all,
     write_json,
 )
 
@@ -92,6 +93,21 @@ class TestReading:
         path.write_text("[" * 1_000_000)
         with pytest.raises(ValueError, match=r"too deeply|Expecting"):
             read_json(path)
+
+
+class TestWriteAll:
+    DATA = bytes(range(256)) * 2000
+
+    @pytest.mark.parametrize("place", [None, 1000])
+    def test_all_of_it_is_there_though_the_system_takes_a_part_at_a_time(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int | None
+    ) -> None:
+        write, pwrite = os.write, os.pwrite
+        monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:70_000]))
+        monkeypatch.setattr(os, "pwrite", lambda file, data, at: pwrite(file, data[:70_000], at))
+        with (tmp_path / "file").open("wb", buffering=0) as file:
+            write_all(file.fileno(), self.DATA, place)
+        assert (tmp_path / "file").read_bytes() == bytes(place or 0) + self.DATA
 
 
 class TestCopies:

@@ -15,12 +15,10 @@ import threading
 from bisect import bisect_right
 from pathlib import Path
 
-from trt_llm_pipeline.files import read_regular
+from trt_llm_pipeline.files import read_regular, write_all
 
 # What fits into one buffer arrives in one go; a record would cost more than it saves.
 LEAST_RECORDED = 1 << 20
-# A larger write makes the system look for larger stretches of free memory, which costs twice the time.
-_WRITE = 1 << 17
 _SUFFIX = ".ranges"
 _LARGEST_RECORD = 256 << 20
 _FORMAT = "trt-llm-pipeline ranges 1"
@@ -51,14 +49,16 @@ class PartialFile:
         if self._recorded:
             self.validator, self.pieces = read_pieces(path, size)
         _make_way(path, keep=bool(self.pieces))
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if self.pieces else os.O_TRUNC)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._file = os.open(path, flags, 0o644)
         self._record: int | None = None
         self._retired = False
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         try:
-            os.ftruncate(self._file, min(os.fstat(self._file).st_size, size))
+            # Not where it is empty: a file that was cut to nothing ext4 writes out before it is closed.
+            if os.fstat(self._file).st_size > size:
+                os.ftruncate(self._file, size)
             if self.pieces:
                 flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._record = os.open(record_of(path), flags)
@@ -71,12 +71,9 @@ class PartialFile:
         """Writes a piece, and records it."""
         from isal import isal_zlib
 
-        place, left = start, data
         # The system lets one thread write to a file at a time, and the others burn a core while they wait.
         with self._writing:
-            while left:
-                written = os.pwrite(self._file, left[:_WRITE], place)
-                place, left = place + written, left[written:]
+            write_all(self._file, data, start)
         if self._recorded:
             line = json.dumps([start, start + len(data), isal_zlib.crc32(data)])
             os.write(self._open_record(), f"{line}\n".encode())

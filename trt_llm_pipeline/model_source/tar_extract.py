@@ -11,10 +11,12 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from trt_llm_pipeline.errors import ModelSourceError
+from trt_llm_pipeline.files import write_all
 from trt_llm_pipeline.units import in_words
 
 MOST_ENTRIES = 100_000
@@ -115,9 +117,12 @@ def unpack(
         OSError: it could not be written.
     """
     stream = TarStream(chunks, shown)
-    unpacker = _Unpacker(stream, folder, shown, most_bytes, tick, written)
     try:
-        with tarfile.TarFile(fileobj=stream, mode="r") as archive:  # type: ignore[arg-type]
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="tar-hash") as aside,
+            tarfile.TarFile(fileobj=stream, mode="r") as archive,  # type: ignore[arg-type]
+        ):
+            unpacker = _Unpacker(stream, folder, shown, most_bytes, tick, written, aside)
             for count, member in enumerate(iter(archive.next, None), start=1):
                 if count > MOST_ENTRIES:
                     raise ModelSourceError(
@@ -150,9 +155,11 @@ class _Unpacker:
         most_bytes: int,
         tick: Callable[[], None],
         written: Callable[[str], None] | None,
+        aside: Executor,
     ) -> None:
         self._stream, self._folder, self._shown = stream, folder, shown
         self._most_bytes, self._tick, self._written = most_bytes, tick, written
+        self._aside = aside
         self._bytes = 0
         self._files: dict[str, str] = {}  # with the SHA-256 of each
         self._links: dict[str, None] = {}
@@ -283,9 +290,11 @@ class _Unpacker:
                         f"{self._shown} is cut short: {in_words(left)} of {path} are missing"
                     )
                 left -= len(piece)
-                digest.update(piece)
-                while piece:
-                    piece = piece[output.write(piece) :]
+                hashing = self._aside.submit(digest.update, piece)
+                try:
+                    write_all(output.fileno(), piece)
+                finally:
+                    hashing.result()  # before its memory is used again
                 self._tick()
         self._files[path] = digest.hexdigest()
 

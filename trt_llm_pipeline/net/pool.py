@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 import time
 from collections import deque
@@ -17,7 +18,8 @@ from trt_llm_pipeline.net.ranges import Claim
 from trt_llm_pipeline.net.retrying import Patience, RetryLimits, retry
 from trt_llm_pipeline.net.stopping import Stopped, StopSwitch
 
-BUFFER = 1 << 20
+_BUFFER = 4 << 20  # the kernel fills it: the fewer wake-ups, the less they cost
+_MEASURED_BYTES = 1 << 20
 _SMALLEST_PIECE = 4 << 20
 _LARGEST_PIECE = 64 << 20
 # A piece should take this long, and many times as long as the server needs to answer.
@@ -128,7 +130,7 @@ class Pool:
     # Who fetches what.
 
     def _work(self) -> None:
-        own = memoryview(bytearray(BUFFER))
+        own = memoryview(mmap.mmap(-1, _BUFFER, flags=mmap.MAP_PRIVATE))  # takes memory only as bytes come
         try:
             while True:
                 task = self._next_task()
@@ -309,7 +311,7 @@ class Pool:
         return None
 
     def _measure(self, latency: float, count: int, seconds: float) -> None:
-        if count < BUFFER or seconds <= 0:
+        if count < _MEASURED_BYTES or seconds <= 0:
             return
         with self.lock:
             weight = _SMOOTHING if self._rate else 1.0

@@ -122,3 +122,19 @@ def test_no_record_is_too_strange(tmp_path_factory: pytest.TempPathFactory, cont
         found = spans(path)
         assert all(0 <= start < end <= SIZE for start, end in found)
         assert all(one[1] <= other[0] for one, other in pairwise(found))
+
+
+def test_a_new_file_is_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was cut to nothing ext4 writes to the disk when it is closed, while the verifier waits."""
+    monkeypatch.setattr(os, "ftruncate", lambda *_: pytest.fail("it was cut"))
+    write(tmp_path / "part", (0, b"a" * 10))
+
+
+def test_what_is_longer_than_the_file_will_be_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "part"
+    write(path, (0, b"a" * 10))
+    with path.open("ab") as file:
+        file.write(b"b" * 2 * SIZE)
+    part = PartialFile(path, SIZE)
+    part.retire()
+    assert path.stat().st_size == SIZE
