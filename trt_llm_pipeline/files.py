@@ -135,7 +135,7 @@ def remove_unfinished(folder: Path, name: str = "*") -> None:
 
 
 def write_all(descriptor: int, data: bytes | memoryview, place: int | None = None) -> None:
-    """Writes all of it to an open file: at `place` in it, or where the descriptor stands.
+    """Writes all of it to an open file or pipe: at `place` in a file, or where the descriptor stands.
 
     Raises:
         OSError: it cannot be written; how much of it is there is unknown.

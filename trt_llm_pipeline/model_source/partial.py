@@ -17,7 +17,7 @@ from pathlib import Path
 
 from trt_llm_pipeline.files import read_regular, write_all
 
-# What fits into one buffer arrives in one go; a record would cost more than it saves.
+# What is no larger arrives in one go; a record would cost more than it saves.
 LEAST_RECORDED = 1 << 20
 _SUFFIX = ".ranges"
 _LARGEST_RECORD = 256 << 20

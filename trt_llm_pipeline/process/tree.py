@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.files import write_all
 from trt_llm_pipeline.process.killing import is_stopped, kill_tree
 from trt_llm_pipeline.process.lines import LineAssembler
 from trt_llm_pipeline.redaction import Redactor
@@ -147,9 +148,7 @@ class _Supervised:
         finally:
             self._close_theirs()
         with contextlib.suppress(BrokenPipeError):
-            view = memoryview(self._request)
-            while view:
-                view = view[os.write(self._life, view) :]
+            write_all(self._life, self._request)
 
     def _pipe(self, name: str) -> int:
         """Makes a pipe that is read here; returns its other end."""

@@ -13,7 +13,7 @@ from tests.integration.house import House, Watch
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import CogServer
 
-GROWN_LIMIT = 60_000_000
+GROWN_LIMIT = 45_000_000
 LOADED_LIMIT = 100_000_000  # with what a new server and its worker load at their first build
 SHOWN_LIMIT = 5_000_000  # characters of one step's output that reach the prediction's log
 
