@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -18,13 +19,14 @@ import pyte
 COLUMNS, LINES = 80, 30
 _WITHIN_S = 60.0
 _QUIET_S = 0.04  # between two pictures there are 0.125 s
+_PICTURES = re.compile(rb"(?=\r\x1b\[2K)")  # rich begins each by erasing the line it is in
 
 
 class Screen:
     """A program whose stdin, stdout and stderr are one terminal. Use as a context manager.
 
     Attributes:
-        seen: every state of the screen at which the program has paused for a moment, and the last one.
+        seen: every picture that was drawn, also where several of them were read at once, and the last state.
         raw: all that it has written.
     """
 
@@ -117,7 +119,8 @@ class Screen:
         except OSError:  # nobody has the terminal open any more
             return False
         self.raw += data
-        self._stream.feed(data)
-        if not self.seen or self.seen[-1] != self.text:
-            self.seen.append(self.text)
+        for drawn in _PICTURES.split(data):
+            self._stream.feed(drawn)
+            if not self.seen or self.seen[-1] != self.text:
+                self.seen.append(self.text)
         return bool(data)

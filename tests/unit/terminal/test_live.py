@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,19 @@ def fits(screen: Screen) -> bool:
     """Every row is one line: five stages, and at most one line below the one that is running."""
     rows = [line for line in screen.text.splitlines() if line[:1] in "✓·-✗⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"]
     return len(rows) == 5 and all(len(line) <= 80 for line in screen.text.splitlines())
+
+
+def test_a_stage_is_drawn_when_it_begins_however_soon_it_ends(screen: Screen, tmp_path: Path) -> None:
+    stages(screen)
+    over = tmp_path / "over"
+    screen.type(f"s.stage('package', 'running'); s.stage('package', 'done'); Path({str(over)!r}).touch()\n")
+    deadline = time.monotonic() + 60
+    while not over.exists():  # both pictures are there before either is read
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    screen.until(lambda now: now.row("package").startswith("✓"), "the stage ends")
+    rows = [row for shown in screen.seen for row in shown.splitlines() if row[1:].split()[:1] == ["package"]]
+    assert any(row[0] in "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏" for row in rows)
 
 
 def test_every_stage_is_announced(screen: Screen) -> None:
