@@ -1,8 +1,8 @@
 """Puts links and other traps where the service will read, write or remove something."""
 
 import os
-import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,13 +23,13 @@ BUILD = max(p for p in (WORKSPACE / "builds").iterdir() if p.is_dir())
 
 
 def link(place, target):
-    if place.is_dir() and not place.is_symlink():
-        aside = place.rename(place.with_name(place.name + ".aside"))
-        shutil.rmtree(aside)
-    elif place.exists() or place.is_symlink():
-        place.unlink()
+    """Puts a link in a place. Its last system call is the one that does it: see the end of this script."""
+    aside = Path(tempfile.mkdtemp(prefix="aside-", dir=WORKSPACE))
+    (aside / "link").symlink_to(target)
     place.parent.mkdir(parents=True, exist_ok=True)
-    place.symlink_to(target)
+    if place.is_dir() and not place.is_symlink():
+        place.rename(aside / "what-was-there")
+    (aside / "link").rename(place)
 
 
 write_engine(args.output_dir)
