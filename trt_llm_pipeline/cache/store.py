@@ -25,7 +25,7 @@ from typing_extensions import NotRequired, TypedDict
 from trt_llm_pipeline.cache.hashes import FileHashes
 from trt_llm_pipeline.cache.remote import RemoteCache
 from trt_llm_pipeline.files import copy_verified, hash_file, write_json
-from trt_llm_pipeline.records import Count, Inside, Text, Warn, read_record, silent
+from trt_llm_pipeline.records import Count, Inside, Text, Warn, clear_place, read_record, silent
 from trt_llm_pipeline.workspace import Workspace
 from trt_llm_pipeline.workspace.waiting import held_if_free, waited_for
 
@@ -151,8 +151,8 @@ class StepCache:
         """Puts an entry's files into `output_dir`, and those beside it where they were, checking each.
 
         Returns:
-            False where there is no such entry, or it was damaged: then it is gone, and `output_dir` holds
-            nothing of it.
+            False where there is no such entry, or it was damaged: then it is gone, and nothing of it is left
+            in the workspace.
         """
         entry = self._folder / key
         record = self._record(entry) or self._pulled(key)
@@ -162,7 +162,7 @@ class StepCache:
         try:
             for name, sha256 in record["files"].items():
                 source, target = entry / "files" / name, output_dir / name
-                if hash_file(source) != sha256:
+                if _hash_of(source) != sha256:
                     raise ValueError(name)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 made.append(target)
@@ -171,10 +171,12 @@ class StepCache:
                 (output_dir / name).mkdir(parents=True, exist_ok=True)
             for name, sha256 in record["beside"].items():
                 source, target = entry / "beside" / name, self._workspace.root / name
+                if _hash_of(source) != sha256:
+                    raise ValueError(name)
                 target.parent.mkdir(parents=True, exist_ok=True)
+                made.append(target)
                 # A copy: a script that goes on writing to its timing cache must not write to the entry.
                 if _copy(source, target) != sha256:
-                    made.append(target)
                     raise ValueError(name)
         except (FileNotFoundError, ValueError):
             _unlink(made)
@@ -203,9 +205,10 @@ class StepCache:
             if record is None or (record["step"], record["model_id"]) != (step, model_id):
                 continue
             kept = record.get("parts", {})
-            if kept.keys() == parts.keys():
+            used = _used(path)
+            if kept.keys() == parts.keys() and used is not None:
                 other = [name for name, digest in parts.items() if kept[name] != digest]
-                found.append((len(other), -path.stat().st_mtime, other))
+                found.append((len(other), -used, other))
         return min(found)[2] if found else []
 
     def store(
@@ -280,10 +283,9 @@ class StepCache:
         """Every entry, the one that was used longest ago first."""
         found = []
         for path in self._paths():
-            record = self._record(path)
-            if record is None:
+            record, used = self._record(path), _used(path)
+            if record is None or used is None:
                 continue
-            used = path.stat().st_mtime
             found.append(
                 CacheEntry(
                     path.name, record["step"], record["model_id"], record["output_dir"], record["size"], used
@@ -335,7 +337,8 @@ class StepCache:
         """Notes that a script has accepted its arguments: it has run with them and succeeded."""
         folder = self._folder / "accepted"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / key).write_text(f"{time.time():.0f}\n")
+        clear_place(folder / key)
+        write_json(folder / key, round(time.time()))
 
     def _known(self, key: str) -> Mapping[str, Any] | None:
         """What is known of the entry `key`, here or in the shared cache."""
@@ -407,6 +410,26 @@ def _listed(directory: Path) -> tuple[list[str], list[str]]:
         elif not any(path.iterdir()):
             folders.append(name)
     return files, folders
+
+
+def _used(entry: Path) -> float | None:
+    """When an entry was used last, in seconds since 1970; None where another build has just removed it."""
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def _hash_of(kept: Path) -> str:
+    """The SHA-256 of a file of an entry.
+
+    Raises:
+        ValueError: something else is in its place.
+        OSError: there is nothing, or the machine cannot read it.
+    """
+    if not stat.S_ISREG(kept.lstat().st_mode):
+        raise ValueError(kept.name)
+    return hash_file(kept)
 
 
 def _keep(source: Path, target: Path) -> str:

@@ -12,7 +12,7 @@ from trt_llm_pipeline.artifact.statement import CONFIG_NAME
 from trt_llm_pipeline.cache import FileHashes, resolved_dependencies
 from trt_llm_pipeline.delivery import beside
 from trt_llm_pipeline.engine.tokenizer_files import TokenizerFiles
-from trt_llm_pipeline.errors import ContentChanged, DeliveryError
+from trt_llm_pipeline.errors import ContentChanged, DeliveryError, TrtLlmPipelineError, add_note
 from trt_llm_pipeline.inspection import Check
 from trt_llm_pipeline.inspection.checks import log_lines
 from trt_llm_pipeline.model_source import Snapshot
@@ -78,9 +78,12 @@ def package(
             archive = context.outbox.pack(
                 found["build"], extra, facts, context.plan.config.compression, expected
             )
-        except ContentChanged:
-            if cached is not None:
-                cached.hashes.forget()
+        except ContentChanged as changed:
+            try:
+                if cached is not None:
+                    cached.hashes.forget()
+            except (OSError, TrtLlmPipelineError) as second:
+                add_note(changed, str(second))
             raise
         except DeliveryError as error:
             raise DeliveryError(

@@ -132,6 +132,8 @@ class CachedSteps:
         reason = key.reason or self.keys.changed_since(key, step, found, self.run_keys)
         if not reason and report.removed:
             reason = "it removed files that it had not made"
+        if not reason and report.foreign:
+            reason = f"{report.foreign[0]} is among them, and the step has not made it"
         if not reason and key.value is not None:
             self.run_keys[step.name] = key.value
             model_id = self.context.plan.config.model_id

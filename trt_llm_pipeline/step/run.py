@@ -26,7 +26,7 @@ from trt_llm_pipeline.process import UNCONFINED, Layers, ProcessResult, Usage, r
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.step import failure, results, unpackable
-from trt_llm_pipeline.step.confine import Confined, confined, import_root
+from trt_llm_pipeline.step.confine import Confined, confined, has_view, import_root
 from trt_llm_pipeline.step.log import LogFile, StepLog
 from trt_llm_pipeline.step.timing import TimingCache
 from trt_llm_pipeline.step.view import Seen, View
@@ -53,6 +53,7 @@ class StepReport:
         cached: its results are those of an earlier build.
         beside: what it wrote elsewhere in the workspace, by relative path.
         removed: whether it removed files that it had not made; that cannot be done again from the cache.
+        foreign: what somebody else has put into its output directory meanwhile, by relative path.
         began: when its script was started, as `time.monotonic` tells it; None where it was not.
         samples: memory over time: seconds since it began, bytes of its tree, bytes in use on each GPU.
     """
@@ -68,6 +69,7 @@ class StepReport:
     samples: tuple[Sample, ...] = ()
     beside: tuple[str, ...] = ()
     removed: bool = False
+    foreign: tuple[str, ...] = ()
     began: float | None = None
 
 
@@ -141,7 +143,7 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
         context.ledger.empty_found(step.name, named, keep=found.values())
     context.log(f"step {step.shown}: {shell_line(argv)}")
     before = workspace.files()
-    context.ledger.begin(step.name, before)
+    context.ledger.begin(step.name, before, lands=has_view(context.layers))
     kills = resources.oom_kills()
     seen = Seen(
         before=before,
@@ -172,11 +174,19 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
             with _noting(second):
                 _refuse_failure(context, step, result, None, full=False, oom_killed=oom_killed)
             raise
-    removed = any(not os.path.lexists(workspace.root / name) for name in before)
+    # In a view a script cannot remove anything else; whoever has done it, the step has not.
+    removed = how.view is None and any(not os.path.lexists(workspace.root / name) for name in before)
     _refuse_failure(context, step, result, made, full=full, oom_killed=oom_killed)
     output_dir = results.checked(plan, context.ledger, context.log, step, made, named)
     unpackable.refuse(step.name, workspace.root, made, output_dir)
     context.ledger.found(step.name, output_dir)
+    foreign = tuple(sorted(set(workspace.files_in(output_dir)) - set(made)))
+    if foreign:
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        context.log(
+            f"warning: {', '.join(foreign[:3])}{more} appeared in the output directory of {step.shown} while it "
+            "ran, and the step has not made that; it goes where the step's results go"
+        )
     report = StepReport(
         name=step.name,
         argv=argv,
@@ -188,6 +198,7 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
         samples=tuple(samples),
         beside=tuple(name for name in made if not (workspace.root / name).is_relative_to(output_dir)),
         removed=removed,
+        foreign=foreign,
         began=began,
     )
     context.log(f"step {step.shown}: done in {result.wall_s:.1f} s, {_cost(report)}, output in {output_dir}")
@@ -242,15 +253,20 @@ def _settle(context: StepContext, scene: _Scene) -> tuple[dict[str, FileMark], b
         if view and full:
             view.remove()
         elif view:
+            ledger.land(made)
             view.settle()
     except WorkspaceError as error:
         moved = error
+    there = results.changed(scene.before, workspace.files())
+    if view:  # what else has appeared in the workspace meanwhile is the user's
+        there = {} if full else {name: there[name] for name in view.placed(made) if name in there}
     if not (view and full):
-        made = results.changed(scene.before, workspace.files())
-    if full:  # nothing can be noted, and no later build succeeds, unless what was written goes
+        made = there
+    if full and not view:  # nothing can be noted, and no later build succeeds, unless what was written goes
         fresh = set(made) - set(scene.before)
         ledger.discard(name for name in fresh if _below(workspace, name, step, scene.named))
-    ledger.finish(step.name, results.changed(scene.before, workspace.files()))
+        there = results.changed(scene.before, workspace.files())
+    ledger.finish(step.name, there)
     if moved is not None:
         raise moved
     return made, full

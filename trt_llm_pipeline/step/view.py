@@ -56,12 +56,14 @@ class View:
     Attributes:
         root: its directory, which is the step's working directory.
         readable: what of the workspace itself the step may read.
+        refused: what `settle` has not put in its place, by relative path.
     """
 
     root: Path
     workspace: Workspace
     readable: list[Path] = field(default_factory=list)
-    _hidden: set[str] = field(default_factory=set)
+    refused: list[str] = field(default_factory=list)
+    _hidden: Mapping[str, FileMark] = field(default_factory=dict)
     _links: dict[str, str] = field(default_factory=dict)
     _folders: set[str] = field(default_factory=set)
 
@@ -105,22 +107,28 @@ class View:
                 found[inside] = FileMark(status.st_size, status.st_mtime_ns)
         return found
 
+    def placed(self, made: Iterable[str]) -> list[str]:
+        """Those of the files in `made` that `settle` has not refused."""
+        refused = set(self.refused)
+        return [name for name in made if not refused.intersection(_and_above(name))]
+
     def settle(self) -> None:
         """Moves what the step has made to its place. Called when all its processes have ended.
 
         Raises:
-            WorkspaceError: some of it would replace files that no build made, or is in the service's own
-                directories; that part is removed and everything else is in its place.
+            WorkspaceError: some of it would replace files that are not just as a build made them, or is in
+                the service's own directories; that part is removed and everything else is in its place.
         """
-        refused: list[str] = []
         for name, path in list(self._new("")):
-            self._move(name, path, refused)
+            self._move(name, path)
         self.remove()
+        refused = self.refused
         if refused:
             shown = ", ".join(refused[:3]) + (f" and {len(refused) - 3} more" if len(refused) > 3 else "")
             raise WorkspaceError(
                 f"the script wrote where no step may write ({shown}): what is there was not made by a build, "
-                "or is the service's own, and is as it was. Have the script write to another directory"
+                "or was changed since, or is the service's own, and is as it was. Have the script write to "
+                "another directory"
             )
 
     def remove(self) -> None:
@@ -136,21 +144,22 @@ class View:
             elif not (entry.is_symlink() and str(Path(entry.path).readlink()) == self._links.get(name)):
                 yield name, Path(entry.path)
 
-    def _move(self, name: str, path: Path, refused: list[str]) -> None:
+    def _move(self, name: str, path: Path) -> None:
         target = self.workspace.root / name
         if name.split("/", 1)[0] in SERVICE_FOLDERS or name in _NEWEST_ARCHIVES:
-            refused.append(name)
+            self.refused.append(name)
             return
         is_folder = path.is_dir() and not path.is_symlink()
         if is_folder:
             path.chmod(path.stat().st_mode | 0o700)
         if is_folder and target.is_dir() and not target.is_symlink():
             for child in sorted(path.iterdir()):
-                self._move(f"{name}/{child.name}", child, refused)
+                self._move(f"{name}/{child.name}", child)
             return
         if os.path.lexists(target):
-            if name not in self._hidden or target.is_dir():
-                refused.append(name)
+            # Looked at again: somebody may have written to it while the step ran.
+            if name not in self._hidden or self.workspace.files_in(target) != {name: self._hidden[name]}:
+                self.refused.append(name)
                 return
             target.unlink()
         self._clean(path)
@@ -184,7 +193,7 @@ def lay_out(workspace: Workspace, seen: Seen) -> View:
     view.root.mkdir()
     kept = [_inside(workspace, path) for path in seen.kept]
     hidden = {name for name in seen.ours if not any(PurePosixPath(name).is_relative_to(k) for k in kept)}
-    view._hidden = hidden
+    view._hidden = {name: seen.before[name] for name in hidden}
     shown = set(seen.before) - hidden
     named = [_inside(workspace, path) for path in seen.named if path.is_relative_to(workspace.root)]
     layer = _Layer(
@@ -192,6 +201,7 @@ def lay_out(workspace: Workspace, seen: Seen) -> View:
         mixed=_folders_above(hidden),
         with_users=_folders_above(shown),
         opened={name for path in named for name in _and_above(path)},
+        named=set(named),
     )
     layer.lay("")
     _show_model(view, seen.model_dir)
@@ -211,16 +221,25 @@ def remove_view(workspace: Workspace) -> None:
 @dataclass(frozen=True)
 class _Layer:
     """How directories are shown: `mixed` hold what builds made, `with_users` what nobody but the user did,
-    `opened` may have new files put into them."""
+    `opened` may have new files put into them. What is `named` is shown with all its folders as folders:
+    whoever walks a tree follows no links."""
 
     view: View
     mixed: set[str]
     with_users: set[str]
     opened: set[str]
+    named: set[str]
 
-    def lay(self, folder: str) -> None:
-        """Shows what is in a folder of the workspace."""
+    def lay(self, folder: str, *, inside: bool = False, readable: bool = False) -> None:
+        """Shows what is in a folder of the workspace.
+
+        Args:
+            folder: its path there.
+            inside: whether it is, or is below, what an argument names.
+            readable: whether all of it may be read already.
+        """
         view = self.view
+        inside = inside or (folder or ".") in self.named
         for entry in os.scandir(view.workspace.root / folder):
             name = str(PurePosixPath(folder, entry.name))
             if not folder and (entry.name in SERVICE_FOLDERS or entry.name in _NEWEST_ARCHIVES):
@@ -230,12 +249,16 @@ class _Layer:
             elif not entry.is_dir(follow_symlinks=False):
                 if name not in view._hidden:
                     self._link(name, entry.path)
-                    view.readable.append(Path(entry.path))
-            elif name in self.mixed or name in self.opened:
-                if name in self.with_users or name in self.opened:
+                    if not readable:
+                        view.readable.append(Path(entry.path))
+            elif name in self.mixed or name in self.opened or inside:
+                if name in self.with_users or name in self.opened or name not in self.mixed:
+                    whole = readable or name not in self.mixed
+                    if whole and not readable:
+                        view.readable.append(Path(entry.path))
                     (view.root / name).mkdir()
                     view._folders.add(name)
-                    self.lay(name)
+                    self.lay(name, inside=inside, readable=whole)
             else:
                 self._link(name, entry.path)
                 view.readable.append(Path(entry.path))

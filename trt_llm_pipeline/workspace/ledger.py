@@ -36,23 +36,34 @@ class Ledger:
         self._path = workspace.state / "made.json"
         self._heartbeat = workspace.state / "running"
 
-    def begin(self, step: str, before: Mapping[str, FileMark]) -> None:
+    def begin(self, step: str, before: Mapping[str, FileMark], *, lands: bool = False) -> None:
         """Notes what is there before a step starts: whatever else appears is the step's.
 
         Args:
             step: the step's name.
             before: every file of the workspace.
+            lands: the step writes elsewhere, and what is to be put in its place is said by `land`; whatever
+                else appears is the user's.
         """
         record = self._read()
         record["running"] = {
             "step": step,
             "foreign": sorted(set(before) - set(self.ours(before))),
             "directories": sorted(self._workspace.directories()),
+            **({"landing": []} if lands else {}),
         }
         write_record(self._path, record)
         clear_place(self._heartbeat)
         self._heartbeat.unlink(missing_ok=True)
         self.heartbeat()
+
+    def land(self, names: Iterable[str]) -> None:
+        """Notes which files of a step are now put in their place."""
+        record = self._read()
+        running = record.get("running")
+        if isinstance(running, dict):
+            record["running"] = {**running, "landing": sorted(names)}
+            write_record(self._path, record)
 
     def heartbeat(self) -> None:
         """Says that the step is still running; to be called every second or so."""
@@ -116,7 +127,10 @@ class Ledger:
             return set()
         last_sign_of_life = max(signs)
         left = set()
-        for name in set(names) - set(running.get("foreign", ())):
+        candidates = set(names) - set(running.get("foreign", ()))
+        if "landing" in running:
+            candidates &= set(running["landing"])
+        for name in candidates:
             with suppress(FileNotFoundError):
                 changed = (self._workspace.root / name).lstat().st_ctime
                 if changed <= last_sign_of_life + _HEARTBEAT_SLACK_S:

@@ -28,11 +28,12 @@ def _published_mark(value: Any) -> list[int]:
 
 
 class Running(TypedDict):
-    """What was there before the step that is running."""
+    """What was there before the step that is running, and what of it is being put in its place."""
 
     step: Text
     foreign: list[Text]
     directories: list[Text]
+    landing: NotRequired[list[Text]]
 
 
 @with_config(ConfigDict(defer_build=True))
