@@ -58,21 +58,35 @@ def model_identity(plan: Plan, source: str, revision: str, hashes: FileHashes, d
         OSError: a file cannot be read.
         UnhashableError: something else than a regular file is there.
     """
-    folder = plan.model_dir
-    record = read_record(folder) if source != "local" else None
-    announced = {} if record is None else {file.path: file for file in record.files}
-    others = {}
-    for name, path in files_below(folder, disks, left_out=[folder / CACHE_FOLDER]).items():
-        file = announced.get(name)
-        if file is None or matches(folder, file) is None:
-            others[name] = hashes.of(path)
     return combined(
         model_id=plan.config.model_id,
         source=source,
         revision=revision,
         weight_format=plan.config.weight_format,
-        files=others,
+        files=others_in(plan.model_dir, hashes, disks, announced=source != "local"),
     )
+
+
+def others_in(folder: Path, hashes: FileHashes, disks: Disks, *, announced: bool = True) -> dict[str, str]:
+    """The SHA-256 of each file of a model's or dataset's folder that is not as its source announced it.
+
+    Args:
+        folder: the model's or dataset's.
+        hashes, disks: see `FileHashes` and `Disks`.
+        announced: whether what a source has announced counts at all.
+
+    Raises:
+        OSError: a file cannot be read.
+        UnhashableError: something else than a regular file is there.
+    """
+    record = read_record(folder) if announced else None
+    known = {} if record is None else {file.path: file for file in record.files}
+    others = {}
+    for name, path in files_below(folder, disks, left_out=[folder / CACHE_FOLDER]).items():
+        file = known.get(name)
+        if file is None or matches(folder, file) is None:
+            others[name] = hashes.of(path)
+    return others
 
 
 def preflight_key(toolchain: str, program: Sequence[str], argv: Sequence[str]) -> str:

@@ -429,7 +429,41 @@ def _folder(model_id: str, models_dir: Path) -> Path:
         raise WorkspaceError(
             f"{folder.parent} is a symbolic link, and nothing is written through it; remove it"
         )
+    _refuse_nested(folder, models_dir)
     return folder
+
+
+def _refuse_nested(folder: Path, models_dir: Path) -> None:
+    """Refuses a model in the folder of another: who may have the one would have the other with it.
+
+    Raises:
+        WorkspaceError: the folder is below a model's, or holds another model.
+    """
+    owner = folder.parent
+    if owner != models_dir:
+        if _is_model(owner):
+            raise WorkspaceError(
+                f"{owner} is the folder of a model without an owner, and {folder.name} would be put into it; "
+                "use another workspace, or move that model away"
+            )
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    inner = sorted(entry.name for entry in folder.iterdir() if _is_another_model(entry, folder))
+    if inner:
+        raise WorkspaceError(
+            f"{folder} is the folder of an owner's models ({', '.join(inner[:3])}), so no model can be put "
+            "there; write model_id like owner/name, or use another workspace"
+        )
+
+
+def _is_another_model(entry: Path, folder: Path) -> bool:
+    """Whether something in a model's folder is a model by itself; some models have parts with a config."""
+    if entry.name == CACHE_FOLDER or entry.is_symlink() or not entry.is_dir():
+        return False
+    if read_record(entry) is not None:
+        return True
+    return (entry / CONFIG_NAME).is_file() and not _is_model(folder)
 
 
 def _is_users_own(folder: Path, warn: Warn = silent) -> bool:

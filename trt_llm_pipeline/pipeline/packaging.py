@@ -65,7 +65,7 @@ def package(
     extra = {**tokenizer.files, CONFIG_NAME: config_text}
     ready = inspection.readiness_of_build(found["build"], extra, facts)
     context.notes.warnings.extend(log_lines(check for check in ready if check.status == "problem"))
-    key, expected = cached.packing(tokenizer.files) if cached else (None, {})
+    key, expected = cached.packing(tokenizer.files, found) if cached else (None, {})
     if context.plan.config.report:
         context.voice.log(
             f"{REPORT_NAME} goes into the archive, so the same inputs no longer give the same bytes"

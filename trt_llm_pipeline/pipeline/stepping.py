@@ -29,7 +29,8 @@ def foresee(context: Context, snapshot: Snapshot) -> CachedSteps | None:
             context.ledger,
             gpus,
             hashes,
-            confined=context.layers.files,
+            layers=context.layers,
+            env=context.settings.env,
             datasets={name: there.revision for name, there in context.notes.datasets.items()},
         )
         return CachedSteps.foresee(_step_context(context), context.cache, keys, hashes)

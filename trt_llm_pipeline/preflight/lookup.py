@@ -53,10 +53,12 @@ def foreseen(
     hashes = FileHashes(settings.workspace.state / "hashes.json")
     with GpuMonitor(settings.env) as gpus:
         try:
-            ledger, confined = Ledger(settings.workspace), validated.layers.files
+            ledger = Ledger(settings.workspace)
             known = validated.plan, download.source, download.revision, ledger, gpus.gpus, hashes
             commits = {name: dataset.revision for name, dataset in datasets.items()}
-            return StepKeys(*known, confined=confined, datasets=commits).foresee(cache)
+            return StepKeys(*known, layers=validated.layers, env=settings.env, datasets=commits).foresee(
+                cache
+            )
         except OSError:  # what cannot be read is not cached either
             return {}, {}
 

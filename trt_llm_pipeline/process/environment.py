@@ -24,6 +24,12 @@ PASSED_WITH_NETWORK = (
     "HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy",
     "no_proxy", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
 )  # fmt: skip
+#: Those of them that tell libraries how to compute; where things are and which devices there are is not it.
+DECIDING = (
+    "CUDA_*", "CUDNN_*", "CUBLAS_*", "NVIDIA_*", "TORCH_*", "PYTORCH_*", "TRITON_*", "TENSORRT_*", "TRT_*",
+    "TLLM_*", "TRTLLM_*", "MODELOPT_*", "JAX_*", "XLA_*", "TF_*", "FT_*",
+)  # fmt: skip
+_PLACES = ("*_VISIBLE_DEVICES", "*_DEVICE_ORDER", "*_HOME", "*_ROOT", "*_PATH", "*_DIR", "TRTLLM_PYTHON")
 #: The service's own variables, whose prefix is a toolchain's too.
 _OWN = "TRT_LLM_*"
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
@@ -52,6 +58,27 @@ def reduced(env: Mapping[str, str], *, network: bool = False, more: Iterable[str
         )
     }
     return kept if network else {**kept, **_OFFLINE}
+
+
+def deciding(env: Mapping[str, str], more: Iterable[str] = ()) -> dict[str, str]:
+    """The part of a step's environment on which its results may depend, wherever it runs.
+
+    Args:
+        env, more: as for `reduced`.
+
+    Returns:
+        No secret and no place on this machine.
+    """
+    given = tuple(more)
+    return {
+        name: value
+        for name, value in reduced(env, more=given).items()
+        if (_matches(name, DECIDING) or _matches(name, given))
+        and not _matches(name, _PLACES)
+        and not value.startswith("/")
+        and not may_hold_secret(name)
+        and not is_secret(name, value)
+    }
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

@@ -54,7 +54,7 @@ class CachedSteps:
     def archive_key(self) -> str | None:
         """The key of the archive that the build would make; None where not every step can be foreseen."""
         complete = len(self.found) == len(self.context.plan.steps)
-        return self.keys.build(self.foreseen, self.model) if complete else None
+        return self.keys.build(self.foreseen, self.model, self.found) if complete else None
 
     def put_back(self) -> bool:
         """Leaves in the output directories what the steps would leave, as far as it is cached.
@@ -101,13 +101,16 @@ class CachedSteps:
         complete = len(self.run_keys) == len(self.context.plan.steps)
         return self.keys.engine(self.run_keys) if complete else None
 
-    def packing(self, beside: Mapping[str, Path | bytes]) -> tuple[str | None, dict[str, str]]:
+    def packing(
+        self, beside: Mapping[str, Path | bytes], found: Mapping[str, Path]
+    ) -> tuple[str | None, dict[str, str]]:
         """What the archive is to be kept under, and the SHA-256 that files in it must have.
 
         The files are looked at first and the model after them: what changes later is found when it is packed.
 
         Args:
             beside: the files of the model that go into the archive, by name.
+            found: each step's output directory.
 
         Returns:
             The key, None where the archive is not to be used again; and the hashes by name.
@@ -125,11 +128,13 @@ class CachedSteps:
             self.context.log(f"{changed} changed during the build, so its archive is not used again")
             return None, expected
         engine = self.cache.hashes(self.run_keys["build"])
-        return self.keys.build(self.run_keys, self.model), {**expected, **engine}
+        return self.keys.build(self.run_keys, self.model, found), {**expected, **engine}
 
     def _keep(self, step: PlannedStep, key: StepKey, report: StepReport, found: Mapping[str, Path]) -> str:
         """Caches what a step has produced; or why that cannot be done, as a clause."""
-        reason = key.reason or self.keys.changed_since(key, step, found, self.run_keys)
+        reason = key.reason or self.keys.changed_since(
+            key, step, found, self.run_keys, report.beside, self.cache
+        )
         if not reason and report.removed:
             reason = "it removed files that it had not made"
         if not reason and report.foreign:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trt_llm_pipeline.config import StepConfig
+from trt_llm_pipeline.model_source.record import read_record
 from trt_llm_pipeline.plan import Plan, PlannedStep
 from trt_llm_pipeline.process import (
     Layers,
@@ -148,8 +149,10 @@ def _read(plan: Plan, step: PlannedStep, env: Mapping[str, str], view: View | No
 
 
 def _with_link_targets(model_dir: Path) -> Iterator[Path]:
-    """A model's directory, and the files that links of the user's lead to; no download makes a link."""
+    """A model's directory, and the files that links of the user's lead to; what a tar brought counts not."""
     yield Path(os.path.realpath(model_dir))
+    record = read_record(model_dir)
+    brought = set() if record is None else {file.path for file in record.files}
     for path in model_dir.rglob("*"):
-        if path.is_symlink() and path.is_file():
+        if path.is_symlink() and path.is_file() and str(path.relative_to(model_dir)) not in brought:
             yield Path(os.path.realpath(path))

@@ -184,8 +184,8 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
     if foreign:
         more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
         context.log(
-            f"warning: {', '.join(foreign[:3])}{more} appeared in the output directory of {step.shown} while it "
-            "ran, and the step has not made that; it goes where the step's results go"
+            f"warning: {', '.join(foreign[:3])}{more} appeared in the output directory of {step.shown} while "
+            "it ran, and the step has not made that; it goes where the step's results go"
         )
     report = StepReport(
         name=step.name,

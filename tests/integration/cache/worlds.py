@@ -13,9 +13,11 @@ import os
 import random
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from trt_llm_pipeline import pipeline
@@ -58,8 +60,16 @@ echo '{"made": "by a test"}' > "$2/config.json"
 """
 
 
+@dataclass
 class Log(Recorder):
-    """What builds have said."""
+    """What builds have said. `meanwhile` is done once, while a script runs."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def usage(self, stage: str, memory_bytes: int, peak_bytes: int, gpu_bytes: Sequence[int]) -> None:
+        if self.meanwhile is not None:
+            do, self.meanwhile = self.meanwhile, None
+            do()
 
     @property
     def runs(self) -> list[str]:
@@ -120,16 +130,35 @@ class World:
         toolchain: with `step.sh`.
         cache: whether its configs use the cache.
         hub: the address of a Hub to take the model from instead.
+        layers: of the sandbox in which steps run.
+        env: more variables of the service's.
+
+    Attributes:
+        meanwhile: a change to the workspace, made once while the next script runs.
     """
 
-    def __init__(self, folder: Path, toolchain: Path, *, cache: bool, hub: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        toolchain: Path,
+        *,
+        cache: bool,
+        hub: str | None = None,
+        layers: Layers = Layers(),  # noqa: B008  frozen
+        env: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.root = folder / "workspace"
         self.cache = cache
+        self.layers = layers
+        self.meanwhile: Callable[[Path], None] | None = None
         self.tools = Toolchain(
             toolchain, "tiny", "1.0", ("1.0",), "/bin/sh", "for a test", os.environ["PATH"]
         )
-        env = {"PATH": os.environ["PATH"], **({"HF_ENDPOINT": hub} if hub else {})}
-        self.settings = Settings(workspace=Workspace.at(self.root), env=env, token=None, disk_check=False)
+        more = {**({"HF_ENDPOINT": hub} if hub else {}), **env}
+        variables = {"PATH": os.environ["PATH"], **more}
+        self.settings = Settings(
+            workspace=Workspace.at(self.root), env=variables, token=None, disk_check=False
+        )
         self.log = Log()
         (folder / "outside").mkdir(parents=True)
         (self.root / "notes").mkdir(parents=True)
@@ -141,13 +170,14 @@ class World:
 
     def build(self, recipe: Recipe) -> dict[str, Any] | str:
         """What is in the archive, without what says whether there is a cache; or how the build failed."""
-        self.log = Log()
+        change, self.meanwhile = self.meanwhile, None
+        self.log = Log(meanwhile=partial(change, self.root) if change else None)
         config = loads(recipe.text(cache=self.cache), "c.yaml")
         try:
             planned, mistakes = make_plan(config, self.tools, self.settings.workspace)
             if mistakes:
                 return f"refused: {[mistake.message for mistake in mistakes]}"
-            result = pipeline.build(Validated(planned, (), Layers()), self.settings, self.log)
+            result = pipeline.build(Validated(planned, (), self.layers), self.settings, self.log)
         except TrtLlmPipelineError as error:
             return f"{type(error).__name__}: {error}".replace(str(self.root), "")
         assert result.archive is not None
@@ -177,13 +207,13 @@ def contents(archive: bytes) -> dict[str, Any]:
 class Pair:
     """The two worlds, which share a toolchain."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, layers: Layers = Layers()) -> None:  # noqa: B008  frozen
         self.script = folder / "toolchain" / "examples" / "tiny" / "step.sh"
         self.script.parent.mkdir(parents=True)
         self.script.write_text(SCRIPT)
         tools = self.script.parent.parent.parent
-        self.cached = World(folder / "with", tools, cache=True)
-        self.plain = World(folder / "without", tools, cache=False)
+        self.cached = World(folder / "with", tools, cache=True, layers=layers)
+        self.plain = World(folder / "without", tools, cache=False, layers=layers)
 
     def each(self, change: Callable[[Path], None]) -> None:
         """Makes the same change in both workspaces."""

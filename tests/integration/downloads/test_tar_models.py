@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import INSIDE
-from trt_llm_pipeline.errors import ModelAccessDenied, ModelNotFound, ModelSourceError, ModelUnavailable
+from trt_llm_pipeline.errors import (
+    ModelAccessDenied,
+    ModelNotFound,
+    ModelSourceError,
+    ModelUnavailable,
+    WorkspaceError,
+)
 from trt_llm_pipeline.model_source import ModelRequest, Snapshot, fetch, model_files, plan, tar_extract
 from trt_llm_pipeline.net.retrying import RetryLimits
 from trt_llm_pipeline.testing.hub import Fault, HubServer
@@ -90,6 +96,42 @@ def test_a_model_is_unpacked_without_its_wrapper(
     assert snapshot.downloaded_bytes == len(content)
     assert told[-1] == (len(content), len(content))
     assert len(caller.lines) == 2
+
+
+class TestModelsInModels:
+    """A model's folder is never in another's: who may have the one would have the other with it."""
+
+    def test_owner_of_a_model_is_no_model(self, hub: HubServer, caller: Caller) -> None:
+        url = hub.add_file("m.tar", model_tar())
+        caller.fetch(url)
+        request = ModelRequest("owner", tar_url=url)
+        with pytest.raises(WorkspaceError, match=r"owner's models \(model\).*write model_id like owner/name"):
+            fetch(request, caller.models, token=None, log=caller.lines.append, env=INSIDE)
+        assert contents(caller.folder) == MODEL
+
+    def test_users_own_model_of_that_owner_stays_as_it_is(self, hub: HubServer, caller: Caller) -> None:
+        caller.folder.mkdir(parents=True)
+        (caller.folder / "config.json").write_text("{}")
+        request = ModelRequest("owner", tar_url=hub.add_file("m.tar", model_tar("x/model/")))
+        with pytest.raises(WorkspaceError, match="owner's models"):
+            fetch(request, caller.models, token=None, log=caller.lines.append, env=INSIDE)
+        assert contents(caller.folder) == {"config.json": b"{}"}
+
+    def test_nothing_is_put_into_a_model(self, hub: HubServer, caller: Caller) -> None:
+        url = hub.add_file("m.tar", model_tar())
+        own = ModelRequest("owner", tar_url=url)
+        fetch(own, caller.models, token=None, log=caller.lines.append, env=INSIDE)
+        with pytest.raises(WorkspaceError, match="folder of a model without an owner, and model"):
+            caller.fetch(url)
+        assert contents(caller.models / "owner") == MODEL
+
+    def test_parts_of_a_model_with_a_config_are_no_models(self, hub: HubServer, caller: Caller) -> None:
+        url = hub.add_file(
+            "m.tar", tar_of(*(entry(n, b"{}") for n in ("config.json", "1_Pooling/config.json")))
+        )
+        request = ModelRequest("owner", tar_url=url)
+        for _ in range(2):
+            fetch(request, caller.models, token=None, log=caller.lines.append, env=INSIDE)
 
 
 def test_two_gzip_members_are_one_archive(hub: HubServer, caller: Caller) -> None:

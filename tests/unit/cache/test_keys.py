@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from trt_llm_pipeline.cache.keys import StepKey
 from trt_llm_pipeline.config import loads
 from trt_llm_pipeline.model_source.record import Record, RecordedFile, digest_of, write_record
 from trt_llm_pipeline.plan import make_plan
+from trt_llm_pipeline.process import Layers, Policy
 from trt_llm_pipeline.process.gpus import Gpu
 from trt_llm_pipeline.toolchain import Toolchain
 from trt_llm_pipeline.workspace import Ledger, Workspace
@@ -40,6 +41,7 @@ build:
     timing_cache: ../outside/timing.cache
     plugin: float16
 """
+CONFINED = Layers(Policy(mode="auto"), landlock=6)
 H100 = Gpu(0, "NVIDIA H100", "9.0", 80_000_000_000)
 
 
@@ -52,6 +54,7 @@ class Machine:
     source: str = "hub"
     revision: str = "c0ffee"
     gpus: tuple[Gpu, ...] = (H100,)
+    env: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         files = {
@@ -80,9 +83,10 @@ class Machine:
 
     def keys(self) -> dict[str, str | None]:
         """The key of each step and of the archive."""
-        keys, found = self.step_keys()
-        values = {name: str(key.value) for name, key in found.items()}
-        return {**values, "archive": keys.build(values, keys.model())}
+        keys, told = self.step_keys()
+        values = {name: str(key.value) for name, key in told.items()}
+        found = {name: self.home / "ws" / ("engine" if name == "build" else "checkpoint") for name in told}
+        return {**values, "archive": keys.build(values, keys.model(), found)}
 
     def kept(self, step: str = "build") -> None:
         """Keeps an empty result of a step as it is now."""
@@ -105,7 +109,9 @@ class Machine:
         planned, mistakes = make_plan(loads(self.config, "c.yaml"), tools, workspace)
         assert mistakes == []
         ledger, hashes = Ledger(workspace), FileHashes()
-        keys = StepKeys(planned, self.source, self.revision, ledger, self.gpus, hashes, confined=True)
+        keys = StepKeys(
+            planned, self.source, self.revision, ledger, self.gpus, hashes, layers=CONFINED, env=self.env
+        )
         found: dict[str, Path] = {}
         values: dict[str, str] = {}
         told: dict[str, StepKey] = {}
@@ -143,6 +149,7 @@ def test_what_is_no_input_makes_none(here: Machine) -> None:
     here.write("ws/models/owner/model/.cache/huggingface/x", "x")
     here.write("tools/examples/gpt/__pycache__/build.pyc", "x")
     here.gpus = (replace(H100, memory_bytes=1),)
+    here.env = {"PATH": "/x", "CUDA_VISIBLE_DEVICES": "0", "CUDA_HOME": "/usr/local/cuda", "TORCH_TOKEN": "x"}
     here.config = CONFIG + "cache: true\n"
     shutil.rmtree(here.home / "ws" / "engine")  # or a plan would refuse it: nothing says that a build made it
     assert here.keys() == before
@@ -187,6 +194,8 @@ def _config(before: str, after: str) -> Callable[[Machine], None]:
         (_config("    offset: -1\n", ""), BOTH),
         (_config("output_dir: ./engine\n  args", "output_dir: ./engine2\n  args"), BUILD),
         (_config("\nbuild:", "\ncompression: none\nbuild:"), ARCHIVE),
+        (_config("\nbuild:", "\ncompression: gzip\nbuild:"), ARCHIVE),  # the default, but the archive says it
+        (_set("env", {"CUDA_MODULE_LOADING": "EAGER"}), BOTH),
         (_config("\nbuild:", "\nweight_format: bin\nbuild:"), BOTH),
         (_write("ws/data/a/text", "u"), BOTH),
         (_write("ws/data/a/more", "u"), BOTH),
@@ -219,6 +228,7 @@ class TestWhatHasChanged:
             (_config("offset: -1", "offset: -2"), "the steps before it, or their results, changed"),
             (_write("outside/timing.cache", "d"), "a file that its arguments name changed"),
             (_set("gpus", ()), "the GPUs changed"),
+            (_set("env", {"TLLM_X": "1"}), "an environment variable that it gets changed"),
         ],
     )
     def test_what_it_is(self, here: Machine, change: Callable[[Machine], None], said: str) -> None:

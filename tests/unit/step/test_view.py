@@ -84,6 +84,18 @@ class TestWhatIsSeen:
         assert (view.root / "link").is_symlink()
         assert view.readable == []
 
+    def test_folders_of_a_named_folder_are_folders(self, house: House) -> None:
+        house.write("data/sub/deep/a", "data/sub/mixed/b", "data/c")
+        house.write("data/sub/mixed/old", ours=True)
+        view = house.view("data")
+        found = {str(path.relative_to(view.root)) for path in (view.root / "data").rglob("*")}
+        assert found == {
+            "data/c",
+            *(f"data/sub{name}" for name in ("", "/deep", "/deep/a", "/mixed", "/mixed/b")),
+        }
+        assert house.root / "data" / "sub" / "mixed" not in view.readable
+        assert house.root / "data" / "sub" / "deep" in view.readable
+
 
 class TestArguments:
     def test_paths_in_the_workspace_lead_into_the_view(self, house: House) -> None:
