@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -137,6 +138,21 @@ class TestWhileItRuns:
         memo.write_text(text.replace(right, "0" * 64))
         assert str(world.build(recipe)).startswith(ContentChanged.__name__)
         assert isinstance(world.build(recipe), dict)
+
+    def test_what_was_found_out_is_told_although_forgetting_fails(
+        self, pair: Pair, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(_self: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        recipe, world = engine("x"), pair.cached
+        path = world.root / MODEL / "tokenizer.json"
+        time.sleep(0.05)
+        world.build(recipe)
+        memo = world.root / ".trt-llm-pipeline" / "hashes.json"
+        memo.write_text(memo.read_text().replace(hashes.FileHashes().of(path), "0" * 64))
+        monkeypatch.setattr(hashes.FileHashes, "forget", full)
+        assert str(world.build(recipe)).startswith(ContentChanged.__name__)
 
 
 class TestNotHashable:

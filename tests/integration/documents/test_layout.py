@@ -13,7 +13,6 @@ COVERED_ELSEWHERE = {
     "cache/dependencies": "integration/statements/test_statements.py",
     "cache/fingerprint": "unit/cache/test_keys.py",
     "cache/remote": "integration/cache/test_shared_cache.py",
-    "cache/store": "integration/command_line/test_cache.py",
     "check/asking": "integration/check/test_asking.py",
     "check/programs/reference": "integration/check/test_damage.py",
     "check/programs/spell": "integration/check/test_asking.py",

@@ -217,6 +217,17 @@ class TestAKilledBuild:
         assert builds.ledger.recover() == ()
         builds.refuses_to_empty("out", "out/a")
 
+    def test_of_a_step_that_writes_elsewhere_only_what_was_being_placed_counts(self, builds: Builds) -> None:
+        before = builds.workspace.files()
+        builds.ledger.begin("build", before, lands=True)
+        builds.write("out/mine")
+        assert Ledger(builds.workspace).recover() == ()
+        builds.ledger.begin("build", builds.workspace.files(), lands=True)
+        builds.ledger.land(["out/new", "out/never"])
+        builds.write("out/new", "out/mine too")
+        assert builds.ledger.recover() == ("out/new",)
+        builds.refuses_to_empty("out", "out/mine")
+
     def test_it_is_recovered_once(self, builds: Builds) -> None:
         builds.step("out/a", killed=True)
         assert builds.ledger.recover() == ("out/a",)
