@@ -11,6 +11,13 @@ Chunk = bytes | memoryview
 
 CHUNK = 1 << 20
 _PIECE = 4 * CHUNK
+# Of what follows the end of a gzip member, zlib returns a copy. A new member is therefore given a little at
+# first, then twice as much each time: the copies stay in proportion to what the members hold.
+_FIRST_STEP = 512
+# Beginning a member costs as much as reading kilobytes. bgzip packs 64 kB into each, which at MOST_RATIO are
+# still more bytes than these.
+_FREE_MEMBERS = 1000
+_BYTES_PER_MEMBER = 256
 _GZIP = b"\x1f\x8b"
 _OTHERS = {
     b"PK\x03\x04": "a zip archive",
@@ -29,7 +36,8 @@ def uncompressed(chunks: Iterator[Chunk], shown: str) -> Iterator[Chunk]:
     """The tar itself, from a tar or a tar.gz; told apart by their first bytes.
 
     Raises:
-        ModelSourceError: it is neither, is damaged or cut short, or expands beyond MOST_RATIO.
+        ModelSourceError: it is neither, is damaged or cut short, expands beyond MOST_RATIO, or is cut into
+            gzip members that hold next to nothing.
     """
     first = b""
     for chunk in chunks:
@@ -55,20 +63,28 @@ def _gunzip(chunks: Iterator[Chunk], shown: str) -> Iterator[bytes]:
     from isal import isal_zlib
 
     damaged: Any = isal_zlib.error  # its stub has an instance where the class is
-    into, out = 0, 0
+    into, out, members = 0, 0, 1
     decompressor: Any = isal_zlib.decompressobj(31)
     for chunk in chunks:
         into += len(chunk)
-        data: Chunk = chunk
-        more = True
-        while more:
+        left, step = memoryview(chunk), len(chunk)
+        piece = b""
+        # A full piece may leave some that is held back although all input is used up.
+        while left or len(piece) == _PIECE:
             if decompressor.eof:
-                data = bytes(data).lstrip(b"\0")  # padding between or after members
-                if not data:
+                left = _without_padding(left)
+                if not left:
                     break
-                decompressor = isal_zlib.decompressobj(31)
+                decompressor, step = isal_zlib.decompressobj(31), _FIRST_STEP
+                members += 1
+                if members > _FREE_MEMBERS + into // _BYTES_PER_MEMBER:
+                    raise ModelSourceError(
+                        f"{shown} is refused: it has {members:,} gzip members that hold next to nothing; "
+                        "pack it again, in one piece"
+                    )
+            given = left[:step]
             try:
-                piece = decompressor.decompress(data, _PIECE)
+                piece = decompressor.decompress(given, _PIECE)
             except damaged as error:
                 raise ModelSourceError(f"{shown} is damaged: its gzip data cannot be read") from error
             out += len(piece)
@@ -78,8 +94,20 @@ def _gunzip(chunks: Iterator[Chunk], shown: str) -> Iterator[bytes]:
                 )
             if piece:
                 yield piece
-            data = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail
-            # A full piece may leave some that is held back although all input is used up.
-            more = bool(data) or len(piece) == _PIECE
+            unused = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail
+            left = left[len(given) - len(unused) :]
+            step *= 2
     if not decompressor.eof:
         raise ModelSourceError(f"{shown} is cut short: its gzip data has no end")
+
+
+def _without_padding(data: memoryview) -> memoryview:
+    """What follows the zeros that may stand between or after gzip members."""
+    place = 0
+    while place < len(data):
+        window = bytes(data[place : place + _FIRST_STEP])
+        rest = len(window.lstrip(b"\0"))
+        place += len(window) - rest
+        if rest:
+            break
+    return data[place:]

@@ -140,6 +140,23 @@ def test_two_gzip_members_are_one_archive(hub: HubServer, caller: Caller) -> Non
     assert contents(caller.fetch(hub.add_file("m.tar.gz", content)).path) == MODEL
 
 
+@pytest.mark.parametrize("padding", [0, 1, 511, 513, 5000])
+def test_small_gzip_members_with_zeros_between_them_are_one_archive(
+    hub: HubServer, caller: Caller, padding: int
+) -> None:
+    whole = model_tar()
+    pieces = [whole[place : place + 3000] for place in range(0, len(whole), 3000)]
+    content = b"".join(gzip.compress(piece) + bytes(padding) for piece in pieces) + gzip.compress(b"") * 500
+    assert contents(caller.fetch(hub.add_file("m.tar.gz", content)).path) == MODEL
+
+
+def test_very_many_empty_gzip_members_are_refused(hub: HubServer, caller: Caller) -> None:
+    content = gzip.compress(model_tar()) + gzip.compress(b"") * 50_000
+    with pytest.raises(ModelSourceError, match="gzip members that hold next to nothing"):
+        caller.fetch(hub.add_file("m.tar.gz", content))
+    assert not caller.folder.exists()
+
+
 def test_the_same_address_with_the_same_etag_is_not_downloaded_again(hub: HubServer, caller: Caller) -> None:
     url = hub.add_file("m.tar", model_tar())
     first = caller.fetch(url)
