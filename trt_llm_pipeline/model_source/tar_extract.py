@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any, NoReturn
 
 from trt_llm_pipeline.errors import ModelSourceError
 from trt_llm_pipeline.files import write_all
+from trt_llm_pipeline.printable import printable
 from trt_llm_pipeline.units import in_words
 
 MOST_ENTRIES = 100_000
@@ -27,6 +29,12 @@ _LONGEST_NAME = 255  # bytes, on every common file system
 _SHOWN_CHARS = 80
 # A name or a set of extended attributes; a header that claims more wants to fill the memory.
 _LONGEST_HEADER = 1 << 20
+# Of all headers that belong to one entry: `tarfile` holds them until it has the entry itself.
+_MOST_HEADERS_OF_ENTRY = 2 << 20
+# Global headers are kept to the end, and applied to each entry. Git writes one, of a commit's name.
+MOST_GLOBAL_HEADERS = 100
+_LONGEST_GLOBAL_HEADERS = 1 << 20
+MOST_LINKS_IN_A_ROW = 40  # as Linux has it
 _BLOCK = 512
 
 
@@ -38,6 +46,7 @@ class TarStream:
         self._shown = shown
         self._chunk = memoryview(b"")
         self._place = 0
+        self._of_entry = 0
         self.last_block_was_zero = False
 
     def tell(self) -> int:
@@ -49,10 +58,20 @@ class TarStream:
         while self._place < place and self.take(place - self._place):
             pass
 
+    def begin_entry(self) -> None:
+        """What is read from here on are the headers of another entry."""
+        self._of_entry = 0
+
     def read(self, size: int) -> bytes:
         """So many bytes, or fewer at the end; what `tarfile` reads headers with."""
         if not 0 <= size <= _LONGEST_HEADER:
             raise ModelSourceError(f"{self._shown} is refused: it has a header of {size} bytes")
+        self._of_entry += size
+        if self._of_entry > _MOST_HEADERS_OF_ENTRY:
+            raise ModelSourceError(
+                f"{self._shown} is refused: the headers of one entry hold more than "
+                f"{in_words(_MOST_HEADERS_OF_ENTRY)}"
+            )
         pieces, left = [], size
         while left and (piece := self.take(left)):
             pieces.append(bytes(piece))
@@ -72,6 +91,29 @@ class TarStream:
         piece, self._chunk = self._chunk[:most], self._chunk[most:]
         self._place += len(piece)
         return piece
+
+
+class _SparseEntry(Exception):
+    """A sparse file, of the name that is given."""
+
+
+class _Entry(tarfile.TarInfo):
+    """An entry of which `tarfile` reads no map of holes: a map may be as long as its author likes.
+
+    These are the hooks of `tarfile` that read the four kinds of map, the same in Python 3.10 to 3.13.
+    """
+
+    def _proc_sparse(self, _archive: tarfile.TarFile) -> NoReturn:
+        raise _SparseEntry(self.name)
+
+    def _refuse_map(self, entry: tarfile.TarInfo, pax_headers: Mapping[str, str], *_: Any) -> NoReturn:
+        raise _SparseEntry(pax_headers.get("GNU.sparse.name") or pax_headers.get("path") or entry.name)
+
+    def _proc_gnusparse_00(self, entry: tarfile.TarInfo, *_: Any) -> NoReturn:
+        raise _SparseEntry(entry.name)  # the other arguments differ between Pythons
+
+    _proc_gnusparse_01 = _refuse_map
+    _proc_gnusparse_10 = _refuse_map
 
 
 @dataclass(frozen=True)
@@ -120,7 +162,7 @@ def unpack(
     try:
         with (
             ThreadPoolExecutor(1, thread_name_prefix="tar-hash") as aside,
-            tarfile.TarFile(fileobj=stream, mode="r") as archive,  # type: ignore[arg-type]
+            tarfile.TarFile(fileobj=stream, mode="r", tarinfo=_Entry) as archive,  # type: ignore[arg-type]
         ):
             unpacker = _Unpacker(stream, folder, shown, most_bytes, tick, written, aside)
             for count, member in enumerate(iter(archive.next, None), start=1):
@@ -128,8 +170,13 @@ def unpack(
                     raise ModelSourceError(
                         f"{shown} is refused: it has more than {MOST_ENTRIES:,} entries, which no model does"
                     )
+                _check_global_headers(archive.pax_headers, shown)
                 unpacker.unpack(member)
+                stream.begin_entry()
                 archive.members = []  # type: ignore[attr-defined]  # kept by tarfile, needed by nobody
+    except _SparseEntry as error:
+        name = printable(_cut(str(error)))
+        raise ModelSourceError(f"{shown} is refused: {name} is a sparse file; pack it plain") from error
     except tarfile.ReadError as error:
         place = stream.tell()
         if place <= _BLOCK:
@@ -141,9 +188,84 @@ def unpack(
         raise ModelSourceError(f"{shown} is damaged: its headers make no sense") from error
     if not stream.last_block_was_zero:
         raise ModelSourceError(f"{shown} is cut short: it has no end-of-archive mark")
-    while stream.take(1 << 30):  # to the last byte, for the hash and the gzip checksums
-        tick()
+    _read_to_the_end(stream, shown, tick)
     return unpacker.result()
+
+
+def _check_global_headers(headers: Mapping[str, str], shown: str) -> None:
+    size = sum(len(name) + len(value) for name, value in headers.items())
+    if len(headers) > MOST_GLOBAL_HEADERS or size > _LONGEST_GLOBAL_HEADERS:
+        raise ModelSourceError(
+            f"{shown} is refused: it has {len(headers):,} global headers of {in_words(size)} in all; at most "
+            f"{MOST_GLOBAL_HEADERS} of {in_words(_LONGEST_GLOBAL_HEADERS)} are allowed"
+        )
+
+
+def _read_to_the_end(stream: TarStream, shown: str, tick: Callable[[], None]) -> None:
+    """Reads what follows the first zero block, to the last byte: for the hash and the gzip checksums too.
+
+    The mark of the end is two zero blocks, and some writers leave out the second. A header that damage has
+    turned to zeros looks like the first one; the entries that follow it tell the two apart.
+
+    Raises:
+        ModelSourceError: there is something else than zeros.
+    """
+    mark = stream.tell() - _BLOCK
+    while piece := stream.take(_LONGEST_HEADER):
+        if bytes(piece).strip(b"\0"):
+            raise ModelSourceError(
+                f"{shown} is damaged: at byte {mark:,} there is an end-of-archive mark, and more follows it; "
+                "pack it again, or check that what is at the address is what was packed"
+            )
+        tick()
+
+
+class _LeadsOut(Exception):
+    """What a link leads to lies above the folder."""
+
+
+class _TooManyLinks(Exception):
+    """A link leads through more links than a system follows, or in a circle."""
+
+
+class _Trail:
+    """Follows symbolic links by their names, as the system will, in a folder where there are no others."""
+
+    def __init__(self, links: Mapping[str, str]) -> None:
+        """Takes what each link leads to, by its path."""
+        self._links = links
+        self._ends: dict[str, tuple[str, int]] = {}
+
+    def follow(self, path: str, before: int = 0) -> tuple[str, int]:
+        """Where a link ends, and how many links that takes, after those `before`.
+
+        Raises:
+            _LeadsOut: on its way it is outside, if only in passing.
+            _TooManyLinks: it never ends, or would not for the system.
+        """
+        if path not in self._ends:
+            if before >= MOST_LINKS_IN_A_ROW:
+                raise _TooManyLinks
+            self._ends[path] = self._walked(path, before)
+        place, taken = self._ends[path]
+        if before + taken > MOST_LINKS_IN_A_ROW:
+            raise _TooManyLinks
+        return place, taken
+
+    def _walked(self, path: str, before: int) -> tuple[str, int]:
+        place, taken = path.rpartition("/")[0], 1
+        for part in self._links[path].split("/"):
+            if part == "..":
+                # Lexical checks are not enough where one link's target goes through another.
+                if not place:
+                    raise _LeadsOut
+                place = place.rpartition("/")[0]
+            elif part not in ("", "."):
+                place = f"{place}/{part}" if place else part
+                if place in self._links:
+                    place, more = self.follow(place, before + taken)
+                    taken += more
+        return place, taken
 
 
 class _Unpacker:
@@ -162,7 +284,7 @@ class _Unpacker:
         self._aside = aside
         self._bytes = 0
         self._files: dict[str, str] = {}  # with the SHA-256 of each
-        self._links: dict[str, None] = {}
+        self._links: dict[str, str] = {}  # with what each leads to
         self._folders: set[str] = set()
 
     def unpack(self, member: tarfile.TarInfo) -> None:
@@ -172,9 +294,9 @@ class _Unpacker:
                 self._make_folder(path)
             return
         if path is None:
-            raise ModelSourceError(f"{self._shown} is refused: the entry {_cut(member.name)!r} is not a file")
+            raise self._refused(f"the entry {_cut(member.name)!r} is not a file")
         if member.issparse():
-            raise ModelSourceError(f"{self._shown} is refused: {path} is a sparse file; pack it plain")
+            raise self._refused(f"{path} is a sparse file; pack it plain")
         if member.isreg():
             self._write(path, member)
         elif member.issym():
@@ -182,7 +304,7 @@ class _Unpacker:
         elif member.islnk():
             self._hardlink(path, member.linkname)
         else:
-            raise ModelSourceError(f"{self._shown} is refused: {path} is a device or a pipe, not a file")
+            raise self._refused(f"{path} is a device or a pipe, not a file")
         if self._written is not None:
             self._written(path)
 
@@ -193,12 +315,7 @@ class _Unpacker:
         tops = {path.partition("/")[0] for path in (*self._files, *self._links)}
         if len(tops) == 1 and (wrapper := tops.pop()) not in self._files and wrapper not in self._links:
             root, prefix = self._folder / wrapper, f"{wrapper}/"
-        real_root = root.resolve()
-        for path in self._links:
-            # Lexical checks are not enough where one link's target goes through another.
-            target = (self._folder / path).resolve()
-            if real_root != target and real_root not in target.parents:
-                raise self._leads_out(path)
+        self._check_links(prefix)
         return Unpacked(
             root,
             tuple(sorted(path.removeprefix(prefix) for path in self._files)),
@@ -207,22 +324,46 @@ class _Unpacker:
             {path.removeprefix(prefix): sha256 for path, sha256 in self._files.items()},
         )
 
+    def _check_links(self, prefix: str) -> None:
+        """Checks each link as it will lie once the wrapper folder, whose path is `prefix`, is gone.
+
+        Not on the disk, where the wrapper is still there: out of it and back in by its name would seem to
+        stay inside, and later lead into another model.
+
+        Raises:
+            ModelSourceError: a link leads out, or in a circle.
+        """
+        links = {path.removeprefix(prefix): target for path, target in self._links.items()}
+        trail = _Trail(links)
+        for path, target in links.items():
+            if _lexically_out(path, target):
+                raise self._leads_out(prefix + path)
+            try:
+                trail.follow(path)
+            except _LeadsOut as error:
+                raise self._leads_out(prefix + path) from error
+            except _TooManyLinks as error:
+                raise self._refused(
+                    f"the link {prefix}{path} leads in a circle, or through more than "
+                    f"{MOST_LINKS_IN_A_ROW} links"
+                ) from error
+
     def _path_of(self, name: str, what: str) -> str | None:
         """The entry's path, normalised; None for the archive's root itself. Linear in the name's length."""
         self._bounded(name, what)
         pure = PurePosixPath(name)
         if pure.is_absolute():
-            raise ModelSourceError(f"{self._shown} is refused: {what} has the absolute path {name!r}")
+            raise self._refused(f"{what} has the absolute path {name!r}")
         if ".." in pure.parts:
-            raise ModelSourceError(f"{self._shown} is refused: {what} has '..' in its path {name!r}")
+            raise self._refused(f"{what} has '..' in its path {name!r}")
         if "\0" in name or "\\" in name:
-            raise ModelSourceError(f"{self._shown} is refused: {what} has the path {name!r}")
+            raise self._refused(f"{what} has the path {name!r}")
         path = pure.as_posix()
         if path == ".":
             return None
         for parent in _folders_above(path):
             if parent in self._links:
-                raise ModelSourceError(f"{self._shown} is refused: {path} lies behind the link {parent}")
+                raise self._refused(f"{path} lies behind the link {parent}")
         return path
 
     def _bounded(self, name: str, what: str) -> None:
@@ -230,7 +371,7 @@ class _Unpacker:
         try:
             encoded = name.encode()
         except UnicodeEncodeError as error:
-            raise ModelSourceError(f"{self._shown} is refused: {_cut(name)!a} is not UTF-8") from error
+            raise self._refused(f"{_cut(name)!a} is not UTF-8") from error
         problem = None
         if len(encoded) > LONGEST_PATH:
             problem = f"a path of {len(encoded):,} bytes; at most {LONGEST_PATH:,} are allowed"
@@ -239,7 +380,7 @@ class _Unpacker:
         elif max(map(len, encoded.split(b"/"))) > _LONGEST_NAME:
             problem = f"a name of more than {_LONGEST_NAME} bytes in its path"
         if problem is not None:
-            raise ModelSourceError(f"{self._shown} is refused: {what} has {problem} ({_cut(name)!r})")
+            raise self._refused(f"{what} has {problem} ({_cut(name)!r})")
 
     def _make_folder(self, path: str) -> None:
         """Makes a folder and those above it; each is made and counted once."""
@@ -248,18 +389,16 @@ class _Unpacker:
                 continue
             if folder in self._links or folder in self._files:
                 kind = "link" if folder in self._links else "file"
-                raise ModelSourceError(f"{self._shown} is refused: {folder} is a {kind} and a folder")
+                raise self._refused(f"{folder} is a {kind} and a folder")
             self._folders.add(folder)
             if len(self._folders) > MOST_FOLDERS:
-                raise ModelSourceError(
-                    f"{self._shown} is refused: it has more than {MOST_FOLDERS:,} folders, as no model has"
-                )
+                raise self._refused(f"it has more than {MOST_FOLDERS:,} folders, as no model has")
             (self._folder / folder).mkdir(exist_ok=True)
 
     def _clear(self, path: str) -> Path:
         """The place for a file or link; a later entry of the same name replaces an earlier one."""
         if path in self._folders:
-            raise ModelSourceError(f"{self._shown} is refused: {path} is a file and a folder")
+            raise self._refused(f"{path} is a file and a folder")
         target = self._folder / path
         self._files.pop(path, None)
         self._links.pop(path, None)
@@ -272,8 +411,8 @@ class _Unpacker:
     def _write(self, path: str, member: tarfile.TarInfo) -> None:
         self._bytes += max(member.size, 0)
         if member.size < 0 or self._bytes > self._most_bytes:
-            raise ModelSourceError(
-                f"{self._shown} is refused: with {path} it unpacks to {in_words(self._bytes)} or more, "
+            raise self._refused(
+                f"with {path} it unpacks to {in_words(self._bytes)} or more, "
                 f"and there is room for {in_words(self._most_bytes)}; make room or use a smaller model"
             )
         target = self._clear(path)
@@ -287,7 +426,7 @@ class _Unpacker:
                 piece = self._stream.take(left)
                 if not piece:
                     raise ModelSourceError(
-                        f"{self._shown} is cut short: {in_words(left)} of {path} are missing"
+                        printable(f"{self._shown} is cut short: {in_words(left)} of {path} are missing")
                     )
                 left -= len(piece)
                 hashing = self._aside.submit(digest.update, piece)
@@ -300,11 +439,10 @@ class _Unpacker:
 
     def _symlink(self, path: str, target: str) -> None:
         self._bounded(target, f"the link {path}")
-        inside = os.path.normpath(PurePosixPath(path).parent / target)
-        if target.startswith("/") or inside.split("/")[0] == "..":
+        if _lexically_out(path, target):
             raise self._leads_out(path)
         self._clear(path).symlink_to(target)
-        self._links[path] = None
+        self._links[path] = target
 
     def _hardlink(self, path: str, target: str) -> None:
         source = self._path_of(target, f"the link {path}")
@@ -315,7 +453,17 @@ class _Unpacker:
         self._files[path] = sha256
 
     def _leads_out(self, path: str) -> ModelSourceError:
-        return ModelSourceError(f"{self._shown} is refused: the link {path} leads out of the archive")
+        return self._refused(f"the link {path} leads out of the archive")
+
+    def _refused(self, why: str) -> ModelSourceError:
+        """The error to raise; names of the archive in it are anyone's text."""
+        return ModelSourceError(printable(f"{self._shown} is refused: {why}"))
+
+
+def _lexically_out(path: str, target: str) -> bool:
+    """Whether a link at a path leads out, judged by names alone."""
+    inside = os.path.normpath(PurePosixPath(path).parent / target)
+    return target.startswith("/") or inside.split("/")[0] == ".."
 
 
 def _folders_above(path: str) -> Iterator[str]:
