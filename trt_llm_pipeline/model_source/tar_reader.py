@@ -14,10 +14,6 @@ _PIECE = 4 * CHUNK
 # Of what follows the end of a gzip member, zlib returns a copy. A new member is therefore given a little at
 # first, then twice as much each time: the copies stay in proportion to what the members hold.
 _FIRST_STEP = 512
-# Beginning a member costs as much as reading kilobytes. bgzip packs 64 kB into each, which at MOST_RATIO are
-# still more bytes than these.
-_FREE_MEMBERS = 1000
-_BYTES_PER_MEMBER = 256
 _GZIP = b"\x1f\x8b"
 _OTHERS = {
     b"PK\x03\x04": "a zip archive",
@@ -36,8 +32,7 @@ def uncompressed(chunks: Iterator[Chunk], shown: str) -> Iterator[Chunk]:
     """The tar itself, from a tar or a tar.gz; told apart by their first bytes.
 
     Raises:
-        ModelSourceError: it is neither, is damaged or cut short, expands beyond MOST_RATIO, or is cut into
-            gzip members that hold next to nothing.
+        ModelSourceError: it is neither, is damaged or cut short, or expands beyond MOST_RATIO.
     """
     first = b""
     for chunk in chunks:
@@ -63,7 +58,7 @@ def _gunzip(chunks: Iterator[Chunk], shown: str) -> Iterator[bytes]:
     from isal import isal_zlib
 
     damaged: Any = isal_zlib.error  # its stub has an instance where the class is
-    into, out, members = 0, 0, 1
+    into, out = 0, 0
     decompressor: Any = isal_zlib.decompressobj(31)
     for chunk in chunks:
         into += len(chunk)
@@ -76,12 +71,6 @@ def _gunzip(chunks: Iterator[Chunk], shown: str) -> Iterator[bytes]:
                 if not left:
                     break
                 decompressor, step = isal_zlib.decompressobj(31), _FIRST_STEP
-                members += 1
-                if members > _FREE_MEMBERS + into // _BYTES_PER_MEMBER:
-                    raise ModelSourceError(
-                        f"{shown} is refused: it has {members:,} gzip members that hold next to nothing; "
-                        "pack it again, in one piece"
-                    )
             given = left[:step]
             try:
                 piece = decompressor.decompress(given, _PIECE)
