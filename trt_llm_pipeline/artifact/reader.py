@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol, cast
-from urllib.parse import urlsplit
 
 from isal import isal_zlib
 
@@ -23,6 +22,7 @@ from trt_llm_pipeline.net.addresses import Reach, shown
 from trt_llm_pipeline.net.failures import HttpStatusError
 from trt_llm_pipeline.net.read_ahead import AddressFile, ReadAhead
 from trt_llm_pipeline.net.retrying import RetryLimits
+from trt_llm_pipeline.net.spelling import is_web
 from trt_llm_pipeline.net.window import Wording
 from trt_llm_pipeline.units import counted
 
@@ -204,7 +204,7 @@ def _opened(source: Path | str | BinaryIO, reach: Reach) -> Iterator[tuple[Binar
     if not isinstance(source, Path | str):
         yield source, str(getattr(source, "name", "the stream"))
         return
-    if isinstance(source, str) and urlsplit(source).scheme in ("http", "https"):
+    if isinstance(source, str) and is_web(source):
         label = shown(source)
         reader = _reader(source, label, reach)
         reader.open()

@@ -67,6 +67,13 @@ def _revision(value: str) -> str:
 def _tar_url(value: str) -> str:
     if not re.match(r"https?://[^/\s]+", value):
         raise ValueError("must be an http:// or https:// address of a .tar or .tar.gz file")
+    from trt_llm_pipeline.net.failures import BadAddress
+    from trt_llm_pipeline.net.spelling import checked
+
+    try:
+        checked(value)
+    except BadAddress as error:
+        raise ValueError(str(error)) from None
     return value
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import http.client
 import urllib.request
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from trt_llm_pipeline.config.yaml_reader import MAX_BYTES, decode, read_text
 from trt_llm_pipeline.errors import ConfigError, Mistake
 from trt_llm_pipeline.net.addresses import Reach, shown
 from trt_llm_pipeline.net.client import fetch_bytes
 from trt_llm_pipeline.net.failures import BadAddress, EndedEarly, HttpStatusError
+from trt_llm_pipeline.net.spelling import checked
+from trt_llm_pipeline.printable import printable
 
 _SILENCE_S = 30.0
 
@@ -46,12 +48,11 @@ def read(source: str, reach: Reach, *, typed: bool = False) -> tuple[str, str]:
 
 def _fetch(address: str, reach: Reach) -> tuple[str, str]:
     try:
-        parts = urlsplit(address)
-        parts.port  # noqa: B018  refuses one that is none
-    except ValueError as error:
-        raise ConfigError([Mistake(f"is not a valid address: {error}; check it")], "the config") from None
+        path = checked(address).target.partition("?")[0]
+    except BadAddress as error:
+        raise ConfigError([Mistake(str(error))], "the config") from None
     place = shown(address)
-    name = unquote(PurePosixPath(parts.path).name) or place
+    name = printable(unquote(PurePosixPath(path).name)) or place
     return decode(_download(address, place, reach), name), name
 
 

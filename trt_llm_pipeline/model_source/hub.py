@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from trt_llm_pipeline.errors import (
     ModelAccessDenied,
@@ -31,6 +31,7 @@ from trt_llm_pipeline.net.failures import (
     transient_status,
 )
 from trt_llm_pipeline.net.retrying import Patience, RetryLimits, nap, retry
+from trt_llm_pipeline.net.spelling import checked
 from trt_llm_pipeline.net.stopping import run_interruptibly
 from trt_llm_pipeline.redaction import token_of
 
@@ -313,14 +314,11 @@ def endpoint_of(env: Mapping[str, str]) -> str:
     """
     address = (env.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
     try:
-        parts = urlsplit(address)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
+        checked(address)
+    except BadAddress:
         raise PipelineError(
             f"HF_ENDPOINT is {address!r}; set it to the http:// or https:// address of a Hub, or unset it"
-        )
+        ) from None
     return address
 
 

@@ -11,10 +11,11 @@ import ipaddress
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
 
 from trt_llm_pipeline.errors import PipelineError
 from trt_llm_pipeline.net.failures import BadAddress
+from trt_llm_pipeline.net.spelling import checked
+from trt_llm_pipeline.net.spelling import shown as shown  # who shows addresses asks here
 
 ALLOW_PRIVATE = "TRT_LLM_ALLOW_PRIVATE_ADDRESSES"
 
@@ -54,8 +55,11 @@ class Reach:
 
     def trusting(self, url: str) -> Reach:
         """The same, and the host of an address that the operator has named."""
-        host = urlsplit(url).hostname
-        return replace(self, trusted=self.trusted | {host.lower()}) if host else self
+        try:
+            _, host, _ = checked(url).origin
+        except BadAddress:
+            return self  # nothing is ever connected to it
+        return replace(self, trusted=self.trusted | {host})
 
     def allows_all(self, host: str) -> bool:
         """Whether it does not matter where the name leads."""
@@ -93,13 +97,6 @@ class Reach:
             return
         for *_, address in found:
             self.check(host, str(address[0]))
-
-
-def shown(url: str) -> str:
-    """An address as it may be shown: without its query, which may be a signature, user name and password."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
 
 
 def refusal(host: str, kind: str) -> str:

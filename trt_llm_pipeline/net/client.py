@@ -20,17 +20,16 @@ import contextlib
 import http.client
 import socket
 import ssl
-import string
 import struct
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from urllib.parse import quote, urljoin, urlsplit
 
 from trt_llm_pipeline.net.addresses import Reach
-from trt_llm_pipeline.net.connection import Connection, Dial, Origin, dial, origin_of, tls_context
-from trt_llm_pipeline.net.failures import BadAddress, EndedEarly, HttpStatusError
+from trt_llm_pipeline.net.connection import Connection, Dial, dial, origin_of, tls_context
+from trt_llm_pipeline.net.failures import EndedEarly, HttpStatusError
+from trt_llm_pipeline.net.spelling import Address, Origin, checked, redirected
 from trt_llm_pipeline.net.stopping import StopSwitch, run_interruptibly
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -166,22 +165,22 @@ class Client:
             Stopped: the switch was thrown.
             OSError, http.client.HTTPException: the network failed.
             BadAddress: the URL, or one that it redirects to, is not an http(s) address, or leads inside.
+            PipelineError: the environment names a proxy that is none.
         """
         sent = dict(headers)
+        address = checked(url)
         for _ in range(_MOST_REDIRECTS + 1):
-            origin = _checked_origin(url)
             try:
-                response = self._ask(origin, url, sent)
+                response = self._ask(address, url, sent)
             except BaseException:
                 self._stop.check()
                 raise
             place = response.headers.get("location")
             if response.status in _REDIRECTS and place:
                 _drain(response)
-                # Servers put spaces and other characters into Location that no address may hold.
-                url_before, url = url, urljoin(url, quote(place, safe=string.punctuation))
-                _checked_origin(url)
-                sent = headers_for(url, sent, meant_for=url_before)
+                before, address = address, redirected(address, place)
+                url = address.url
+                sent = headers_for(url, sent, meant_for=before.url)
                 continue
             if response.status < 300:
                 return response
@@ -199,13 +198,13 @@ class Client:
                 return
         connection.close()
 
-    def _ask(self, origin: Origin, url: str, headers: Mapping[str, str]) -> Response:
+    def _ask(self, address: Address, url: str, headers: Mapping[str, str]) -> Response:
         while True:
-            connection = self._connection(origin)
+            connection = self._connection(address.origin)
             try:
                 connection.attach(self._stop.hold)
                 connection.silence(self.silence)
-                target = url.partition("#")[0] if connection.absolute else _target(url)
+                target = address.url if connection.absolute else address.target
                 answer = connection.request(target, {**headers, **connection.extra_headers})
             except BaseException as error:
                 self.give_back(connection, reusable=False)
@@ -296,20 +295,6 @@ def headers_for(url: str, headers: Mapping[str, str], *, meant_for: str) -> dict
 def without_query(url: str) -> str:
     """The address as it may be shown: a signed address's query is a secret."""
     return url.partition("#")[0].partition("?")[0]
-
-
-def _target(url: str) -> str:
-    parts = urlsplit(url)
-    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-
-
-def _checked_origin(url: str) -> Origin:
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise BadAddress(f"{without_query(url)} is not an http:// or https:// address; use one")
-    try:
-        return origin_of(url)
-    except ValueError as error:
-        raise BadAddress(f"{without_query(url)} is not a valid address: {error}") from None
 
 
 def _drain(response: Response) -> None:

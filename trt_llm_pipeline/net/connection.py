@@ -5,17 +5,20 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import os
 import socket
 import ssl
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from trt_llm_pipeline.errors import PipelineError
 from trt_llm_pipeline.net.addresses import Reach
-
-Origin = tuple[str, str, int]
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+from trt_llm_pipeline.net.failures import BadAddress
+from trt_llm_pipeline.net.spelling import Origin, checked
+from trt_llm_pipeline.printable import printable
 
 
 class Dial(Protocol):
@@ -49,11 +52,14 @@ def dial(
         resolve: looks names up.
 
     Raises:
-        BadAddress: the name leads to an address that is not allowed.
+        BadAddress: the name leads to an address that is not allowed, or can be none.
         OSError: the name cannot be looked up, or none of the addresses can be connected to.
     """
     problem: OSError = OSError(f"{host} has no address")
-    found = resolve(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = resolve(host, port, type=socket.SOCK_STREAM)
+    except ValueError:  # Python's own, before anybody was asked
+        raise BadAddress(f"{printable(host)!r} is no name of a host; check the address") from None
     for *_, address in found:
         reach.check(host, str(address[0]))
     for family, kind, protocol, _, address in found:
@@ -77,25 +83,55 @@ def origin_of(url: str) -> Origin:
     """Scheme, host and port; two addresses with the same ones may see each other's credentials.
 
     Raises:
-        ValueError: the port is not a number, or there is no host.
+        BadAddress: it is no http(s) address, or not a valid one.
     """
-    parts = urlsplit(url)
-    if not parts.hostname:
-        raise ValueError("there is no host in it")
-    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+    return checked(url).origin
 
 
-def proxy_for(origin: Origin) -> SplitResult | None:
-    """The proxy that the environment names for an origin (http_proxy, https_proxy, no_proxy)."""
+@dataclass(frozen=True)
+class Proxy:
+    """The proxy that the environment names for an origin.
+
+    Attributes:
+        headers: what it wants to see, where its address has a user name.
+    """
+
+    host: str
+    port: int
+    headers: Mapping[str, str]
+
+
+def proxy_for(origin: Origin) -> Proxy | None:
+    """The proxy that the environment names for an origin (http_proxy, https_proxy, no_proxy), if any.
+
+    Raises:
+        PipelineError: what it names is no proxy's address.
+    """
     scheme, host, port = origin
-    address = urllib.request.getproxies().get(scheme)
-    if not address or urllib.request.proxy_bypass(f"{host}:{port}") or urllib.request.proxy_bypass(host):
+    value = urllib.request.getproxies().get(scheme)
+    if not value or urllib.request.proxy_bypass(f"{host}:{port}") or urllib.request.proxy_bypass(host):
         return None
-    return urlsplit(address if "://" in address else f"http://{address}")
+    address = value if "://" in value else f"http://{value}"
+    try:
+        _, near, _ = checked(address).origin
+        parts = urlsplit(address.strip())
+        return Proxy(near, parts.port or 80, _authorization(parts))
+    except (BadAddress, ValueError):
+        # Its value may hold a password.
+        raise PipelineError(
+            f"{_proxy_variable(scheme, value)} does not hold the address of a proxy; set it to "
+            "http://HOST:PORT, or unset it"
+        ) from None
 
 
-def proxy_authorization(proxy: SplitResult) -> dict[str, str]:
-    """The header for a proxy with a user name in its address."""
+def _proxy_variable(scheme: str, value: str) -> str:
+    """Which variable `getproxies` has read."""
+    wanted = f"{scheme}_proxy"
+    found = (name for name in sorted(os.environ) if name.lower() == wanted and os.environ[name] == value)
+    return next(found, wanted)
+
+
+def _authorization(proxy: SplitResult) -> dict[str, str]:
     if proxy.username is None:
         return {}
     user = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
@@ -125,6 +161,7 @@ class Connection:
 
     Raises:
         BadAddress: the origin leads inside by its spelling, and a proxy would be asked to go there.
+        PipelineError: as `proxy_for`.
     """
 
     def __init__(
@@ -148,15 +185,15 @@ class Connection:
         self._reach = reach
         # A proxy for http is given the whole address; through one for https a tunnel is laid.
         self.absolute = proxy is not None and scheme == "http"
-        self.extra_headers = proxy_authorization(proxy) if proxy is not None and self.absolute else {}
-        near = (host, port) if proxy is None else (proxy.hostname or "", proxy.port or 80)
+        self.extra_headers = proxy.headers if proxy is not None and self.absolute else {}
+        near = (host, port) if proxy is None else (proxy.host, proxy.port)
         self.http: http.client.HTTPConnection
         if scheme == "https":
             self.http = http.client.HTTPSConnection(*near, timeout=silence, context=context())
         else:
             self.http = http.client.HTTPConnection(*near, timeout=silence)
         if proxy is not None and scheme == "https":
-            self.http.set_tunnel(host, port, proxy_authorization(proxy))
+            self.http.set_tunnel(host, port, proxy.headers)
         connection: Any = self.http
         connection._create_connection = self._open
 

@@ -292,3 +292,16 @@ class TestCheck:
         with pytest.raises(ConfigError) as caught:
             loads(text)
         assert str(caught.value).startswith(f"config:3: {message}")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1/x.tar", "http://a..b/x.tar?s3cret", "http://u:s3cret@h:x/m.tar"]
+)
+def test_a_tar_at_an_address_that_is_none_is_a_mistake_with_its_line(url: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^config:2: model_tar_url: .* is not a valid address: .*; check it"
+    ) as caught:
+        loads(
+            f"model_id: owner/name\nmodel_tar_url: '{url}'\nexample_name: gpt\nbuild:\n  script: build.py\n"
+        )
+    assert "s3cret" not in str(caught.value)

@@ -83,3 +83,21 @@ def test_a_path_that_was_typed_is_called_what_was_typed(
         with pytest.raises(ConfigError, match=f"{folder}/broken.yaml"):
             read(f"{folder}/broken.yaml", ANYWHERE, typed=True)
     assert read("a/config.yaml", ANYWHERE) == ("a: 1", "config.yaml")
+
+
+def test_an_address_with_any_letters_is_asked_for(answering: list[bytes]) -> None:
+    answering[0] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\na: 1"
+    address = answering[1].decode().replace("c.yaml", "\xfc c.yaml")
+    assert read(address, ANYWHERE) == ("a: 1", "\xfc c.yaml")
+
+
+def test_a_redirect_to_an_address_that_is_none_is_an_error_in_words(answering: list[bytes]) -> None:
+    answering[0] = b"HTTP/1.1 302 Found\r\nLocation: http://[\r\nContent-Length: 0\r\n\r\n"
+    with pytest.raises(ConfigError, match=r"cannot be fetched: .*redirects to where nothing can be fetched"):
+        read(answering[1].decode(), ANYWHERE)
+
+
+@pytest.mark.parametrize("address", ["http://a..b/c.yaml", "http://h/\ud800", "http://[/x.yaml"])
+def test_a_host_or_a_path_that_is_none_is_said_at_once(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"the config: .* is not a valid address"):
+        read(address, ANYWHERE)
