@@ -27,8 +27,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from trt_llm_pipeline.net.addresses import Reach
+from trt_llm_pipeline.net.answer import HEAD_BUFFER, Answer, Chunks
 from trt_llm_pipeline.net.connection import Connection, Dial, dial, origin_of, tls_context
-from trt_llm_pipeline.net.failures import EndedEarly, HttpStatusError
+from trt_llm_pipeline.net.failures import BrokenAnswer, EndedEarly, HttpStatusError
 from trt_llm_pipeline.net.spelling import Address, Origin, checked, redirected
 from trt_llm_pipeline.net.stopping import StopSwitch, run_interruptibly
 
@@ -39,9 +40,11 @@ _SECRET_HEADERS = frozenset({"authorization", "cookie"})
 _LULL_SECONDS = 0.05
 _GATHER_SECONDS = 0.25
 _GATHER_TIMEVAL = struct.pack("ll", 0, int(_GATHER_SECONDS * 1e6))
-# Up to here the buffer that http.client read the head with may hold bytes of the body.
-_HEAD_BUFFER = 8192
+# What is worth it to be read for a connection that is kept.
 _REUSE_LEFTOVER = 1 << 16
+_DRAIN_SECONDS = 1.0
+# More than any file has; what says so would be calculated with all the same.
+_LONGEST = 1 << 62
 _PIECE_BYTES = 1 << 18
 
 
@@ -55,13 +58,14 @@ class Response:
         length: bytes that the body has, where it is said.
     """
 
-    def __init__(self, client: Client, connection: Connection, response: http.client.HTTPResponse, url: str):
+    def __init__(self, client: Client, connection: Connection, response: Answer, url: str):
         self._client, self._connection, self._response = client, connection, response
         self._sock = connection.sock
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.headers.items()}
         self.url = url
         self.length = response.length if response.length is not None and not response.chunked else None
+        self._chunks = Chunks(response) if response.chunked else None
         self._left = self.length
         self._past_head = False
         self._silence = 0.0
@@ -69,6 +73,8 @@ class Response:
 
     def receive(self, into: memoryview) -> int:
         """Fills the memory as far as bytes flow, waiting for the first; returns how many, 0 at the end."""
+        if self._chunks is not None:
+            return self._chunks.receive(into)
         if self._left is None:
             piece = self._response.read1(len(into))
             into[: len(piece)] = piece
@@ -79,7 +85,7 @@ class Response:
         if self._past_head:
             count = self._receive(into)
         else:
-            self._past_head = len(into) > _HEAD_BUFFER
+            self._past_head = len(into) > HEAD_BUFFER
             count = int(self._response.fp.readinto1(into))
             if self._past_head and 0 < count < len(into):
                 with contextlib.suppress(OSError):  # it will show at the next call; these bytes are good
@@ -91,6 +97,20 @@ class Response:
         """The same as bytes."""
         buffer = memoryview(bytearray(most))
         return bytes(buffer[: self.receive(buffer)])
+
+    def finish(self, most: int, seconds: float) -> None:
+        """Reads what is left, where that is little and the connection can be used again afterwards.
+
+        Args:
+            most: bytes; nothing is read where it is more, or not known.
+            seconds: what is not read by then is left.
+        """
+        if self.length is None or self.length > most or self._response.will_close or self._sock is None:
+            return
+        self._sock.settimeout(seconds)
+        deadline = time.monotonic() + seconds
+        while self.read(most) and time.monotonic() < deadline:
+            pass
 
     def _receive(self, into: memoryview) -> int:
         sock = self._sock
@@ -116,7 +136,7 @@ class Response:
 
     def __exit__(self, *_: object) -> None:
         """Keeps the connection where the body was read to its end, else closes it."""
-        whole = self._response.isclosed() if self._left is None else not self._left
+        whole = self._left == 0 if self._chunks is None else self._chunks.ended
         reusable = whole and not self._response.will_close
         self._response.close()
         self._client.give_back(self._connection, reusable=reusable)
@@ -163,7 +183,7 @@ class Client:
         Raises:
             HttpStatusError: the status is 400 or more.
             Stopped: the switch was thrown.
-            OSError, http.client.HTTPException: the network failed.
+            OSError, http.client.HTTPException: the network failed, or the answer is none.
             BadAddress: the URL, or one that it redirects to, is not an http(s) address, or leads inside.
             PipelineError: the environment names a proxy that is none.
         """
@@ -213,6 +233,9 @@ class Client:
                 if connection.used and isinstance(error, ConnectionError | http.client.BadStatusLine):
                     continue
                 raise
+            if answer.length is not None and answer.length > _LONGEST:
+                self.give_back(connection, reusable=False)
+                raise BrokenAnswer("the server announces more bytes than there can be")
             connection.used = True
             return Response(self, connection, answer, url)
 
@@ -298,9 +321,6 @@ def without_query(url: str) -> str:
 
 
 def _drain(response: Response) -> None:
-    """Reads a short body to its end, so that the connection can be used again."""
-    with response:
-        if response.length is not None and response.length <= _REUSE_LEFTOVER:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                while response.read(_REUSE_LEFTOVER):
-                    pass
+    """Reads a short body to its end, so that the connection can be used again, if that takes no time."""
+    with response, contextlib.suppress(OSError, http.client.HTTPException):
+        response.finish(_REUSE_LEFTOVER, _DRAIN_SECONDS)

@@ -11,11 +11,12 @@ import ssl
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from trt_llm_pipeline.errors import PipelineError
 from trt_llm_pipeline.net.addresses import Reach
+from trt_llm_pipeline.net.answer import Answer
 from trt_llm_pipeline.net.failures import BadAddress
 from trt_llm_pipeline.net.spelling import Origin, checked
 from trt_llm_pipeline.printable import printable
@@ -194,6 +195,7 @@ class Connection:
             self.http = http.client.HTTPConnection(*near, timeout=silence)
         if proxy is not None and scheme == "https":
             self.http.set_tunnel(host, port, proxy.headers)
+        self.http.response_class = Answer
         connection: Any = self.http
         connection._create_connection = self._open
 
@@ -209,7 +211,7 @@ class Connection:
         if self.http.sock is not None:
             self.http.sock.settimeout(seconds)
 
-    def request(self, target: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+    def request(self, target: str, headers: dict[str, str]) -> Answer:
         """Sends a GET and reads the answer's head."""
         if self.http.sock is None:
             self.http.connect()
@@ -218,7 +220,7 @@ class Connection:
                 self.sock = self.http.sock
                 self._hold(self.sock)
         self.http.request("GET", target, headers=headers)
-        return self.http.getresponse()
+        return cast(Answer, self.http.getresponse())
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

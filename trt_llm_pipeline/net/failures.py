@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _OVERLOADED = frozenset({429, 503})
+_LONGEST_WAIT_DIGITS = 10  # three centuries
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class EndedEarly(Exception):
     """The server closed the connection, properly, before the last byte."""
 
 
-class BrokenAnswer(Exception):
+class BrokenAnswer(http.client.HTTPException):
     """An answer that does not fit the question; its text says how."""
 
 
@@ -104,14 +105,15 @@ def parse_retry_after(value: str | None) -> float | None:
         return None
     text = value.strip()
     if text.isascii() and text.isdigit():
-        return float(text)
+        return float(text) if len(text) <= _LONGEST_WAIT_DIGITS else None
     import datetime
     from email.utils import parsedate_to_datetime
 
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=datetime.timezone.utc)
+        wait = (moment - datetime.datetime.now(datetime.timezone.utc)).total_seconds()
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.timezone.utc)
-    return max(0.0, (moment - datetime.datetime.now(datetime.timezone.utc)).total_seconds())
+    return max(0.0, wait)

@@ -66,3 +66,17 @@ class TestTransient:
         later = datetime.now(timezone.utc) + timedelta(seconds=90)
         assert parse_retry_after(format_datetime(later, usegmt=True)) == pytest.approx(90, abs=3)
         assert parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "Mon, 99999999999999999999 Jan 2024 00:00:00 GMT",
+            "Mon, 01 Jan 2024 00:00:00 +99999999999999999999",
+            "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+            "9" * 5000,
+            "-5",
+            ",",
+        ],
+    )
+    def test_a_retry_after_that_cannot_be_read_counts_as_absent(self, value: str) -> None:
+        assert parse_retry_after(value) is None
