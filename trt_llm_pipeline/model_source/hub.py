@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
+from unicodedata import category
 from urllib.parse import quote
 
 from trt_llm_pipeline.errors import (
@@ -30,13 +33,14 @@ from trt_llm_pipeline.net.failures import (
     transient_failure,
     transient_status,
 )
+from trt_llm_pipeline.net.ranged import UNKNOWN_SIZE
 from trt_llm_pipeline.net.retrying import Patience, RetryLimits, nap, retry
 from trt_llm_pipeline.net.spelling import checked
 from trt_llm_pipeline.net.stopping import run_interruptibly
 from trt_llm_pipeline.redaction import token_of
 
 if TYPE_CHECKING:
-    from huggingface_hub.hf_api import DatasetInfo, ModelInfo
+    from huggingface_hub.hf_api import DatasetInfo, ModelInfo, RepoSibling
 
 T = TypeVar("T")
 
@@ -45,6 +49,10 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 _FALSE = frozenset({"", "0", "OFF", "NO", "FALSE"})
 _LARGEST_LISTING = 64 << 20
+_DIGESTS = {"sha256:": re.compile("[0-9a-f]{64}"), "git-sha1:": re.compile("[0-9a-f]{40}")}
+_COMMIT = re.compile(r"[0-9A-Za-z._-]{1,128}")
+_LONGEST_NAME = 255  # what file systems take, in bytes
+_MOST_QUOTED = 100
 _GIVE_AS = "HF_TOKEN, or the input hf_token of a prediction"
 
 
@@ -87,19 +95,12 @@ class Hub:
         Raises:
             ModelNotFound, ModelAccessDenied: as the Hub answers.
             ModelUnavailable: it did not answer in spite of retries.
+            ModelSourceError: what it lists makes no sense.
         """
         info = self._ask(lambda: self._info(model_id, revision), model_id, revision, model_id)
-        commit = str(info.sha)
-        files = []
-        for sibling in info.siblings or []:
-            path = check_path(sibling.rfilename)
-            if sibling.lfs is not None:
-                files.append(RecordedFile(path, sibling.lfs.size, f"sha256:{sibling.lfs.sha256}"))
-            elif sibling.size is not None:
-                digest = f"git-sha1:{sibling.blob_id}" if sibling.blob_id else ""
-                files.append(RecordedFile(path, sibling.size, digest))
-            else:  # a mirror that knows names only
-                files.append(self.ask_about_file(model_id, commit, path))
+        commit = _commit_of(info, self.endpoint, model_id)
+        listed = _files_of(info, self.endpoint, model_id)
+        files = [file or self.ask_about_file(model_id, commit, path) for path, file in listed.items()]
         if info.gated and files:
             # Names are public, content is not: better to know before anything is planned.
             smallest = min(files, key=lambda file: file.size)
@@ -164,8 +165,8 @@ class Hub:
                 "; set HF_ENDPOINT to a Hub that does"
             )
         etag = found.etag or ""
-        digest = {64: "sha256:", 40: "git-sha1:"}.get(len(etag))
-        return RecordedFile(path, found.size, "" if digest is None else digest + etag)
+        digest = next((kind + etag for kind, form in _DIGESTS.items() if form.fullmatch(etag)), "")
+        return RecordedFile(path, _size(found.size, self.endpoint, f"{path} of {model_id}"), digest)
 
     def _ask(self, question: Callable[[], T], model_id: str, revision: str | None, about: str) -> T:
         def judge(error: Exception) -> Transient:
@@ -291,6 +292,81 @@ class Listing:
     commit: str
     files: tuple[RecordedFile, ...]
     restricted: bool
+
+
+def _nonsense(endpoint: str, about: str, what: str) -> ModelSourceError:
+    return ModelSourceError(
+        f"{endpoint} lists {about} with {what}, which makes no sense; nothing was written. Check "
+        "HF_ENDPOINT, or tell whoever runs that Hub"
+    )
+
+
+def _commit_of(info: ModelInfo | DatasetInfo, endpoint: str, model_id: str) -> str:
+    commit: object = info.sha
+    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+        raise _nonsense(endpoint, model_id, f"the commit {_quoted(commit)}")
+    return commit
+
+
+def _files_of(info: ModelInfo | DatasetInfo, endpoint: str, model_id: str) -> dict[str, RecordedFile | None]:
+    """The files of a listing by their paths; None for one of which the Hub tells the name only.
+
+    A file that is listed twice is taken once, if both entries say the same.
+
+    Raises:
+        ModelSourceError: the listing makes no sense, or a path leads out of the model's folder.
+    """
+    files: dict[str, RecordedFile | None] = {}
+    for sibling in info.siblings or []:
+        path = _path(sibling.rfilename, endpoint, model_id)
+        file = _file_of(sibling, path, endpoint, f"{path} of {model_id}")
+        if files.setdefault(path, file) != file:
+            raise _nonsense(endpoint, f"{path} of {model_id}", "two contents")
+    for path in files:
+        for folder in PurePosixPath(path).parents:
+            if str(folder) in files:
+                raise _nonsense(endpoint, f"{folder} of {model_id}", f"a file below it, {path}")
+    return files
+
+
+def _path(path: object, endpoint: str, model_id: str) -> str:
+    if not isinstance(path, str):
+        raise _nonsense(endpoint, model_id, f"a file named {_quoted(path)}")
+    check_path(path)
+    # A surrogate is no letter, and git knows no other spelling of a path.
+    odd = any(category(letter) in ("Cc", "Cs") for letter in path) or str(PurePosixPath(path)) != path
+    if odd or any(len(part.encode()) > _LONGEST_NAME for part in path.split("/")):
+        raise _nonsense(endpoint, model_id, f"a file named {_quoted(path)}")
+    return path
+
+
+def _file_of(sibling: RepoSibling, path: str, endpoint: str, about: str) -> RecordedFile | None:
+    if sibling.lfs is not None:
+        digest = _digest("sha256:", sibling.lfs.sha256, endpoint, about)
+        return RecordedFile(path, _size(sibling.lfs.size, endpoint, about), digest)
+    if sibling.size is None:  # a mirror that knows names only
+        return None
+    blob: object = sibling.blob_id
+    digest = "" if blob in (None, "") else _digest("git-sha1:", blob, endpoint, about)
+    return RecordedFile(path, _size(sibling.size, endpoint, about), digest)
+
+
+def _size(size: object, endpoint: str, about: str) -> int:
+    if type(size) is not int or not 0 <= size < UNKNOWN_SIZE:
+        raise _nonsense(endpoint, about, f"the size {_quoted(size)}")
+    return size
+
+
+def _digest(kind: str, digest: object, endpoint: str, about: str) -> str:
+    if not isinstance(digest, str) or not _DIGESTS[kind].fullmatch(digest):
+        raise _nonsense(endpoint, about, f"the digest {_quoted(digest)}")
+    return kind + digest
+
+
+def _quoted(value: object) -> str:
+    """What a Hub has sent, as it can be shown: in ASCII, and not all of it where it is long."""
+    text = ascii(value)
+    return text if len(text) <= _MOST_QUOTED else f"{text[:_MOST_QUOTED]}..."
 
 
 def _reason_of(error: Exception) -> str:

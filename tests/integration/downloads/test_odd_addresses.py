@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import socket
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.conftest import ANYWHERE, INSIDE
+from tests.integration.downloads.test_odd_listings import FILES, hub_that_lists
 from tests.integration.downloads.test_tar_models import model_tar
-from tests.unit.net.test_client import Answer, says, server
+from tests.unit.net.test_client import says, server
 from trt_llm_pipeline.artifact import read_archive
 from trt_llm_pipeline.errors import ArchiveUnreachable, ModelSourceError, PipelineError
 from trt_llm_pipeline.model_source import ModelRequest, fetch, plan
@@ -52,23 +50,6 @@ def test_a_tar_whose_name_has_any_letters_is_fetched(tmp_path: Path, path: str) 
 def test_an_archive_at_an_address_that_is_none(url: str) -> None:
     with pytest.raises(ArchiveUnreachable, match="is not a valid address"):
         read_archive(url, reach=ANYWHERE)
-
-
-def hub_that_lists(siblings: list[Any], otherwise: str) -> Answer:
-    """A Hub with one model, and one answer to everything else."""
-    listing = json.dumps({"id": "owner/model", "sha": "a" * 40, "gated": False, "siblings": siblings})
-
-    def answer(connection: socket.socket, head: bytes) -> bool:
-        listed = f"HTTP/1.1 200 OK\nContent-Length: {len(listing)}\n\n{listing}"
-        return says(listed if b"/api/" in head else otherwise)(connection, head)
-
-    return answer
-
-
-FILES = [
-    {"rfilename": "config.json", "size": 2, "blobId": "1" * 40},
-    {"rfilename": "model.safetensors", "size": 5, "blobId": "2" * 40},
-]
 
 
 @pytest.mark.parametrize("place", NOWHERE)
