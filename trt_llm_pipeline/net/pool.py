@@ -32,8 +32,11 @@ _SMOOTHING = 0.3
 
 @dataclass
 class _Task:
+    """What a connection fetches. `furthest` is where it was at best: what comes again is no progress."""
+
     source: RangedSource
     claim: Claim | None
+    furthest: int = 0
 
 
 class Pool:
@@ -289,7 +292,9 @@ class Pool:
                         self._start_more()
                         self._idle.notify_all()
                     source.stored(claim)
-                patience.progressed()
+                if claim.position > task.furthest:
+                    task.furthest = claim.position
+                    patience.progressed()
             with self.lock:
                 following = self._follow(source, claim)
             if following is not None:

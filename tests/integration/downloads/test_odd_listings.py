@@ -24,7 +24,8 @@ def hub_that_lists(siblings: list[Any], otherwise: str, sha: object = "a" * 40) 
 
     def answer(connection: socket.socket, head: bytes) -> bool:
         listed = f"HTTP/1.1 200 OK\nContent-Length: {len(listing)}\n\n{listing}"
-        return says(listed if b"/api/" in head else otherwise)(connection, head)
+        text = listed if b"/api/" in head else otherwise
+        return says(text, keep="Connection: close" not in text)(connection, head)
 
     return answer
 
@@ -119,3 +120,20 @@ def test_a_mirror_that_tells_a_size_below_nothing_is_refused(tmp_path: Path) -> 
         pytest.raises(ModelSourceError, match=r"config.json of owner/model with the size -5"),
     ):
         plan(ModelRequest("owner/model"), tmp_path, token=None, env={"HF_ENDPOINT": url}, limits=QUICK)
+
+
+@pytest.mark.parametrize("length", ["Content-Length: 2\n", ""])
+def test_a_file_that_begins_again_and_again_is_given_up(tmp_path: Path, length: str) -> None:
+    answer = f"HTTP/1.1 200 OK\n{length}Connection: close\n\n{{}}"
+    with (
+        server(hub_that_lists([FILES[1]], answer)) as (url, _),
+        pytest.raises(ModelUnavailable, match=r"model\.safetensors could not be downloaded"),
+    ):
+        fetch(
+            ModelRequest("owner/model"),
+            tmp_path,
+            token=None,
+            log=print,
+            env={"HF_ENDPOINT": url},
+            limits=QUICK,
+        )
