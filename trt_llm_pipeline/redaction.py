@@ -29,12 +29,15 @@ _PASSWORD_CHARS = 6  # at least, and no word: people choose short ones
 _LINE_CHARS = 16  # of a secret of several lines: a shorter line may be anything
 _WORD = re.compile(r"[A-Za-z]{1,15}|[0-9]{1,7}")
 _HEX = re.compile(rb"%[0-9A-F]{2}")
-_IN_ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*?:([^/?#\s]+)@")
+# An address with user information. `http_proxy` may have no scheme; elsewhere `user:word@place` may be anything.
+_IN_ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://([^/?#\s]+)@")
+_IN_PROXY = re.compile(r"^(?:[A-Za-z][A-Za-z0-9+.-]*://)?([^/?#\s]+)@")
+_PROXY_NAME = re.compile(r"_PROXY$", re.IGNORECASE)
 
 
 def is_secret(name: str, value: str) -> bool:
     """True for a variable that holds a secret itself; a path is where one can be found."""
-    if value.startswith("/"):
+    if value.startswith("/") and _is_path(value):
         return False
     if _PASSWORD_NAME.search(name):
         return len(value) >= _PASSWORD_CHARS and not _WORD.fullmatch(value)
@@ -46,17 +49,38 @@ def may_hold_secret(name: str) -> bool:
     return bool(_DOUBTFUL_NAME.search(name))
 
 
+def _is_path(value: str) -> bool:
+    """Whether a text that begins with `/` says where something is; one key in base64 of 64 begins so, too.
+
+    What is there is a path, and so is what only may be: words between slashes, as no key has them.
+    """
+    try:
+        return os.path.lexists(value) or bool(_PATH.fullmatch(value))
+    except ValueError:  # a NUL
+        return False
+
+
 def secrets_of(env: Mapping[str, str]) -> tuple[str, ...]:
     """The values of an environment that nobody may see.
 
-    Tokens, keys and passwords by their names, and the password in any address, a proxy's for instance.
+    Tokens, keys and passwords by their names, and what is before the @ of any address, a proxy's for
+    instance: its password, or all of it where there is no colon, for it then is a token.
     """
     named = [value for name, value in env.items() if is_secret(name, value)]
-    inside = [match[1] for value in env.values() if (match := _IN_ADDRESS.match(value))]
-    inside += [unquote(password) for password in inside]
-    # A password that is a word is hidden where it is one, and not wherever a log has that word.
-    passwords = [f":{text}@" if _WORD.fullmatch(text) else text for text in inside]
-    return tuple(dict.fromkeys([*named, *passwords]))
+    inside = [part for name, value in env.items() for part in _of_user(name, value)]
+    return tuple(dict.fromkeys([*named, *inside]))
+
+
+def _of_user(name: str, value: str) -> Iterator[str]:
+    """What is secret of the user information in the address that a variable holds."""
+    match = (_IN_PROXY if _PROXY_NAME.search(name) else _IN_ADDRESS).match(value)
+    if match is None:
+        return
+    user, colon, password = match[1].partition(":")
+    before, told = (":", password) if colon and password else ("/", user)
+    for text in (told, unquote(told)):
+        # A password that is a word is hidden where it is one, and not wherever a log has that word.
+        yield f"{before}{text}@" if _WORD.fullmatch(text) else text
 
 
 def check_token(token: str, given_as: str) -> str:

@@ -11,14 +11,16 @@ from trt_llm_pipeline.artifact import ArchiveContents, read_archive
 from trt_llm_pipeline.artifact.engine_files import engine_entries, extra_entry
 from trt_llm_pipeline.artifact.entries import Entry
 from trt_llm_pipeline.engine.tokenizer_files import is_vocabulary
-from trt_llm_pipeline.files import read_json
 from trt_llm_pipeline.inspection import readiness
 from trt_llm_pipeline.inspection.checks import Check, Verdict, settings, table, verdict, verdict_lines
 from trt_llm_pipeline.inspection.readiness import ArchiveFacts
 from trt_llm_pipeline.inspection.tokenizer_trial import try_tokenizer
 from trt_llm_pipeline.net.addresses import Reach, shown
 from trt_llm_pipeline.printable import printable
+from trt_llm_pipeline.records import read_record
 from trt_llm_pipeline.units import in_words
+from trt_llm_pipeline.workspace import RECORD_NAME
+from trt_llm_pipeline.workspace.shapes import KEPT
 
 _LARGEST_READ = 64 << 20
 _UNKNOWN_END = ("end of sequence", "unknown")
@@ -188,14 +190,14 @@ def _summary(manifest: Mapping[str, Any]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def _record_beside(source: str, sha256: str) -> dict[str, Any]:
-    """The `build.json` beside an archive, if it is about this archive; else nothing."""
-    path = Path(source).parent / "build.json"
+def _record_beside(source: str, sha256: str) -> Mapping[str, Any]:
+    """The `build.json` beside an archive, if it is one and about this archive; else nothing."""
     try:
-        record = read_json(path)
-        return record if record["archive"]["sha256"] == sha256 else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        known = read_record(Path(source).parent / RECORD_NAME, KEPT)
+    except OSError:
         return {}
+    record: Mapping[str, Any] = {} if known is None else {**known}
+    return record if record.get("archive", {}).get("sha256") == sha256 else {}
 
 
 def _talk(talk: Mapping[str, Any] | None) -> list[str]:

@@ -11,8 +11,9 @@ import hashlib
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from trt_llm_pipeline.report import charts
@@ -21,6 +22,9 @@ from trt_llm_pipeline.report.fits import fit_tables
 from trt_llm_pipeline.report.stages import names_of, stages
 from trt_llm_pipeline.report.verdict import serving_settings, verdict
 from trt_llm_pipeline.units import in_time, in_words
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 REPORT_NAME = "report.html"
 
@@ -37,9 +41,16 @@ def render(record: Mapping[str, Any]) -> str:
             cannot name the archive's own size and hash. With `error`, the message of what ended the build,
             it is the page of a failed one.
     """
+    script = (_FOLDER / "copy.js").read_text()
+    digest = base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode()
+    return _templates().get_template("report.html").render(view(record), script_hash=digest)
+
+
+@cache
+def _templates() -> Environment:
     from jinja2 import ChainableUndefined, Environment, FileSystemLoader  # slow to import
 
-    templates = Environment(
+    return Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
         undefined=ChainableUndefined,  # records of earlier versions tell less
@@ -47,9 +58,6 @@ def render(record: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = (_FOLDER / "copy.js").read_text()
-    digest = base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode()
-    return templates.get_template("report.html").render(view(record), script_hash=digest)
 
 
 def style() -> str:

@@ -135,7 +135,6 @@ COVERED_ELSEWHERE = {
     "workspace/build": "unit/workspace/test_builds.py",
     "step/unpackable": "integration/faults/test_hostile_steps.py",
     "workspace/disk": "integration/faults/test_disk.py",
-    "workspace/shapes": "integration/faults/test_state_files.py",
     "workspace/waiting": "integration/fleet/test_faults.py",
 }
 

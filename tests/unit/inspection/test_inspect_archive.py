@@ -51,6 +51,15 @@ def statuses(found: Inspection) -> dict[str, str]:
     return {check.name: check.status for check in found.checks}
 
 
+@pytest.mark.parametrize("check", [3, "passed", {"status": "passed", "answers": [{"text": float("nan")}]}])
+def test_a_record_beside_it_that_none_has_written_says_nothing(archive: Path, check: object) -> None:
+    beside = {"sha256": inspect(str(archive)).contents.sha256, "name": archive.name}
+    (archive.parent / "build.json").write_text(json.dumps({"archive": beside, "check": check}))
+    found = inspect(str(archive))
+    assert found.talk is None
+    assert "what it wrote" not in found.as_text()
+
+
 def test_a_good_archive_is_ready_and_everything_of_it_is_shown(archive: Path) -> None:
     found = inspect(str(archive), serve_on="sm90", trt_llm="0.9.0", world_size=1)
     assert set(statuses(found).values()) == {"ok"}
