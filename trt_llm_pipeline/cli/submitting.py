@@ -79,7 +79,7 @@ def submit(
                 if token_env:
                     message = f"{name} is not set; set {name}, or leave --token-env out"
                     raise typer.BadParameter(message, param_hint="--token-env")
-                raise typer.BadParameter(f"{to} wants a token; set {name}", param_hint="--to")
+                raise typer.BadParameter(f"{api.url} wants a token; set {name}", param_hint="--to")
             api = api.with_token(token, name)
         sent, name = _config(config, settings)
         asked = submission.Submission(api, {"config": sent, **more}, model_version, listen, config_name=name)
@@ -96,7 +96,8 @@ def submit(
             typer.echo(f"verified: {saved.size:,} bytes, sha256 {saved.sha256}", err=True)
             typer.echo(saved.path)
         else:
-            archive = (saved.record or {}).get("archive") or {}
+            told = (saved.record or {}).get("archive")
+            archive = told if isinstance(told, dict) else {}
             address = archive.get("address")
             what = "has been sent to its destination" if address else "is on the server"
             typer.echo(f"the archive {what}, as follows; nothing was written to {output}", err=True)

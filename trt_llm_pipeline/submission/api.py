@@ -173,8 +173,10 @@ def address_of(text: str) -> str:
         parts.path.encode("ascii")
         host = host.encode("idna").decode()  # as it goes over the wire
     except ValueError:
+        left_out = ", and nothing with an @ before HOST" if "@" in text else ""
         raise BadArgument(
-            f"{printable(text)} is no address of a server; write http://HOST:PORT or https://..."
+            f"{printable(_without_user(text))} is no address of a server; write http://HOST:PORT or "
+            f"https://...{left_out}"
         ) from None
     place = f"[{host}]" if ":" in host else host
     netloc = place if port is None else f"{place}:{port}"
@@ -182,10 +184,17 @@ def address_of(text: str) -> str:
     return parts._replace(netloc=netloc, path=path, query="", fragment="").geturl()
 
 
+def _without_user(text: str) -> str:
+    """The scheme, and what follows the last @: what stands before it, no message repeats."""
+    scheme, slashes, _ = text.rpartition("@")[0].partition("://")
+    place = text.rpartition("@")[2].partition("?")[0]
+    return f"{scheme}{slashes}{place}" if slashes else place
+
+
 def _object(data: bytes, url: str) -> dict[str, Any]:
     try:
         value = json.loads(data) if data.strip() else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise ServerError(f"{url} answers with something that is no prediction; check the address of --to")
@@ -196,7 +205,7 @@ def _said(data: bytes) -> str:
     """The refusal's own words."""
     try:
         told = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     detail = told.get("detail") or told.get("error") if isinstance(told, dict) else None
     text = detail if isinstance(detail, str) else json.dumps(detail) if detail else ""

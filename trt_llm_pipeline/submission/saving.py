@@ -101,5 +101,5 @@ def _rest(stream: BinaryIO) -> bytes:
 def _record(data: bytes) -> dict[str, Any]:
     try:
         return cast("dict[str, Any]", json.loads(data))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ServerError("the prediction's output is neither an archive nor build.json") from None

@@ -264,6 +264,24 @@ def test_what_is_no_address_of_a_server(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "http://bob:Sup3rPw99@127.0.0.1:1/x",
+        "https://Sup3rPw99@host",
+        "bob:Sup3rPw99@host:5000",
+        "http://bob:Sup3/rPw99@host:5000",
+        "http://bob:Sup3rPw99?x@host",
+        "http://bob:Sup3rPw99@[::1",
+    ],
+)
+def test_what_is_before_the_host_is_not_repeated(text: str) -> None:
+    done = run(QUICK_START, "--to", text)
+    assert done.exit_code == 2
+    assert "and nothing with an @ before HOST" in done.stderr
+    assert not any(part in done.output for part in ("Sup3", "rPw99", "bob"))
+
+
+@pytest.mark.parametrize(
     ("text", "address"),
     [
         ("http://localhost:5000/predictions/", "http://localhost:5000"),
