@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,9 +30,9 @@ _PASSWORD_CHARS = 6  # at least, and no word: people choose short ones
 _LINE_CHARS = 16  # of a secret of several lines: a shorter line may be anything
 _WORD = re.compile(r"[A-Za-z]{1,15}|[0-9]{1,7}")
 _HEX = re.compile(rb"%[0-9A-F]{2}")
-# An address with user information. `http_proxy` may have no scheme; elsewhere `user:word@place` may be anything.
-_IN_ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://([^/?#\s]+)@")
-_IN_PROXY = re.compile(r"^(?:[A-Za-z][A-Za-z0-9+.-]*://)?([^/?#\s]+)@")
+# What is before the @ of an address, and whether that is one of the web's, where a token may stand alone.
+_USER = re.compile(r"(?:(https?))?://([^/?#\s]+)@", re.IGNORECASE)
+_USER_OF_PROXY = re.compile(r"([^/?#\s]+)@")  # which may do without `http://`
 _PROXY_NAME = re.compile(r"_PROXY$", re.IGNORECASE)
 
 
@@ -50,37 +51,38 @@ def may_hold_secret(name: str) -> bool:
 
 
 def _is_path(value: str) -> bool:
-    """Whether a text that begins with `/` says where something is; one key in base64 of 64 begins so, too.
+    """Whether a text that begins with `/` says where something is; of keys in base64 one in 64 begins so.
 
-    What is there is a path, and so is what only may be: words between slashes, as no key has them.
+    The file need not be there, nor its folder, but the first of the folders on the way to it is.
     """
-    try:
-        return os.path.lexists(value) or bool(_PATH.fullmatch(value))
-    except ValueError:  # a NUL
-        return False
+    first = value.lstrip("/").partition("/")[0]
+    return "\0" not in first and os.path.lexists(f"/{first}")
 
 
 def secrets_of(env: Mapping[str, str]) -> tuple[str, ...]:
     """The values of an environment that nobody may see.
 
     Tokens, keys and passwords by their names, and what is before the @ of any address, a proxy's for
-    instance: its password, or all of it where there is no colon, for it then is a token.
+    instance: the password, or what stands there alone, for that may be a token.
     """
     named = [value for name, value in env.items() if is_secret(name, value)]
     inside = [part for name, value in env.items() for part in _of_user(name, value)]
-    return tuple(dict.fromkeys([*named, *inside]))
+    return tuple(dict.fromkeys(filter(None, [*named, *inside])))
 
 
 def _of_user(name: str, value: str) -> Iterator[str]:
-    """What is secret of the user information in the address that a variable holds."""
-    match = (_IN_PROXY if _PROXY_NAME.search(name) else _IN_ADDRESS).match(value)
-    if match is None:
-        return
-    user, colon, password = match[1].partition(":")
-    before, told = (":", password) if colon and password else ("/", user)
-    for text in (told, unquote(told)):
-        # A password that is a word is hidden where it is one, and not wherever a log has that word.
-        yield f"{before}{text}@" if _WORD.fullmatch(text) else text
+    """What is secret of the user information in the addresses that a variable holds."""
+    is_proxy = bool(_PROXY_NAME.search(name))
+    users = [(is_proxy or bool(match[1]), match[2]) for match in _USER.finditer(value)]
+    if is_proxy and (match := _USER_OF_PROXY.match(value)):
+        users.append((True, match[1]))
+    for may_be_token, user in users:
+        token, _, password = user.partition(":")
+        told = password or (token if may_be_token else "")
+        for text in (told, unquote(told)):
+            # A password that is a word is hidden where it is one, and not wherever a log has that word.
+            is_word = _WORD.fullmatch(text) or 0 < len(text) < MIN_SECRET_CHARS
+            yield f"{':' if password else ''}{text}@" if is_word else text
 
 
 def check_token(token: str, given_as: str) -> str:

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -141,6 +142,46 @@ class TestOddShapes:
         assert (
             found("engine via http://me:engine@proxy.example") == "engine via http://me[secret]proxy.example"
         )
+
+    @pytest.mark.parametrize(
+        ("name", "value", "shown"),
+        [
+            ("http_proxy", "user:p4ssw0rd@proxy:3128", "user:[secret]@proxy:3128"),
+            ("HTTPS_PROXY", "user:pw@proxy:3128", "user[secret]proxy:3128"),
+            ("all_proxy", "t0k3n-of-one@proxy", "[secret]@proxy"),
+            ("http_proxy", "http://t0k3n-of-one@proxy", "http://[secret]@proxy"),
+            ("HF_ENDPOINT", "https://t0k3n-of-one@hub.example/x", "https://[secret]@hub.example/x"),
+            ("HF_ENDPOINT", "https://t0k3n-of-one:@hub.example/x", "https://[secret]:@hub.example/x"),
+            ("HF_ENDPOINT", "http://TOKEN@hub.example", "http://[secret]hub.example"),
+            ("MIRRORS", "http://a:f1rst@x, http://b:s3cond@y", "http://a:[secret]@x, http://b:[secret]@y"),
+        ],
+    )
+    def test_what_is_before_the_host_of_an_address(self, name: str, value: str, shown: str) -> None:
+        assert Redactor(secrets_of({name: value}))(value) == shown
+
+    @pytest.mark.parametrize(
+        "value", ["ssh://git@host.example/x", "someone@host.example", "a@b:c", "http://h/a@b"]
+    )
+    def test_a_name_before_an_at_sign_is_none(self, value: str) -> None:
+        assert secrets_of({"SOMETHING": value}) == ()
+
+    @pytest.mark.parametrize(
+        "value", ["/JalrXUtnFEMIK7MDENG/bPxRfiCYEXAMPLEKEYa", "//alrXUtnFEMIK7MDENGabPxRfi"]
+    )
+    def test_a_key_may_begin_as_a_path_does(self, value: str) -> None:
+        assert secrets_of({"AWS_SECRET_ACCESS_KEY": value}) == (value,)
+
+    def test_a_path_is_where_a_secret_can_be_found(self, tmp_path: Path) -> None:
+        for path in (
+            tmp_path,
+            tmp_path / "not" / "there",
+            "/run/secrets/not-yet-there",
+            "/",
+            "/\0key-of-one-here",
+        ):
+            is_key = "\0" in str(path)
+            assert bool(secrets_of({"SIGNING_KEY": str(path)})) == is_key
+        assert secrets_of({"SIGNING_KEY_FILE": "/no/such/place", "SSH_KEY_PATH": "/no/such/place"}) == ()
 
     def test_each_line_of_a_private_key(self) -> None:
         lines = ["MIIEvQIBADANBgkqhkiG9w0BAQEFAASC", "BKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj"]

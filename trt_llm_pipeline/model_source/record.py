@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +26,7 @@ from trt_llm_pipeline.records import Count, Text, Warn
 _BOOKS = (CACHE_FOLDER, "trt-llm-pipeline")
 _SCHEMA = 1
 _CHUNK = 1 << 20
+_USER = re.compile(r"(?<=://)[^/?#]*@")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Record:
 
     Attributes:
         source: `hub` or `tar`.
-        origin: the Hub's address, or the tar's.
+        origin: the Hub's address, or the tar's. A user's name, password or token in it is left out: steps
+            may read the record.
         model_id, requested_revision, weight_format: what was asked for; None where it was left open.
         revision: what that was resolved to.
         complete: whether every file is there and right. Written last.
@@ -78,6 +81,9 @@ class Record:
     stale: tuple[str, ...] = ()
     validators: Mapping[str, str] | None = None
     restricted: bool | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "origin", _USER.sub("", self.origin, count=1))
 
     def with_files(self, files: Mapping[str, RecordedFile]) -> Record:
         """The same record with the entries of these files replaced; they are given by their paths."""

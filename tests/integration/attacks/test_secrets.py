@@ -174,6 +174,25 @@ def test_token_of_the_environment_at_the_command_line(gated: HubServer, tmp_path
         assert "manifest.json" in tar.getnames()
 
 
+@pytest.mark.parametrize("user", ["bob:Sup3rSecretPw", "t0kenThatStandsAlone", "bob:word"])
+def test_what_is_before_the_host_of_the_hub_is_written_nowhere(
+    hub: HubServer, tmp_path: Path, user: str
+) -> None:
+    """Not into the record of the model either, which a step may read."""
+    secret = user.rpartition(":")[2]
+    place = Place(hub, tmp_path, "input")
+    endpoint = hub.url.replace("://", f"://{user}@")
+    env = {**os.environ, **place.house.env, "HF_ENDPOINT": endpoint}
+    command = [sys.executable, "-m", "trt_llm_pipeline.cli", "build", place.house.config(check="off")]
+    for _ in range(2):  # the second finds the model there
+        done = subprocess.run(command, cwd=PROJECT_ROOT, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert f"{secret}@" not in done.stdout + done.stderr
+    assert place.places_with(f"{secret}@") == []
+    (record,) = place.house.workspace.rglob("snapshot.json")
+    assert json.loads(record.read_text())["origin"] == hub.url
+
+
 MATRIX = """
 config: ./{config}
 matrix: {{seed: [1, 2]}}
