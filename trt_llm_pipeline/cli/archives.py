@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trt_llm_pipeline.cli.edge import JsonOption, failures, leave, print_json
+from trt_llm_pipeline.cli.edge import JsonOption, failures, leave, print_json, say
 
 
 def inspect(
@@ -86,11 +86,11 @@ def inspect(
             told = {**found.as_json(), "written": written.as_json() if written else None}
             print_json(_judged(told, found.verdict != "not ready"))
         else:
-            typer.echo(found.as_text())
+            say(found.as_text())
             for path in written.files if written else ():
-                typer.echo(f"wrote {path}")
+                say(f"wrote {path}")
         for note in written.notes if written and not as_json else ():
-            typer.echo(f"note: {note}", err=True)
+            say(f"note: {note}", err=True)
         if found.verdict == "not ready":
             leave("check")
 
@@ -165,6 +165,6 @@ def verify(
         if as_json:
             print_json(_judged(found.as_json(), found.holds))
         else:
-            typer.echo(found.as_text())
+            say(found.as_text())
         if not found.holds:
             leave("check")

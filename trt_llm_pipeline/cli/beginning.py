@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trt_llm_pipeline.cli.edge import failures
+from trt_llm_pipeline.cli.edge import failures, say
 from trt_llm_pipeline.cli.inputs import WorkspaceOption, settings_of
 
 
@@ -55,9 +55,9 @@ def init(
             delivery.check_output(output)
         text = starting.begin(model, settings, precision=precision, gpu=device)
         if printed:
-            typer.echo(text, nl=False)
+            say(text, nl=False)
             return
         with output.open("x") as file:
             file.write(text)
-        typer.echo(f"wrote {output}: edit it, then trt-llm-pipeline plan {output}", err=True)
-        typer.echo(output)
+        say(f"wrote {output}: edit it, then trt-llm-pipeline plan {output}", err=True)
+        say(output)

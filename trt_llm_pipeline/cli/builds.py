@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trt_llm_pipeline.cli.edge import JsonOption, failures, print_json
+from trt_llm_pipeline.cli.edge import JsonOption, failures, print_json, say
 from trt_llm_pipeline.cli.inputs import WorkspaceOption, settings_of
 from trt_llm_pipeline.cli.tables import print_table
 from trt_llm_pipeline.printable import near, printable
@@ -63,7 +63,7 @@ def show(build: BuildArgument = None, workspace: WorkspaceOption = None, as_json
         else:
             rows = _of_unfinished(chosen)
         for name, value in rows:
-            typer.echo(printable(f"{name + ':':9} {near(value)}"))
+            say(printable(f"{name + ':':9} {near(value)}"))
 
 
 def _of_unfinished(build: Build) -> list[tuple[str, str]]:
@@ -107,13 +107,13 @@ def logs(
                 f"build {chosen.build_id} has no log of {step!r}; it has {', '.join(files) or 'none'}"
             )
         if not files:
-            typer.echo(printable(f"build {chosen.build_id} has no logs: {_why_no_logs(chosen)}"), err=True)
+            say(printable(f"build {chosen.build_id} has no logs: {_why_no_logs(chosen)}"), err=True)
         for name in files if step is None else [step]:
             if step is None:
-                typer.echo(f"== {name}")
+                say(f"== {name}")
             with files[name].open(errors="replace") as lines:
                 for line in lines:
-                    typer.echo(printable(line.rstrip("\n")))
+                    say(printable(line.rstrip("\n")))
 
 
 def _why_no_logs(build: Build) -> str:
@@ -140,9 +140,9 @@ def open_report(build: BuildArgument = None, workspace: WorkspaceOption = None) 
             why = " yet: it is running" if chosen.process is not None else f": {_in_short(chosen)['error']}"
             logs = "; `builds logs` prints what its scripts have printed" if chosen.logs() else ""
             raise BadArgument(f"build {chosen.build_id} has no report{why}{logs}")
-        typer.echo(report)
+        say(report)
         if not webbrowser.open(report.as_uri()):
-            typer.echo("there is no browser here; open that file in one", err=True)
+            say("there is no browser here; open that file in one", err=True)
 
 
 def _builds(workspace: Path | None) -> list[Build]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trt_llm_pipeline.cli.edge import JsonOption, failures, print_json
+from trt_llm_pipeline.cli.edge import JsonOption, failures, print_json, say
 from trt_llm_pipeline.cli.inputs import (
     ConfigArgument,
     OfflineOption,
@@ -46,7 +46,7 @@ def cache(
             with place.lock("trt-llm-pipeline cache --clear"):
                 removed = cached.clear()
                 Builds(place).forget()
-            print_json({"removed_bytes": removed}) if as_json else typer.echo(f"{in_words(removed)} removed")
+            print_json({"removed_bytes": removed}) if as_json else say(f"{in_words(removed)} removed")
         elif as_json:
             print_json([asdict(entry) for entry in cached.entries()])
         else:
@@ -92,9 +92,7 @@ def lookup(
 
         settings = settings_of(workspace, offline)
         validated = read_validated(config, settings, sets)
-        found = lookups.look_up(
-            validated, settings, warn=lambda line: typer.echo(f"warning: {line}", err=True)
-        )
+        found = lookups.look_up(validated, settings, warn=lambda line: say(f"warning: {line}", err=True))
         if as_json:
             print_json([asdict(step) for step in found])
             return
@@ -103,4 +101,4 @@ def lookup(
             key = step.key[:12] if step.key else "no key yet"
             why = f", because {step.changed} since its results were cached" if step.changed else ""
             name = validated.plan.config.called(step.name)
-            typer.echo(f"{name:18}  {key:12}  {places[step.place]}{why}")
+            say(f"{name:18}  {key:12}  {places[step.place]}{why}")

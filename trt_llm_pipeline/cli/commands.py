@@ -16,7 +16,7 @@ import trt_llm_pipeline
 from trt_llm_pipeline.cli import archives, beginning, submitting, trying
 from trt_llm_pipeline.cli.builds import app as builds_app
 from trt_llm_pipeline.cli.cache import app as cache_app
-from trt_llm_pipeline.cli.edge import JsonOption, failures, leave, print_json, tell
+from trt_llm_pipeline.cli.edge import JsonOption, failures, leave, print_json, say, tell
 from trt_llm_pipeline.cli.fleet import app as fleet_app
 from trt_llm_pipeline.cli.inputs import (
     ConfigArgument,
@@ -45,7 +45,7 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"trt-llm-pipeline {trt_llm_pipeline.__version__}")
+        say(f"trt-llm-pipeline {trt_llm_pipeline.__version__}")
         raise typer.Exit
 
 
@@ -104,7 +104,7 @@ def build(
             place = {"newest": str(result.newest) if result.newest else None}
             print_json({**result.record, **place, **({"output": str(output)} if output else {})})
         else:
-            typer.echo(output or result.newest or result.archive or result.record["archive"]["address"])
+            say(output or result.newest or result.archive or result.record["archive"]["address"])
 
 
 @app.command()
@@ -155,8 +155,8 @@ def _validate(config: str, settings: Settings, sets: Sequence[str], as_json: boo
     notes = [*validated.notes, *preview.look_for_code(validated, settings, fitted)]
     if not as_json:
         for note in notes:
-            typer.echo(f"note: {note}", err=True)
-        typer.echo(f"{validated.plan.config.source.name}: {validated.in_words()}")
+            say(f"note: {note}", err=True)
+        say(f"{validated.plan.config.source.name}: {validated.in_words()}")
     checked, fit = validated.as_json(), fitted.as_json()
     return {"valid": True, "mistakes": [], "checked": checked, "notes": notes, "fit": fit}
 
@@ -189,13 +189,13 @@ def plan(
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--gpu") from None
         validated = read_validated(config, settings, sets)
-        shown = preview.preview(validated, settings, gpu=device, log=lambda line: typer.echo(line, err=True))
+        shown = preview.preview(validated, settings, gpu=device, log=lambda line: say(line, err=True))
         with GpuMonitor(settings.env) as gpus:
             intended = check.intention(validated.plan, len(gpus.gpus))
         if as_json:
             print_json({**shown.as_json(), "check": intended.as_json()})
         else:
-            typer.echo(f"{shown.as_text()}\ncheck: {intended.reason}")
+            say(f"{shown.as_text()}\ncheck: {intended.reason}")
         if not shown.fitting.possible:
             leave("resources")
 
@@ -209,16 +209,12 @@ app.command(short_help="Build on a prediction server, and save the archive.")(su
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the config, for editors."""
-    from trt_llm_pipeline.config.schema import json_schema
+    with failures(False):
+        from trt_llm_pipeline.config.schema import json_schema
 
-    print_json(json_schema())
+        print_json(json_schema())
 
 
 app.add_typer(builds_app)
 app.add_typer(cache_app)
 app.add_typer(fleet_app)
-
-
-def main() -> None:
-    """The command's entry point."""
-    app()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trt_llm_pipeline.cli.edge import JsonOption, failures, leave, print_json, tell
+from trt_llm_pipeline.cli.edge import JsonOption, failures, leave, print_json, say, tell
 from trt_llm_pipeline.cli.inputs import WorkspaceOption
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def plan(
             with ray_runner.connected(address) as runner:
                 nodes = runner.nodes()
         shown = fleet_plan.make(found, settings, nodes)
-        print_json(shown.as_json()) if as_json else typer.echo(shown.as_text())
+        print_json(shown.as_json()) if as_json else say(shown.as_text())
         if shown.infeasible:
             leave("resources")
 
@@ -140,7 +140,7 @@ def status(
             from trt_llm_pipeline.fleet.status_page import StatusServer
 
             with StatusServer(records, port) as server:
-                typer.echo(server.url)
+                say(server.url)
                 server.wait()
             return
         found = overview(records)
@@ -168,7 +168,7 @@ def cancel(fleet: FleetArgument, workspace: WorkspaceOption = None, as_json: Jso
             count = len(records.fleet.cells)
             which = "its cell is" if count == 1 else f"all {counted(count, 'cell')} are"
             said = f"{fleet_id}: {which} delivered; there is nothing to cancel"
-            print_json({"cancelled": None, "why": said}) if as_json else typer.echo(said)
+            print_json({"cancelled": None, "why": said}) if as_json else say(said)
             return
         records.write_plan()  # what `resume` reads; a fleet that has never run has none yet
         records.cancel(f"{getpass.getuser()} on {platform.node()}")
@@ -176,7 +176,7 @@ def cancel(fleet: FleetArgument, workspace: WorkspaceOption = None, as_json: Jso
         if as_json:
             print_json({"cancelled": fleet_id})
         else:
-            typer.echo(f"{fleet_id} is cancelled; `fleet resume` goes on with it")
+            say(f"{fleet_id} is cancelled; `fleet resume` goes on with it")
 
 
 @app.command()
@@ -204,15 +204,16 @@ def logs(
                 had = f"{'try' if len(tries) == 1 else 'tries'} {', '.join(map(str, sorted(tries)))}"
                 raise BadArgument(f"--attempt: {cell} has no try {number}; it has had {had}")
             raise FleetError(f"{cell} has no log of try {number} yet")
-        print_json({"cell": cell, "attempt": number, "log": text}) if as_json else typer.echo(text, nl=False)
+        print_json({"cell": cell, "attempt": number, "log": text}) if as_json else say(text, nl=False)
 
 
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the matrix file, for editors."""
-    from trt_llm_pipeline.fleet.matrix import json_schema
+    with failures(False):
+        from trt_llm_pipeline.fleet.matrix import json_schema
 
-    print_json(json_schema())
+        print_json(json_schema())
 
 
 def _run(
@@ -239,7 +240,7 @@ def _run(
         job = submit_driver(found, address, wait=wait, take_over=take_over)
         fields = {"id": found.fleet_id, "records": found.records.address, "job": job}
         text = f"{found.records.address} runs as {job}; `trt-llm-pipeline fleet status` shows how it stands"
-        print_json(fields) if as_json else typer.echo(text)
+        print_json(fields) if as_json else say(text)
         return
     with ExitStack() as stack:
         show: Show = stack.enter_context(_show(as_json))
@@ -295,7 +296,7 @@ def _end_with(found: Fleet, result: Result, as_json: bool) -> None:
         )
     else:
         for address in addresses.values():
-            typer.echo(address)
+            say(address)
         if failure:
             tell(failure)
     if failure:

@@ -52,13 +52,26 @@ def read_config(source: str, settings: Settings) -> tuple[str, str]:
 
     Raises:
         ConfigError: it cannot be read.
+        BadArgument: stdin cannot be read.
     """
     from trt_llm_pipeline.config.source import read
     from trt_llm_pipeline.config.yaml_reader import MAX_BYTES, decode
 
     if source == "-":
-        return decode(sys.stdin.buffer.read(MAX_BYTES + 1), "stdin"), "stdin"
+        return decode(_standard_input(MAX_BYTES + 1), "stdin"), "stdin"
     return read(source, settings.reach, typed=True)
+
+
+def _standard_input(limit_bytes: int) -> bytes:
+    from trt_llm_pipeline.errors import BadArgument
+
+    why = "it is closed"
+    if sys.stdin is not None and not sys.stdin.closed:
+        try:
+            return sys.stdin.buffer.read(limit_bytes)
+        except OSError as error:
+            why = error.strerror or str(error)
+    raise BadArgument(f"standard input cannot be read: {why}; send the config there, or name its file")
 
 
 def read_validated(

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trt_llm_pipeline.cli.edge import JsonOption, failures, print_json
+from trt_llm_pipeline.cli.edge import JsonOption, failures, print_json, say
 from trt_llm_pipeline.cli.inputs import ConfigArgument, read_config, settings_of
 from trt_llm_pipeline.printable import printable
 
@@ -93,15 +93,15 @@ def submit(
                 {**answer, "size": saved.size, "sha256": saved.sha256, "metrics": ended.get("metrics")}
             )
         elif saved.path is not None:
-            typer.echo(f"verified: {saved.size:,} bytes, sha256 {saved.sha256}", err=True)
-            typer.echo(saved.path)
+            say(f"verified: {saved.size:,} bytes, sha256 {saved.sha256}", err=True)
+            say(saved.path)
         else:
             told = (saved.record or {}).get("archive")
             archive = told if isinstance(told, dict) else {}
             address = archive.get("address")
             what = "has been sent to its destination" if address else "is on the server"
-            typer.echo(f"the archive {what}, as follows; nothing was written to {output}", err=True)
-            typer.echo(address or archive.get("path"))
+            say(f"the archive {what}, as follows; nothing was written to {output}", err=True)
+            say(address or archive.get("path"))
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def _log(as_json: bool) -> Iterator[Callable[[str], None]]:
     from trt_llm_pipeline.terminal.json_lines import JsonLines
 
     if not as_json:
-        yield lambda text: typer.echo(text, nl=False, err=True)
+        yield lambda text: say(text, nl=False, err=True)
         return
     lines, begun = JsonLines(sys.stderr), ""
 

@@ -6,8 +6,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-import typer
-
+from trt_llm_pipeline.cli.edge import say
 from trt_llm_pipeline.printable import printable
 
 _LONGEST_LINE = 200
@@ -24,7 +23,7 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, nothing:
         nothing: what is said on stderr where there are no rows.
     """
     if not rows:
-        typer.echo(nothing, err=True)
+        say(nothing, err=True)
         return
     lines = [[printable(cell) for cell in row] for row in (heads, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
@@ -32,7 +31,7 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, nothing:
     for *cells, last in lines:
         begun = "".join(f"{cell:{width}}  " for cell, width in zip(cells, widths, strict=True))
         room = longest - len(begun)
-        typer.echo(begun + _cut(last, room if room >= _NARROWEST else _WRAPPED))
+        say(begun + _cut(last, room if room >= _NARROWEST else _WRAPPED))
 
 
 def _cut(text: str, width: int) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trt_llm_pipeline.cli.edge import JsonOption, failures, print_json
+from trt_llm_pipeline.cli.edge import JsonOption, failures, print_json, say
 from trt_llm_pipeline.cli.inputs import settings_of
 
 _HOUR_S = 3600.0
@@ -65,8 +65,8 @@ def try_(
         if as_json:
             print_json(asdict(found))
         else:
-            typer.echo(found.text)
-            typer.echo(found.in_words(), err=True)
+            say(found.text)
+            say(found.in_words(), err=True)
 
 
 def _example(tools: Any, folder: Path) -> Path:

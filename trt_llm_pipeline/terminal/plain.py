@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from trt_llm_pipeline.observer import Lines
+from trt_llm_pipeline.printable import printable_lines
 from trt_llm_pipeline.terminal.summary import facts
 
 
@@ -34,5 +35,5 @@ class PlainTerminal(Lines):
     def _print(self, line: str) -> None:
         # Names and lines are anyone's text, and a stream may know fewer characters than Python.
         encoding = self._stream.encoding or "utf-8"
-        self._stream.write(f"{line}\n".encode(encoding, "replace").decode(encoding))
+        self._stream.write(f"{printable_lines(line)}\n".encode(encoding, "replace").decode(encoding))
         self._stream.flush()

@@ -29,6 +29,7 @@ COVERED_ELSEWHERE = {
     "cli/edge": "integration/documents/test_readme_commands.py",
     "cli/fleet": "integration/fleet/test_tiny.py",
     "cli/inputs": "integration/command_line/test_options.py",
+    "cli/streams": "integration/command_line/test_outputs.py",
     "cli/usage": "integration/command_line/test_options.py",
     "config/schema": "unit/config/test_model.py",
     "cli/submitting": "integration/command_line/test_submit.py",
