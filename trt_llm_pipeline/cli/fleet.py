@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trt_llm_pipeline.cli.edge import JsonOption, failures, leave, print_json, say, tell
 from trt_llm_pipeline.cli.inputs import WorkspaceOption
+from trt_llm_pipeline.printable import printable_lines
 
 if TYPE_CHECKING:
     from trt_llm_pipeline.fleet.cells import Fleet
@@ -244,11 +246,12 @@ def _run(
         return
     with ExitStack() as stack:
         show: Show = stack.enter_context(_show(as_json))
+        tell_show = show.tell if as_json else lambda event: show.tell(_for_people(event))
 
         def start() -> Runner:
             there = address or os.environ.get("RAY_ADDRESS")
             begun = f"connecting to the cluster at {there}" if there else "starting Ray"
-            show.tell({"event": "log", "line": f"{begun}, which takes some seconds"})
+            tell_show({"event": "log", "line": f"{begun}, which takes some seconds"})
             try:
                 from trt_llm_pipeline.fleet import ray_runner
             except ImportError:
@@ -265,7 +268,7 @@ def _run(
                 found,
                 pipeline.build,
                 start,
-                show.tell,
+                tell_show,
                 workspace=str(settings.workspace.root) if local else None,
                 wait=wait,
                 take_over=take_over,
@@ -301,6 +304,15 @@ def _end_with(found: Fleet, result: Result, as_json: bool) -> None:
             tell(failure)
     if failure:
         leave(failure.kind)
+
+
+def _for_people(event: Any) -> Any:
+    """An event whose texts do nothing to a terminal, wherever in it they are."""
+    if isinstance(event, Mapping):
+        return {_for_people(key): _for_people(value) for key, value in event.items()}
+    if isinstance(event, list | tuple):
+        return [_for_people(value) for value in event]
+    return printable_lines(event) if isinstance(event, str) else event
 
 
 def _show(as_json: bool) -> Show:

@@ -143,3 +143,8 @@ def test_a_second_run_is_refused_before_ray_starts(tmp_path: Path) -> None:
         drive.run(found, pipeline.build, start, lambda _event: None)
     with pytest.raises(FleetBusy):  # a job of the cluster would be refused where nobody sees it
         submit_driver(found, "http://127.0.0.1:9", wait=False, take_over=False)
+
+
+def test_an_event_does_nothing_to_a_terminal_wherever_its_texts_are() -> None:
+    event = {"event": "log", "line": "a\x1b[31m\nb", "waiting": ["\x07"], "share": 0.5, "node": None}
+    assert cli._for_people(event) == {**event, "line": "a\\x1b[31m\nb", "waiting": ["\\x07"]}
