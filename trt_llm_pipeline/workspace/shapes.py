@@ -204,7 +204,7 @@ class CodeRecord(TypedDict):
 
     path: NotRequired[Text]
     what: NotRequired[Text]
-    sha256: NotRequired[Text]
+    sha256: NotRequired[Text | None]
 
 
 @with_config(ConfigDict(extra="allow"))
