@@ -34,6 +34,11 @@ _MOST_HEADERS_OF_ENTRY = 2 << 20
 # Global headers are kept to the end, and applied to each entry. Git writes one, of a commit's name.
 MOST_GLOBAL_HEADERS = 100
 _LONGEST_GLOBAL_HEADERS = 1 << 20
+# More than any name may have. Before Python 3.10.15, 3.11.10 and 3.12.6, `tarfile` looks through a row of
+# digits once from each of them: minutes for a megabyte.
+_MOST_DIGITS = 300
+_TOO_MANY_DIGITS = b"0" * (_MOST_DIGITS + 1)
+_DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
 MOST_LINKS_IN_A_ROW = 40  # as Linux has it
 _BLOCK = 512
 
@@ -77,6 +82,10 @@ class TarStream:
             pieces.append(bytes(piece))
             left -= len(piece)
         content = b"".join(pieces)
+        if _TOO_MANY_DIGITS in content.translate(_DIGITS_AS_ZEROS):
+            raise ModelSourceError(
+                f"{self._shown} is refused: it has a header with more than {_MOST_DIGITS} digits in a row"
+            )
         if size == _BLOCK:
             self.last_block_was_zero = len(content) == _BLOCK and not any(content)
         return content

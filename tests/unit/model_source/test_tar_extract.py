@@ -218,6 +218,13 @@ def test_headers_before_one_entry_are_bounded_in_all(tmp_path: Path) -> None:
         unpacked(content + tar_of(CONFIG), tmp_path / "model")
 
 
+@pytest.mark.parametrize("digit", ["0", "7"])
+def test_row_of_digits_that_takes_minutes_to_search_is_refused(tmp_path: Path, digit: str) -> None:
+    content = pax(tarfile.XHDTYPE, {"comment": digit * 30_000})
+    with pytest.raises(ModelSourceError, match="a header with more than 300 digits in a row"):
+        unpacked(content + tar_of(CONFIG), tmp_path / "model")
+
+
 def sparse_map() -> bytes:
     """More of a map of holes than anybody should read."""
     return b"9999999999\n" + b"1\n" * (8 * _MIB)
