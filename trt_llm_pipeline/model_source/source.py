@@ -100,11 +100,13 @@ def plan(
         _look_at_folder(request.model_id, folder, permission)
         return DownloadPlan(request.model_id, "", "local", (), 0, 0)
     if request.tar_url is not None:
+        _refuse_models_inside(folder)
         from trt_llm_pipeline.model_source import tar
 
         return tar.plan_tar(request, folder, limits=limits, log=log, env=env)
     record = read_record(folder)
     if (settled := _settled(folder, record, request, env)) is not None:
+        _refuse_models_inside(folder)
         ask_for_access(Hub.from_env(env, token, BRIEFLY, log, request.kind), settled, env)
         _look_at_folder(request.model_id, folder, permission, settled.revision)
         return DownloadPlan(request.model_id, settled.revision, "hub", (), _bytes(settled.files), 0)
@@ -124,6 +126,7 @@ def plan(
         log(f"warning: {_not_asked(hub, request, usable)} ({error})")
         _look_at_folder(request.model_id, folder, permission, usable.revision)
         return DownloadPlan(request.model_id, usable.revision, "hub", (), _bytes(usable.files), 0)
+    _refuse_models_inside(folder)
     missing = [file for file in files if matches(folder, _known(record, file)) is None]
     if not missing:
         _look_at_folder(request.model_id, folder, permission, listing.commit)
@@ -214,6 +217,8 @@ def _fetch(
     connections = most_connections(env)
     if _is_users_own(folder, lambda text: log(f"warning: {text}")):
         return _local(request, folder)
+    if request.tar_url is not None:
+        _refuse_models_inside(folder)
     remove_unfinished(record_path(folder).parent)
     if request.tar_url is not None:
         from trt_llm_pipeline.model_source import tar
@@ -230,6 +235,7 @@ def _fetch(
         )
     record = read_record(folder)
     if (settled := _settled(folder, record, request, env)) is not None:
+        _refuse_models_inside(folder)
         ask_for_access(Hub.from_env(env, token, BRIEFLY, log, request.kind), settled, env)
         log(f"{request.kind} {request.model_id}: complete at {settled.revision[:12]}; nothing to download")
         if settled != record:  # files were looked at anew
@@ -251,6 +257,7 @@ def _fetch(
         warning = _not_asked(hub, request, usable)
         log(f"warning: {warning} ({error})")
         return replace(_snapshot(request, folder, usable, 0), warnings=(warning,))
+    _refuse_models_inside(folder)
     try:
         return _download(
             replace(hub, limits=limits),
@@ -429,24 +436,20 @@ def _folder(model_id: str, models_dir: Path) -> Path:
         raise WorkspaceError(
             f"{folder.parent} is a symbolic link, and nothing is written through it; remove it"
         )
-    _refuse_nested(folder, models_dir)
+    if folder.parent != models_dir and _is_model(folder.parent):
+        raise WorkspaceError(
+            f"{folder.parent} is the folder of a model without an owner, and {folder.name} would be put into "
+            "it; use another workspace, or move that model away"
+        )
     return folder
 
 
-def _refuse_nested(folder: Path, models_dir: Path) -> None:
-    """Refuses a model in the folder of another: who may have the one would have the other with it.
+def _refuse_models_inside(folder: Path) -> None:
+    """Refuses a model whose folder is that of other models: who may have the one would have the others.
 
     Raises:
-        WorkspaceError: the folder is below a model's, or holds another model.
+        WorkspaceError: it holds another model.
     """
-    owner = folder.parent
-    if owner != models_dir:
-        if _is_model(owner):
-            raise WorkspaceError(
-                f"{owner} is the folder of a model without an owner, and {folder.name} would be put into it; "
-                "use another workspace, or move that model away"
-            )
-        return
     if folder.is_symlink() or not folder.is_dir():
         return
     inner = sorted(entry.name for entry in folder.iterdir() if _is_another_model(entry, folder))
@@ -469,11 +472,16 @@ def _is_another_model(entry: Path, folder: Path) -> bool:
 def _is_users_own(folder: Path, warn: Warn = silent) -> bool:
     """Whether there is a model that this service did not put there; a link to a folder is the user's too.
 
-    An owner's folder is none, where there are only models in it.
+    An owner's folder is none, where there are only models in it; where this service put some of them, only a
+    config beside them makes it one.
     """
     if folder.is_symlink():
         return True
     if not folder.is_dir() or read_record(folder, warn) is not None:
+        return False
+    if (folder / CONFIG_NAME).is_file():
+        return True
+    if any(read_record(entry) is not None for entry in folder.iterdir() if entry.name != CACHE_FOLDER):
         return False
     return any(entry.name != CACHE_FOLDER and not _is_model(entry) for entry in folder.iterdir())
 

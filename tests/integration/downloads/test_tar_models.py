@@ -110,6 +110,15 @@ class TestModelsInModels:
             fetch(request, caller.models, token=None, log=caller.lines.append, env=INSIDE)
         assert contents(caller.folder) == MODEL
 
+    def test_owner_of_a_model_is_no_model_of_the_users(self, hub: HubServer, caller: Caller) -> None:
+        caller.fetch(hub.add_file("m.tar", model_tar()))
+        (caller.folder.parent / "notes").mkdir()
+        request = ModelRequest("owner", tar_url=hub.add_file("m.tar", model_tar()))
+        for ask in (plan, fetch):
+            more = {"log": caller.lines.append} if ask is fetch else {}
+            with pytest.raises(WorkspaceError, match="owner's models"):
+                ask(request, caller.models, token=None, env=INSIDE, **more)
+
     def test_users_own_model_of_that_owner_stays_as_it_is(self, hub: HubServer, caller: Caller) -> None:
         caller.folder.mkdir(parents=True)
         (caller.folder / "config.json").write_text("{}")

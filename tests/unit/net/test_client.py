@@ -30,7 +30,10 @@ def server(answer: Answer) -> Iterator[tuple[str, list[bytes]]]:
             while True:
                 head = b""
                 while b"\r\n\r\n" not in head:
-                    data = connection.recv(65536)
+                    try:
+                        data = connection.recv(65536)
+                    except ConnectionError:  # the client has left something unread
+                        return
                     if not data:
                         return
                     head += data
