@@ -49,7 +49,7 @@ GLOO = """
         "dist.init_process_group('gloo')",
         "total = torch.tensor([dist.get_rank() + 1])",
         "dist.all_reduce(total)",
-        "print('sum', int(total), flush=True)",
+        "print(f'sum {int(total)}' + chr(10), end='', flush=True)",
         "dist.destroy_process_group()",
     ])
     shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29555", "WORLD_SIZE": "2"}
