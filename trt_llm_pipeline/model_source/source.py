@@ -105,8 +105,9 @@ def plan(
 
         return tar.plan_tar(request, folder, limits=limits, log=log, env=env)
     record = read_record(folder)
-    if (settled := _settled(folder, record, request, env)) is not None:
+    if record is not None:
         _refuse_models_inside(folder)
+    if (settled := _settled(folder, record, request, env)) is not None:
         ask_for_access(Hub.from_env(env, token, BRIEFLY, log, request.kind), settled, env)
         _look_at_folder(request.model_id, folder, permission, settled.revision)
         return DownloadPlan(request.model_id, settled.revision, "hub", (), _bytes(settled.files), 0)
@@ -217,10 +218,9 @@ def _fetch(
     connections = most_connections(env)
     if _is_users_own(folder, lambda text: log(f"warning: {text}")):
         return _local(request, folder)
-    if request.tar_url is not None:
-        _refuse_models_inside(folder)
     remove_unfinished(record_path(folder).parent)
     if request.tar_url is not None:
+        _refuse_models_inside(folder)
         from trt_llm_pipeline.model_source import tar
 
         return tar.fetch_tar(
@@ -234,8 +234,9 @@ def _fetch(
             permission=permission,
         )
     record = read_record(folder)
-    if (settled := _settled(folder, record, request, env)) is not None:
+    if record is not None:
         _refuse_models_inside(folder)
+    if (settled := _settled(folder, record, request, env)) is not None:
         ask_for_access(Hub.from_env(env, token, BRIEFLY, log, request.kind), settled, env)
         log(f"{request.kind} {request.model_id}: complete at {settled.revision[:12]}; nothing to download")
         if settled != record:  # files were looked at anew

@@ -78,11 +78,6 @@ def import_root(plan: Plan) -> Path:
     return plan.workspace.state / "import"
 
 
-def has_view(layers: Layers) -> bool:
-    """Whether a step runs in a view of the workspace and not in the workspace itself."""
-    return layers.policy.mode != "off" and layers.files
-
-
 @contextmanager
 def confined(
     plan: Plan,
@@ -109,7 +104,7 @@ def confined(
     if layers.policy.mode == "off":
         yield Confined(tuple(argv), plan.workspace.root, variables, Sandbox(layers), None)
         return
-    view = lay_out(plan.workspace, seen) if has_view(layers) else None
+    view = lay_out(plan.workspace, seen) if layers.files else None
     own = Path(tempfile.mkdtemp(prefix="trt-llm-step-"))
     try:
         (own / "tmp").mkdir()

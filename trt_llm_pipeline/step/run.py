@@ -26,7 +26,7 @@ from trt_llm_pipeline.process import UNCONFINED, Layers, ProcessResult, Usage, r
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.step import failure, results, unpackable
-from trt_llm_pipeline.step.confine import Confined, confined, has_view, import_root
+from trt_llm_pipeline.step.confine import Confined, confined, import_root
 from trt_llm_pipeline.step.log import LogFile, StepLog
 from trt_llm_pipeline.step.timing import TimingCache
 from trt_llm_pipeline.step.view import Seen, View
@@ -143,7 +143,7 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
         context.ledger.empty_found(step.name, named, keep=found.values())
     context.log(f"step {step.shown}: {shell_line(argv)}")
     before = workspace.files()
-    context.ledger.begin(step.name, before, lands=has_view(context.layers))
+    context.ledger.begin(step.name, before, lands=context.layers.files)
     kills = resources.oom_kills()
     seen = Seen(
         before=before,
