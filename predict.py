@@ -11,6 +11,7 @@ from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.config.source import read
 from trt_llm_pipeline.observer import Lines
 from trt_llm_pipeline.preflight import validate
+from trt_llm_pipeline.process.limit import translated
 from trt_llm_pipeline.server.answer import check_variables, decide_delivery, server_argv
 from trt_llm_pipeline.server.cancellation import delivered
 from trt_llm_pipeline.server.guard import noted
@@ -47,7 +48,7 @@ class Predictor(BasePredictor):
         settings = Settings.from_env()
         check_variables(settings.env)
         token = hf_token.get_secret_value() if hf_token else None
-        with noted(settings.env) as note, delivered(CancelationException), telling_all():
+        with noted(settings.env) as note, delivered(CancelationException), telling_all(), translated():
             text, name = read(str(config), settings.reach)
             validated = validate(text, sent_name(str(config), name), settings)
             result = pipeline.build(validated, settings, log, token=token, destination=destination)

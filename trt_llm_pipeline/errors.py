@@ -21,6 +21,7 @@ TrtLlmPipelineError             base; its text is meant for the user as it stand
     │   └── WorkspaceBusy       another build uses the workspace
     ├── ToolchainError          no usable toolchain, or not the required release
     ├── DiskFull                not enough room
+    ├── ProcessLimit            no more threads and processes are allowed
     ├── ArtifactError           an archive that cannot be written or read
     │   ├── ContentChanged      a file changed while the archive was made of it
     │   ├── ArchiveUnreachable  its address gives nothing
@@ -298,6 +299,12 @@ class ToolchainError(PipelineError):
 
 class DiskFull(PipelineError):
     """Not enough room on the disk."""
+
+    kind: ClassVar[Kind] = "resources"
+
+
+class ProcessLimit(PipelineError):
+    """No thread or process can be started: the user, the container or the machine has as many as it may."""
 
     kind: ClassVar[Kind] = "resources"
 

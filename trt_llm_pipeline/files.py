@@ -200,7 +200,11 @@ class FileSink:
             self._unflushed = 0
             if self._thread is None:
                 self._thread = threading.Thread(target=self._flush, name="flush", daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError:  # no more threads are allowed: the disk begins later
+                    self._thread = None
+                    return
             self._wanted.put(True)
 
     def settle(self) -> None:

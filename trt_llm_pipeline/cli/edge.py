@@ -30,6 +30,7 @@ from trt_llm_pipeline.errors import (
 )
 from trt_llm_pipeline.files import refused
 from trt_llm_pipeline.printable import printable_lines
+from trt_llm_pipeline.process import limit
 from trt_llm_pipeline.redaction import TOKEN_VARIABLES, Redactor, secrets_of, token_fault
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
@@ -52,7 +53,7 @@ def failures(as_json: bool, kept: str | None = None) -> Iterator[None]:
     if early is cli.end_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with outputs(), _told(as_json, kept):
+        with outputs(), _told(as_json, kept), limit.translated():
             yield
     finally:
         signal.signal(signal.SIGTERM, previous)

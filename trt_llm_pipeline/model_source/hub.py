@@ -37,6 +37,7 @@ from trt_llm_pipeline.net.ranged import UNKNOWN_SIZE
 from trt_llm_pipeline.net.retrying import Patience, RetryLimits, nap, retry
 from trt_llm_pipeline.net.spelling import checked
 from trt_llm_pipeline.net.stopping import run_interruptibly
+from trt_llm_pipeline.process import limit
 from trt_llm_pipeline.redaction import token_of
 
 if TYPE_CHECKING:
@@ -199,6 +200,8 @@ class Hub:
 
         if isinstance(error, TrtLlmPipelineError):
             return error
+        if isinstance(error, RuntimeError) and limit.is_reached(error):
+            return limit.reached("a thread for a request")
         if isinstance(error, BadAddress):
             return ModelUnavailable(f"{about} could not be obtained: {error}")
         if (failure := transient_failure(error)) is not None:

@@ -94,7 +94,13 @@ class Pool:
         while len(self._threads) < min(self._most, self._limit.level) and not self._stop.thrown:
             thread = threading.Thread(target=self._work, name="model-download", daemon=True)
             self._threads.append(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:
+                self._threads.pop()
+                if not self._threads:
+                    raise
+                self._most = len(self._threads)  # no more threads are allowed: these have to do
 
     def __enter__(self) -> Pool:
         return self

@@ -20,6 +20,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _WEB = re.compile(r"\s*https?:", re.IGNORECASE)
 # What no name of a host holds: https://url.spec.whatwg.org/#forbidden-domain-code-point
 _NOT_IN_HOSTS = re.compile(r"[\x00-\x20\x7f\"#%/:<>?@\[\\\]^`{|}]")
+# A host and its port, as far as a slash can be told from a password's.
+_PLACE = re.compile(r"(\[[^\]]*\]?|[^:]*)(:\d*)?")
 _LONGEST_HOST = 253  # RFC 1035; Python takes very long for very long ones
 
 
@@ -97,6 +99,8 @@ def shown(url: str) -> str:
     user name and password."""
     bare = url.partition("#")[0].partition("?")[0]
     scheme, mark, rest = bare.partition("://")
+    if not _PLACE.fullmatch(rest.partition("/")[0].rpartition("@")[2]):
+        rest = rest.rpartition("@")[2]  # a password may have a slash in it, where nobody has escaped it
     host, slash, path = rest.partition("/")
     return printable(f"{scheme.lower()}{mark}{host.rpartition('@')[2]}{slash}{path}" if mark else bare)
 

@@ -19,6 +19,7 @@ from trt_llm_pipeline.pipeline.packaging import BuildResult, finish, package
 from trt_llm_pipeline.pipeline.recording import keep_newest, settle_failed
 from trt_llm_pipeline.pipeline.stepping import answer_from_cache, foresee, run_steps
 from trt_llm_pipeline.preflight import Validated
+from trt_llm_pipeline.process import limit
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.settings import Settings
@@ -98,7 +99,8 @@ def build(
         )
         _take_over(context)
         try:
-            return _stages(context)
+            with limit.translated():
+                return _stages(context)
         except BaseException as error:
             settle_failed(context, error)
             raise

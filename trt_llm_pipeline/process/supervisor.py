@@ -201,7 +201,11 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     outer = os.getpid()
-    inner = os.fork()
+    try:
+        inner = os.fork()
+    except OSError as error:
+        _report(report_fd, start_error=error.strerror, errno=error.errno)
+        return 0
     return _watch(inner, parent, report_fd) if inner else _supervise(outer, report_fd)
 
 
@@ -258,7 +262,7 @@ def _supervise(parent: int, report_fd: int) -> int:
         )
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        report(start_error=f"{error.strerror or error}{where}")
+        report(start_error=f"{error.strerror or error}{where}", errno=error.errno)
         return 0
     except (ValueError, subprocess.SubprocessError) as error:
         os.close(complain)

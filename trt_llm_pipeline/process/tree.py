@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import errno
 import json
 import os
 import queue
@@ -24,6 +25,7 @@ from typing import Any, Protocol
 
 from trt_llm_pipeline.errors import PipelineError
 from trt_llm_pipeline.files import write_all
+from trt_llm_pipeline.process import limit
 from trt_llm_pipeline.process.killing import is_stopped, kill_tree
 from trt_llm_pipeline.process.lines import LineAssembler
 from trt_llm_pipeline.redaction import Redactor
@@ -117,8 +119,12 @@ class _Supervised:
     def __enter__(self) -> _Supervised:
         try:
             self._start()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             self.__exit__()
+            if limit.is_reached(error):
+                raise limit.reached(self._argv[0]) from None
+            if isinstance(error, RuntimeError):
+                raise
             message = f"no process could be started for {self._argv[0]}: {error.strerror or error}"
             raise PipelineError(message) from None
         except BaseException:  # a cancellation, while the supervisor may run already
@@ -256,6 +262,8 @@ class _Supervised:
             what = "stopped" if number == signal.SIGSTOP else "killed"
             raise PipelineError(_lost(self._argv[0], f"was {what} ({number.name})"))
         if "start_error" in self.final:
+            if self.final.get("errno") == errno.EAGAIN:
+                raise limit.reached(self._argv[0])
             raise PipelineError(f"{self._argv[0]} could not be started: {self.final['start_error']}")
         return self.final
 
@@ -270,6 +278,7 @@ def _uninterrupted(launch: Callable[[], None]) -> None:
 
     Raises:
         OSError: `launch` raised it.
+        RuntimeError: no thread could be started for it.
         BaseException: what struck this thread meanwhile, after `launch` has returned.
     """
     problems: list[OSError] = []
@@ -287,6 +296,9 @@ def _uninterrupted(launch: Callable[[], None]) -> None:
     try:
         _thread.start_new_thread(call, ())
         done.get()
+    except RuntimeError:  # of the thread, which then has nothing to say
+        done.put(None)
+        raise
     finally:
         with contextlib.suppress(queue.Empty):
             done.get(timeout=_START_WITHIN_S)

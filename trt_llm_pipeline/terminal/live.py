@@ -96,7 +96,12 @@ class LiveTerminal:
     def __enter__(self) -> LiveTerminal:
         self._unseen.__enter__()
         self._live.start()
-        self._ticks.start()
+        try:
+            self._ticks.start()
+        except RuntimeError:  # no more threads are allowed
+            self._live.stop()
+            self._unseen.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(

@@ -1,7 +1,8 @@
-/* Loaded with LD_PRELOAD: of all calls that change what lies below a folder, one fails.
+/* Loaded with LD_PRELOAD: of all calls that change what lies below a folder, or start something, one fails.
  *
  *   FAILING_DISK_ROOT   the folder, absolute and without links
- *   FAILING_DISK_CALLS  "writes": whatever changes a file or a directory; "opens": whatever needs a descriptor
+ *   FAILING_DISK_CALLS  "writes": whatever changes a file or a directory; "opens": whatever needs a descriptor;
+ *                       "starts": whatever starts a thread or, by fork(2), a process, wherever
  *   FAILING_DISK_AT     which call fails, counted from 1; 0 for none
  *   FAILING_DISK_ERROR  with what: a number of errno.h
  *   FAILING_DISK_NOTE   a file of 4096 zero bytes, outside the folder, which every process maps. Its first eight
@@ -13,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -24,7 +26,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum kind { WRITE = 1, OPEN = 2 };
+enum kind { WRITE = 1, OPEN = 2, START = 4 };
 
 static char root[PATH_MAX];
 static size_t root_length;
@@ -53,7 +55,7 @@ __attribute__((constructor)) static void begin(void)
         return;
     snprintf(root, sizeof root, "%s", folder);
     root_length = strlen(root);
-    wanted = strcmp(calls, "opens") ? WRITE : OPEN;
+    wanted = !strcmp(calls, "opens") ? OPEN : !strcmp(calls, "starts") ? START : WRITE;
     fails_at = atol(at);
     fails_with = atoi(error);
     note = mapped; /* last: from now on calls are counted */
@@ -76,15 +78,18 @@ static int is_below(const char *path)
     return !strncmp(path, root, root_length) && (path[root_length] == '/' || !path[root_length]);
 }
 
-static int fails(enum kind kinds, const char *name, const char *path)
+static int is_the_one(const char *name, const char *path)
 {
-    if (!(kinds & wanted) || !is_below(path))
-        return 0;
     if (atomic_fetch_add(&note->calls, 1) + 1 != fails_at)
         return 0;
     snprintf(note->told, sizeof note->told, "%s %s", name, path);
     errno = fails_with;
     return 1;
+}
+
+static int fails(enum kind kinds, const char *name, const char *path)
+{
+    return (kinds & wanted) && is_below(path) && is_the_one(name, path);
 }
 
 static int fails_on(enum kind kinds, const char *name, int descriptor)
@@ -196,4 +201,16 @@ OPENS_AT(openat64)
 DIR *opendir(const char *path)
 {
     return fails_at_path(OPEN, "opendir", AT_FDCWD, path) ? NULL : NEXT(opendir)(path);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*begins)(void *), void *with)
+{
+    if (note && wanted == START && is_the_one("pthread_create", "a thread"))
+        return fails_with;
+    return NEXT(pthread_create)(thread, attributes, begins, with);
+}
+
+pid_t fork(void)
+{
+    return note && wanted == START && is_the_one("fork", "a process") ? -1 : NEXT(fork)();
 }

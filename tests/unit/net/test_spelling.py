@@ -139,7 +139,15 @@ def test_what_is_meant_as_an_address_of_the_web(text: str, expected: bool) -> No
 
 
 @pytest.mark.parametrize(
-    ("url", "expected"), [("http://u:p@[", "http://["), ("http://h/\x1b[m?q", "http://h/\\x1b[m")]
+    ("url", "expected"),
+    [
+        ("http://u:p@[", "http://["),
+        ("http://h/\x1b[m?q", "http://h/\\x1b[m"),
+        ("http://u:s3/cret@h/x@y", "http://y"),
+        ("http://h:x/y", "http://h:x/y"),
+        ("http://u@[::1]:80/x@y", "http://[::1]:80/x@y"),
+        ("http://h:80/x@y", "http://h:80/x@y"),
+    ],
 )
 def test_an_address_that_is_none_can_be_shown(url: str, expected: str) -> None:
     assert shown(url) == expected
