@@ -20,7 +20,7 @@ import boto3
 import psutil
 import ray.cluster_utils
 
-from tests.integration.fleet.fleet_house import ENDS_WITHIN_S, FleetHouse
+from tests.integration.fleet.fleet_house import COMMAND_S, ENDS_WITHIN_S, FleetHouse
 from tests.integration.house import STORE_SERVER, wait_for
 from trt_llm_pipeline.testing.servers import ServerProcess, free_port
 
@@ -47,7 +47,9 @@ class ClusterHouse(FleetHouse):
     @contextmanager
     def running(self, *nodes: str, **head: Any) -> Iterator[ClusterHouse]:
         """Starts the cluster with these nodes, one CPU each; ends every process of it."""
-        options = {"num_cpus": 0, "_system_config": _HEALTH, **head}
+        # A port of its own: where another cluster has Ray's usual one, Ray leaves a socket in an error that
+        # it logs, and a later test is blamed for it.
+        options = {"num_cpus": 0, "dashboard_port": free_port(), "_system_config": _HEALTH, **head}
         with self._environment():
             self.cluster = ray.cluster_utils.Cluster(initialize_head=True, head_node_args=options)
         try:
@@ -127,6 +129,7 @@ class ClusterHouse(FleetHouse):
             wait_for(
                 lambda: self.started(cell) if len(self.started(cell)) >= times else None,
                 f"{cell} was started {times} times",
+                COMMAND_S,
             )
         )
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.integration.fleet.cluster import BUCKET, ClusterHouse, Store, faulty, s3_server
+from tests.integration.fleet.fleet_house import COMMAND_S
 from tests.integration.house import wait_for
 from trt_llm_pipeline.errors import EXIT_CODES
 from trt_llm_pipeline.testing.hub import HubServer
@@ -45,7 +46,7 @@ def run(house: ClusterHouse, **env: str) -> subprocess.Popen[str]:
 
 def result(process: subprocess.Popen[str], code: int = 0) -> tuple[Any, list[dict[str, Any]]]:
     """What a run printed, and its events."""
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=COMMAND_S)
     assert process.returncode == code, f"{process.returncode}\n{out}\n{err}"
     events = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
     return json.loads(out), events
@@ -104,7 +105,7 @@ def test_a_driver_that_is_killed_is_resumed_and_builds_nothing_twice(
     with house.running("one"):
         house.hold("b")
         process = run(house)
-        wait_for(lambda: "a" in cells_done(house, store), "a is delivered")
+        wait_for(lambda: "a" in cells_done(house, store), "a is delivered", COMMAND_S)
         house.wait_until_started("b")
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -202,7 +203,9 @@ def test_two_fleets_with_the_same_id_deliver_each_cell_once(house: ClusterHouse,
         hold = house.hold("a")
         first, second = run(house), run(house)
         both = [first, second]
-        ended = wait_for(lambda: [each for each in both if each.poll() is not None], "one of them is refused")
+        ended = wait_for(
+            lambda: [each for each in both if each.poll() is not None], "one of them is refused", COMMAND_S
+        )
         (refused,) = ended
         out, _ = refused.communicate()
         assert refused.returncode == EXIT_CODES["busy"]
@@ -222,7 +225,7 @@ def test_of_forty_cells_one_is_wrong_and_the_others_are_delivered(house: Cluster
     with house.running():
         house.add("one", num_cpus=4)
         process = run(house)
-        out, err = process.communicate(timeout=500)
+        out, err = process.communicate(timeout=COMMAND_S)
         assert process.returncode == EXIT_CODES["cells"], err
         house.wait_until_no_step_runs()
     found = json.loads(out)
@@ -283,7 +286,7 @@ def test_what_no_node_can_run_is_refused_at_once(house: ClusterHouse) -> None:
         out, _ = house.run("run", "fleet.yaml", "--address", house.address, code=EXIT_CODES["resources"])
         assert out == ""
         process = run(house)
-        out, _ = process.communicate(timeout=120)
+        out, _ = process.communicate(timeout=COMMAND_S)
         error = json.loads(out)
         assert (error["kind"], error["type"]) == ("resources", "FleetInfeasible")
         assert "no node can run a: it needs 1 H100, 1 CPU" in error["error"]
