@@ -46,6 +46,24 @@ _REMEDIES = {
 }
 
 
+def walk(top: Path | str, *, follow: bool = False) -> Iterator[tuple[str, list[str], list[str]]]:
+    """What is below a directory, as `os.walk` has it, which leaves out silently what cannot be listed.
+
+    Args:
+        top: the directory; without one there is nothing.
+        follow: whether links to directories are followed.
+
+    Raises:
+        OSError: a directory cannot be listed. One that has just gone is passed over.
+    """
+    return os.walk(top, onerror=_unless_gone, followlinks=follow)
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
 def open_regular(path: Path) -> int:
     """Opens a regular file for reading; its descriptor. Never blocks, never follows a link at `path`.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from trt_llm_pipeline.files import (
     hash_file,
     read_json,
     read_regular,
+    walk,
     write_all,
     write_json,
 )
@@ -139,3 +141,47 @@ def test_a_full_disk_is_one_sentence_with_a_remedy(tmp_path: Path) -> None:
         "TRT_LLM_WORKSPACE, and build again"
     )
     assert free_bytes(tmp_path / "not" / "yet") > 0
+
+
+#: Not one descriptor more: what is imported lazily is imported before.
+NO_DESCRIPTORS = """\
+import resource, sys
+from pathlib import Path
+from trt_llm_pipeline.engine.tokenizer_files import tokenizer_files
+from trt_llm_pipeline.files import walk
+top = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+for work in (lambda: list(walk(top)), lambda: tokenizer_files(top)):
+    try:
+        print("it gave", work())
+    except OSError as error:
+        print(error.strerror, error.filename)
+"""
+
+
+class TestNothingIsLeftOutSilently:
+    def test_where_descriptors_are_short(self, tmp_path: Path) -> None:
+        (tmp_path / "tokenizer.json").write_text("{}")
+        argv = [sys.executable, "-c", NO_DESCRIPTORS, str(tmp_path)]
+        ran = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert ran.stdout.splitlines() == [f"Too many open files {tmp_path}"] * 2, ran.stderr
+
+    def test_a_directory_that_goes_meanwhile_is_passed_over(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "file").touch()
+        seen = []
+        for folder, folders, _ in walk(tmp_path):
+            seen.append(Path(folder).name)
+            if folders:
+                shutil.rmtree(tmp_path / "a")
+        assert seen == [tmp_path.name, "b"]
+
+    def test_links_are_followed_where_that_is_asked_for(self, tmp_path: Path) -> None:
+        (tmp_path / "there").mkdir()
+        (tmp_path / "there" / "file").touch()
+        (tmp_path / "top").mkdir()
+        (tmp_path / "top" / "link").symlink_to(tmp_path / "there")
+        top = tmp_path / "top"
+        assert list(walk(top)) == [(str(top), ["link"], [])]
+        assert list(walk(top, follow=True))[1:] == [(f"{top}/link", [], ["file"])]

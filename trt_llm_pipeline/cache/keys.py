@@ -18,6 +18,7 @@ from trt_llm_pipeline.cache import fingerprint
 from trt_llm_pipeline.cache.hashes import FileHashes
 from trt_llm_pipeline.cache.inputs import Disks, UnhashableError, named_files
 from trt_llm_pipeline.cache.store import StepCache
+from trt_llm_pipeline.files import walk
 from trt_llm_pipeline.plan import Plan, PlannedStep, resolved_yaml
 from trt_llm_pipeline.plan.command import argument_dirs
 from trt_llm_pipeline.process import Layers
@@ -297,7 +298,7 @@ class StepKeys:
 def _marks(directory: Path) -> dict[str, _Mark]:
     """Inode, size, and when content and inode were changed, of each file below a directory; by real path."""
     found: dict[str, _Mark] = {}
-    for folder, _, names in os.walk(os.path.realpath(directory)):
+    for folder, _, names in walk(os.path.realpath(directory)):
         for name in names:
             path = os.path.join(folder, name)  # noqa: PTH118  there may be very many
             status = os.lstat(path)

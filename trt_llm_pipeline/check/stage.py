@@ -27,6 +27,7 @@ from trt_llm_pipeline.check.referring import Comparison, compare
 from trt_llm_pipeline.check.supervised import Supervision, environment, sandbox
 from trt_llm_pipeline.check.verdict import Answer, Verdict, in_quotes
 from trt_llm_pipeline.errors import CheckFailed, PipelineError
+from trt_llm_pipeline.files import walk
 from trt_llm_pipeline.plan import Plan
 from trt_llm_pipeline.process import Layers, Usage
 from trt_llm_pipeline.redaction import Redactor
@@ -310,7 +311,7 @@ def _put_together(engine_dir: Path, beside: Mapping[str, Path | bytes], folder: 
     """Makes a directory as the archive will be: the engine's files, by links, and the rest beside them."""
     folder.mkdir()
     try:
-        for top, directories, files in os.walk(engine_dir):
+        for top, directories, files in walk(engine_dir):
             inside = folder / Path(top).relative_to(engine_dir)
             for name in directories:
                 (inside / name).mkdir(exist_ok=True)

@@ -17,6 +17,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from trt_llm_pipeline.files import is_the_machines
+
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
 # What holds the vocabulary itself: at least one of these makes a tokenizer.
@@ -106,8 +108,11 @@ class TokenizerFiles:
 def tokenizer_files(model_dir: Path) -> TokenizerFiles:
     """Collect the tokenizer of the model repository in `model_dir`.
 
-    Never fails: a repository without a tokenizer, or with one that cannot load, gives warnings. Symbolic
-    links are followed only inside the directory, and from a Hub cache's snapshot to its blobs.
+    A repository without a tokenizer, or with one that cannot load, gives warnings. Symbolic links are
+    followed only inside the directory, and from a Hub cache's snapshot to its blobs.
+
+    Raises:
+        OSError: the machine could not read it just now; an archive would lack what the model has.
     """
     warnings: list[str] = []
     found: dict[str, Path | bytes] = dict(_collect(model_dir, warnings))
@@ -313,6 +318,8 @@ def _collect(folder: Path, warnings: list[str]) -> dict[str, Path]:
     try:
         names = sorted(child.name for child in folder.iterdir())
     except OSError as problem:
+        if is_the_machines(problem):
+            raise
         warnings.append(f"cannot look for a tokenizer in {folder}: {problem.strerror}")
         return found
     for name in names:
@@ -337,7 +344,9 @@ def _inside(folder: Path, name: str) -> Path | None:
         homes.append(base.parent.parent / "blobs")
     try:
         regular = stat.S_ISREG(path.lstat().st_mode)
-    except OSError:
+    except OSError as problem:
+        if is_the_machines(problem):
+            raise
         return None
     return path if regular and any(path.is_relative_to(home) for home in homes) else None
 
@@ -347,6 +356,7 @@ def _json_object(source: Path | bytes | None) -> dict[str, Any]:
 
     Raises:
         ValueError: it is none; the text says what it is instead.
+        OSError: the machine could not read it just now.
     """
     if source is None:
         return {}
@@ -359,6 +369,8 @@ def _json_object(source: Path | bytes | None) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         raise ValueError("is not valid JSON") from None
     except OSError as problem:
+        if is_the_machines(problem):
+            raise
         raise ValueError(f"cannot be read ({problem.strerror})") from problem
     if not isinstance(value, dict):
         raise ValueError("is not a JSON object")

@@ -21,6 +21,7 @@ from pathlib import Path
 import filelock
 
 from trt_llm_pipeline.errors import WorkspaceBusy, WorkspaceError
+from trt_llm_pipeline.files import walk
 from trt_llm_pipeline.model_source import ModelRequest, fetch
 from trt_llm_pipeline.model_source import record as model_record
 from trt_llm_pipeline.model_source.model_types import Progress
@@ -118,7 +119,7 @@ class Node:
 def _link_tree(source: Path, target: Path) -> None:
     """Makes `target` hold what `source` holds, as hard links where the file system has them."""
     shutil.rmtree(target, ignore_errors=True)
-    for folder, _, names in os.walk(source):
+    for folder, _, names in walk(source):
         inside = target / Path(folder).relative_to(source)
         inside.mkdir(parents=True, exist_ok=True)
         for name in names:

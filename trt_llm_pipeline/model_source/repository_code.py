@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from trt_llm_pipeline.errors import ModelSourceError, RepositoryCodeRefused
-from trt_llm_pipeline.files import hash_file
+from trt_llm_pipeline.files import hash_file, walk
 from trt_llm_pipeline.model_source import config_code
 from trt_llm_pipeline.model_source.model_types import CodeFile
 from trt_llm_pipeline.model_source.pickles import Budget, problem_of
@@ -162,7 +162,7 @@ def _facts(code: CodeFile) -> str:
 def _files_of(folder: Path) -> Iterator[str]:
     """Every file below the folder, also behind links to folders, but for this service's own records."""
     seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in walk(folder, follow=True):
         real = os.path.realpath(place)
         if real in seen or Path(place) == books_of(folder):
             folders.clear()

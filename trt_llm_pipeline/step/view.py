@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from trt_llm_pipeline.artifact.statement import STATEMENT_SUFFIX
 from trt_llm_pipeline.errors import WorkspaceError
+from trt_llm_pipeline.files import walk
 from trt_llm_pipeline.workspace import ARCHIVE_NAMES, SERVICE_FOLDERS, FileMark, Workspace
 
 #: The newest archive, and the statement beside it.
@@ -314,7 +315,7 @@ def _below(top: Path) -> Iterator[Path]:
     """Everything below a directory; no link is followed."""
     if top.is_symlink() or not top.is_dir():
         return
-    for folder, folders, files in os.walk(top):
+    for folder, folders, files in walk(top):
         for name in (*folders, *files):
             yield Path(folder, name)
 
@@ -323,7 +324,7 @@ def _files(top: Path) -> Iterator[Path]:
     if top.is_symlink() or not top.is_dir():
         yield top
         return
-    for folder, folders, files in os.walk(top):
+    for folder, folders, files in walk(top):
         for name in files:
             yield Path(folder, name)
         for name in folders:

@@ -30,9 +30,8 @@ ERRORS = {"ENOSPC": "writes", "EIO": "writes", "EMFILE": "opens", "EAGAIN": "sta
 FEWEST = {"writes": 50, "opens": 50, "starts": 10}
 #: How many of them in the quick half, spread over the whole build.
 SAMPLE = {"ENOSPC": 2, "EIO": 1, "EMFILE": 2, "EAGAIN": 1}
-#: The slow half tries every write, in so many tests, and of the opens one in five.
+#: The slow half tries every call, in so many tests.
 PARTS = 4
-OPENS_EACH = 5
 #: How many of a failing build's last calls, all after its script's end, fail in their turn.
 LAST_CALLS = {"EMFILE": 20, "EIO": 12}
 #: The machine is to blame, or the download or the step that could not go on; never the config.
@@ -208,8 +207,7 @@ def test_each_call_that_fails_costs_one_build_at_most(
 ) -> None:
     trial: Trial = request.getfixturevalue(build)
     errors = [error for error, kind in ERRORS.items() if kind == calls]
-    every = PARTS * (OPENS_EACH if calls == "opens" else 1)
-    numbers = range(1 + part, trial.calls[calls] + 1, every)
+    numbers = range(1 + part, trial.calls[calls] + 1, PARTS)
     wrong = [trial.wrong(errors[number // PARTS % len(errors)], number) for number in numbers]
     assert list(filter(None, wrong)) == []
 
