@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -191,6 +192,13 @@ def _let_go_of_output() -> None:
     os.dup2(quiet, 2)
 
 
+def _report_not_started(descriptor: int, error: OSError) -> None:
+    """Says why there is no process; `limit` where no more processes are allowed, as fork(2) has it."""
+    where = f": {error.filename}" if error.filename else ""
+    limit = {"limit": True} if error.errno == errno.EAGAIN else {}
+    _report(descriptor, start_error=f"{error.strerror or error}{where}", **limit)
+
+
 def main() -> int:
     """Runs one step; the exit code of this process is 0 whenever a report was written."""
     report_fd = int(sys.argv[1])
@@ -204,7 +212,7 @@ def main() -> int:
     try:
         inner = os.fork()
     except OSError as error:
-        _report(report_fd, start_error=error.strerror, errno=error.errno)
+        _report_not_started(report_fd, error)
         return 0
     return _watch(inner, parent, report_fd) if inner else _supervise(outer, report_fd)
 
@@ -261,8 +269,7 @@ def _supervise(parent: int, report_fd: int) -> int:
             preexec_fn=_preparation(request.get("sandbox"), complain),
         )
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        report(start_error=f"{error.strerror or error}{where}", errno=error.errno)
+        _report_not_started(report_fd, error)
         return 0
     except (ValueError, subprocess.SubprocessError) as error:
         os.close(complain)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import errno
 import json
 import os
 import queue
@@ -262,7 +261,7 @@ class _Supervised:
             what = "stopped" if number == signal.SIGSTOP else "killed"
             raise PipelineError(_lost(self._argv[0], f"was {what} ({number.name})"))
         if "start_error" in self.final:
-            if self.final.get("errno") == errno.EAGAIN:
+            if "limit" in self.final:
                 raise limit.reached(self._argv[0])
             raise PipelineError(f"{self._argv[0]} could not be started: {self.final['start_error']}")
         return self.final
