@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trt_llm_pipeline.errors import ModelSourceError, ModelUnavailable
-from trt_llm_pipeline.files import read_regular
+from trt_llm_pipeline.files import is_the_machines, read_regular
 from trt_llm_pipeline.model_source.access import is_free
 from trt_llm_pipeline.model_source.hub import Hub, is_offline
 from trt_llm_pipeline.model_source.model_types import ModelRequest
@@ -34,11 +34,14 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         ModelSourceError: there is none, or it is no JSON object.
+        OSError: the machine could not read it just now.
     """
     try:
         # A snapshot that the Hub's own client made is a folder of links.
         return _object(read_regular((folder / CONFIG_NAME).resolve(), _LARGEST))
     except OSError as error:
+        if is_the_machines(error):
+            raise
         raise ModelSourceError(f"its {CONFIG_NAME} cannot be read: {error.strerror}") from None
 
 
