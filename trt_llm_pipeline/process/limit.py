@@ -13,8 +13,11 @@ _NO_THREAD = "can't start new thread"
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translated(what: str = "another thread or process") -> Iterator[None]:
     """Turns what Python raises where no thread or process can be started into `ProcessLimit`.
+
+    Args:
+        what: could not be started then.
 
     Raises:
         ProcessLimit: that is what the block raised.
@@ -24,7 +27,7 @@ def translated() -> Iterator[None]:
     except (RuntimeError, OSError) as error:
         if not is_reached(error):
             raise
-        told = reached("another thread or process")
+        told = reached(what)
         for note in notes_of(error):
             add_note(told, note)
         raise told from error

@@ -117,13 +117,10 @@ class _Supervised:
 
     def __enter__(self) -> _Supervised:
         try:
-            self._start()
-        except (OSError, RuntimeError) as error:
+            with limit.translated(self._argv[0]):
+                self._start()
+        except OSError as error:
             self.__exit__()
-            if limit.is_reached(error):
-                raise limit.reached(self._argv[0]) from None
-            if isinstance(error, RuntimeError):
-                raise
             message = f"no process could be started for {self._argv[0]}: {error.strerror or error}"
             raise PipelineError(message) from None
         except BaseException:  # a cancellation, while the supervisor may run already
