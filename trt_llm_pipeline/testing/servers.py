@@ -30,11 +30,20 @@ _STOP_S = 5.0
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A TCP port on 127.0.0.1 that nothing listens on, kept for whoever names it.
+
+    A connection that this end has closed first stays in TIME_WAIT, which is 60 s on Linux. For as long the
+    kernel gives the port to nobody who asks for any, while a server that names it can listen on it, as
+    servers do that set SO_REUSEADDR. Without that, a server that takes seconds to start would find another
+    one where its own was to be.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        address: tuple[str, int] = listener.getsockname()
+        client.connect(address)
+        accepted, _ = listener.accept()
+        accepted.close()
+        client.recv(1)  # the end of the stream, and only then may the client close
+    return address[1]
 
 
 _Server = TypeVar("_Server", bound="ServerProcess")
@@ -152,7 +161,7 @@ class CogServer(ServerProcess):
 
     def ready(self) -> bool:
         """True once the server is READY for a prediction; raises RuntimeError if it never will be."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, KeyError):  # whatever else answers there is not the server
             status = self.health()
             if status in ("SETUP_FAILED", "DEFUNCT"):
                 raise RuntimeError(f"the server is {status}:\n{self.output()}")

@@ -20,6 +20,7 @@ from trt_llm_pipeline.artifact import pack_engine
 from trt_llm_pipeline.delivery import parse_destination
 from trt_llm_pipeline.delivery.send import deliver, deliver_file
 from trt_llm_pipeline.errors import DeliveryError
+from trt_llm_pipeline.testing.servers import free_port
 
 SIGNED = "/up/engine.tar.gz?X-Signature=marked-s3cret"
 
@@ -154,9 +155,7 @@ def test_a_refusal_is_told_without_the_signature(
 
 
 def test_nobody_listening_is_told(engine: Path, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with pytest.raises(DeliveryError, match="Connection refused"):
         deliver(
             engine,

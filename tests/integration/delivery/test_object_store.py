@@ -27,6 +27,7 @@ from trt_llm_pipeline.artifact import pack_engine, read_archive
 from trt_llm_pipeline.delivery import check_reachable, parse_destination
 from trt_llm_pipeline.delivery.send import deliver, deliver_file
 from trt_llm_pipeline.errors import DeliveryError
+from trt_llm_pipeline.testing.servers import free_port
 
 BUCKET = "engines"
 # Before 0.12 (the last for Python 3.10) the store's client withdraws an upload that its caller gives up, but
@@ -39,9 +40,7 @@ KEY_ID, SECRET = "AKIAMARKEDKEY", "marked-s3cret-key"
 @pytest.fixture(scope="module")
 def store() -> Iterator[int]:
     """The port of an S3 server in a process of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [sys.executable, str(STORE_SERVER), str(port)],
         stdout=subprocess.DEVNULL,

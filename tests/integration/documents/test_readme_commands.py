@@ -77,12 +77,21 @@ class Machine:
 
     def __init__(self, clone: Path, hub: str) -> None:
         self.clone = clone
-        self.ports = {name: free_port() for name in PORTS.values()}
+        self.ports: dict[str, int] = {}
         drop = ("TRTLLM_DIR", "TRTLLM_PYTHON", "TRT_LLM_WORKSPACE", "VIRTUAL_ENV", "PYTHONPATH")
         self.env = {name: value for name, value in os.environ.items() if name not in drop}
         # A reader's shell stays activated from one block to the next.
         path = f"{clone}/.venv/bin{os.pathsep}{os.environ['PATH']}"
-        self.env |= {"HF_ENDPOINT": hub, "PORT": str(self.ports["cog"]), "PATH": path}
+        self.env |= {"HF_ENDPOINT": hub, "PATH": path}
+        for name in PORTS.values():
+            self.new_port(name)
+
+    def new_port(self, name: str) -> int:
+        """Another free port for a server that is about to start."""
+        self.ports[name] = free_port()
+        if name == "cog":
+            self.env["PORT"] = str(self.ports[name])
+        return self.ports[name]
 
     def shell(self, block: Block, more: str = "") -> list[str]:
         """The argv that runs a block, with its ports replaced."""
@@ -254,7 +263,7 @@ class Started:
         self._machine = machine
         self._block = block
         name = next((name for name, word in WORDS.items() if word in block.text), "cog")
-        self.port = machine.ports[name]
+        self.port = machine.new_port(name)
 
     def __enter__(self) -> Started:
         self._process = subprocess.Popen(

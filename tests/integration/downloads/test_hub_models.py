@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -41,6 +40,7 @@ from trt_llm_pipeline.model_source import (
 from trt_llm_pipeline.model_source.record import record_path
 from trt_llm_pipeline.net.retrying import RetryLimits
 from trt_llm_pipeline.testing.hub import Fault, HubServer
+from trt_llm_pipeline.testing.servers import free_port
 
 QUICK = RetryLimits(attempts=4, first_wait=0.02, longest_wait=0.1, patience=5.0, silence=0.5)
 BIG = os.urandom(3_000_000)
@@ -315,8 +315,7 @@ class TestOffline:
         self, hub: HubServer, caller: Caller
     ) -> None:
         first = caller.fetch()
-        with socket.create_server(("127.0.0.1", 0)) as closed:
-            caller.env["HF_ENDPOINT"] = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        caller.env["HF_ENDPOINT"] = f"http://127.0.0.1:{free_port()}"
         again = caller.fetch()
         assert again.revision == first.revision
         assert len(again.warnings) == 1
@@ -432,8 +431,7 @@ class TestWhoMayHaveItAgain:
     ) -> None:
         commit = caller.fetch(model_id, "hf_granted").revision
         revision = commit if revision else None
-        with socket.create_server(("127.0.0.1", 0)) as closed:
-            caller.env["HF_ENDPOINT"] = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        caller.env["HF_ENDPOINT"] = f"http://127.0.0.1:{free_port()}"
         for ask in (caller.fetch, caller.plan):
             with pytest.raises(ModelUnavailable, match="could not be asked whether this request may have it"):
                 ask(model_id, revision=revision)

@@ -17,17 +17,12 @@ from tests.integration.downloads.test_tar_models import model_tar
 from trt_llm_pipeline.errors import ModelUnavailable
 from trt_llm_pipeline.model_source import DownloadPlan, ModelRequest, Snapshot, fetch, plan
 from trt_llm_pipeline.testing.hub import HubServer
+from trt_llm_pipeline.testing.servers import free_port
 
 FILES = {"config.json": b"{}", "model.safetensors": b"w" * 1000}
 HUB = ModelRequest("owner/model")
 #: What takes seconds on an idle machine. With every retry it would be minutes.
 SOON_S = 60
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class Downed:
@@ -147,7 +142,7 @@ def test_the_plan_command_shows_its_attempts(tmp_path: Path) -> None:
         ],
         env={
             **os.environ,
-            "HF_ENDPOINT": f"http://127.0.0.1:{closed_port()}",
+            "HF_ENDPOINT": f"http://127.0.0.1:{free_port()}",
             "TRTLLM_DIR": str(root / "cpu_toolchain"),
         },
         cwd=root,

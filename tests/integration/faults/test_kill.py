@@ -47,8 +47,7 @@ class Servers:
 
     def current(self) -> CogServer:
         if self._server is None:
-            self._server = self.house.server()
-            self._server.__enter__()
+            self._server = self.house.server().__enter__()
         return self._server
 
     def end(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import ANYWHERE
 from trt_llm_pipeline.config.source import read
 from trt_llm_pipeline.errors import ConfigError
+from trt_llm_pipeline.testing.servers import free_port
 
 
 @pytest.fixture
@@ -48,8 +49,7 @@ def test_a_scheme_that_is_not_read_is_named() -> None:
 
 
 def test_a_refusal_is_told_in_words_alone() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
+    port = free_port()
     with pytest.raises(ConfigError, match="cannot be fetched: Connection refused; check the address"):
         read(f"http://127.0.0.1:{port}/c.yaml", ANYWHERE)
 
