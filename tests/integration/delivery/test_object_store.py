@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +26,7 @@ from trt_llm_pipeline.artifact import pack_engine, read_archive
 from trt_llm_pipeline.delivery import check_reachable, parse_destination
 from trt_llm_pipeline.delivery.send import deliver, deliver_file
 from trt_llm_pipeline.errors import DeliveryError
-from trt_llm_pipeline.testing.servers import free_port
+from trt_llm_pipeline.testing.servers import ServerProcess, free_port
 
 BUCKET = "engines"
 # Before 0.12 (the last for Python 3.10) the store's client withdraws an upload that its caller gives up, but
@@ -41,23 +40,10 @@ KEY_ID, SECRET = "AKIAMARKEDKEY", "marked-s3cret-key"
 def store() -> Iterator[int]:
     """The port of an S3 server in a process of its own."""
     port = free_port()
-    server = subprocess.Popen(
-        [sys.executable, str(STORE_SERVER), str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert server.poll() is None
-            time.sleep(0.1)
+    argv = [sys.executable, str(STORE_SERVER), str(port)]
+    with ServerProcess(argv, port, cwd=STORE_SERVER.parent, env=os.environ):
         client(port).create_bucket(Bucket=BUCKET)
         yield port
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def client(port: int) -> Any:
