@@ -286,7 +286,7 @@ def _supervise(parent: int, report_fd: int) -> int:
     waiting = select.poll()
     waiting.register(0, select.POLLIN | select.POLLHUP)  # the line of life
     _wake_at_end(waiting, step.pid)
-    ended = alone = False
+    asked = alone = False
     while step.pid not in statuses:
         now = time.monotonic()
         if now >= next_sample:
@@ -295,16 +295,17 @@ def _supervise(parent: int, report_fd: int) -> int:
             report(rss=resident, peak_rss=peak)
             next_sample = time.monotonic() + _SAMPLE_EVERY_S
         # The outer process goes with the service, also where some other process holds the line's other end.
-        ended = any(descriptor == 0 for descriptor, _ in waiting.poll(_LOOK_EVERY_MS))
+        asked = any(descriptor == 0 for descriptor, _ in waiting.poll(_LOOK_EVERY_MS))
         alone = os.getppid() != parent
-        if ended or alone:
-            break
         _reap(step.pid, statuses)
-    _end_tree(step.pid, statuses, _GRACE_S if ended or alone else 0.0)
+        if asked or alone:
+            break
+    by_itself = step.pid in statuses  # also where an end is asked for in the same moment
+    _end_tree(step.pid, statuses, 0.0 if by_itself else _GRACE_S)
     if (hold := request.get("hold")) is not None:
         with contextlib.suppress(OSError):
             os.utime(hold)
-    if alone and not ended:
+    if alone and not asked:
         report(lost=int(signal.SIGKILL))
         return 0
 
@@ -315,7 +316,7 @@ def _supervise(parent: int, report_fd: int) -> int:
         wall_s=time.monotonic() - started,
         cpu_s=usage.ru_utime + usage.ru_stime,
         peak_rss=max(peak, usage.ru_maxrss * 1024),
-        ended=ended,
+        ended=not by_itself,
     )
     return 0
 

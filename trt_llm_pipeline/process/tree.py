@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.errors import PipelineError, TrtLlmPipelineError, add_note
 from trt_llm_pipeline.files import write_all
 from trt_llm_pipeline.process import limit
 from trt_llm_pipeline.process.killing import is_stopped, kill_tree
@@ -58,6 +58,7 @@ class ProcessResult:
         wall_s, cpu_s: seconds; `cpu_s` counts every process of the tree that has been waited for.
         peak_rss_bytes: most resident memory of the tree at any sample, in bytes.
         timed_out: it was ended because it ran longer than allowed.
+        refused: what `on_turn` raised when the process had failed already.
     """
 
     exit_code: int
@@ -66,6 +67,7 @@ class ProcessResult:
     cpu_s: float
     peak_rss_bytes: int
     timed_out: bool = False
+    refused: TrtLlmPipelineError | None = None
 
 
 @dataclass(frozen=True)
@@ -309,6 +311,23 @@ def _lost(program: str, what: str) -> str:
     )
 
 
+class _Look:
+    """`on_turn` of a run, until it raises an error of this package's: then the tree is asked to end."""
+
+    def __init__(self, on_turn: Callable[[Usage], None] | None) -> None:
+        self._on_turn = on_turn
+        self.refused: TrtLlmPipelineError | None = None
+
+    def __call__(self, tree: _Supervised) -> None:
+        if self._on_turn is None or self.refused is not None:
+            return
+        try:
+            self._on_turn(tree.usage)
+        except TrtLlmPipelineError as error:
+            self.refused = error
+            tree.ask_to_end()
+
+
 def run(
     argv: Sequence[str],
     *,
@@ -329,38 +348,49 @@ def run(
         on_line: called with each line, without its end and without secrets.
         redactor: knows the secrets.
         timeout: seconds after which the tree is ended; None for no limit.
-        on_turn: called about ten times a second with the tree's memory.
+        on_turn: called about ten times a second with the tree's memory, until it raises something. An error
+            of this package's ends the tree, and is raised unless the program has failed by itself before.
         hold: a file's descriptor that stays open until the whole tree has ended, even if this process is
             killed; the file's mtime says then when that was.
         sandbox: what it and all that it starts may do; None for what this process may.
 
     Raises:
         PipelineError: the program could not be started.
+        TrtLlmPipelineError: `on_turn` raised it while the program ran, or when it had succeeded.
         BaseException: whatever arrives while waiting is passed on, after the whole tree has ended.
     """
     lines = LineAssembler(on_line, redactor, time.monotonic)
     started = time.monotonic()
     timed_out = False
-    with _Supervised(argv, cwd, env, merge=True, hold=hold, sandbox=sandbox) as tree:
-        while tree.open:
-            for _, data in tree.read(_TURN_S):
-                lines.feed(data)
-            lines.tick()
-            tree.refuse_stopped()
-            if on_turn is not None:
-                on_turn(tree.usage)
-            if timeout is not None and not timed_out and time.monotonic() - started > timeout:
-                timed_out = True
-                tree.ask_to_end()
-        lines.close()
-        final = tree.outcome()
+    look = _Look(on_turn)
+    try:
+        with _Supervised(argv, cwd, env, merge=True, hold=hold, sandbox=sandbox) as tree:
+            while tree.open:
+                for _, data in tree.read(_TURN_S):
+                    lines.feed(data)
+                lines.tick()
+                tree.refuse_stopped()
+                look(tree)
+                if timeout is not None and not timed_out and time.monotonic() - started > timeout:
+                    timed_out = True
+                    tree.ask_to_end()
+            lines.close()
+            final = tree.outcome()
+    except TrtLlmPipelineError as later:
+        if look.refused is None:
+            raise
+        add_note(look.refused, str(later))
+        raise look.refused from None
+    if look.refused is not None and (final["ended"] or final["exit_code"] == 0):
+        raise look.refused
     return ProcessResult(
         exit_code=final["exit_code"],
         tail=tuple(lines.tail),
         wall_s=final["wall_s"],
         cpu_s=final["cpu_s"],
         peak_rss_bytes=final["peak_rss"],
-        timed_out=timed_out,
+        timed_out=timed_out and final["ended"],
+        refused=look.refused,
     )
 
 

@@ -170,7 +170,9 @@ def run_step(context: StepContext, step: PlannedStep, found: Mapping[str, Path])
             timing.keep(how.cwd)
         try:
             made, full = _settle(context, scene)
-        except (OSError, WorkspaceError) as second:
+            if result.refused is not None:
+                raise result.refused
+        except (OSError, TrtLlmPipelineError) as second:
             with _noting(second):
                 _refuse_failure(context, step, result, None, full=False, oom_killed=oom_killed)
             raise

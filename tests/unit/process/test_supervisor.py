@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -85,6 +86,30 @@ def test_when_the_line_of_life_closes_the_step_ends(running: Supervisor) -> None
     running.close()
     final = running.reports()[-1]
     assert (final["exit_code"], final["ended"]) == (-15, True)
+
+
+def test_a_step_that_has_ended_when_the_line_of_life_closes_has_ended_by_itself(running: Supervisor) -> None:
+    running.ask(
+        python(
+            "import os, signal; signal.signal(signal.SIGUSR1, lambda *_: os._exit(7)); "
+            "print(os.getpid(), flush=True); signal.pause()"
+        )
+    )
+    assert running.process.stdout is not None
+    assert running.process.stdin is not None
+    step = psutil.Process(int(running.process.stdout.readline()))
+    inner, outer = step.parent(), psutil.Process(running.process.pid)
+    assert inner is not None
+    outer.suspend()  # it would end a tree whose inner process is stopped for long
+    inner.suspend()
+    step.send_signal(signal.SIGUSR1)
+    while step.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    running.process.stdin.close()
+    inner.resume()
+    outer.resume()
+    final = running.reports()[-1]
+    assert (final["exit_code"], final["ended"]) == (7, False)
 
 
 def test_a_request_that_never_comes_starts_nothing(running: Supervisor) -> None:

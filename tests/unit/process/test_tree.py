@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from trt_llm_pipeline import process
-from trt_llm_pipeline.errors import PipelineError
+from trt_llm_pipeline.errors import PipelineError, WorkspaceError, notes_of
 from trt_llm_pipeline.process import ProcessResult, Usage
 from trt_llm_pipeline.process.lines import TAIL_LINES
 from trt_llm_pipeline.redaction import Redactor
@@ -524,6 +524,57 @@ class TestAnEndThatWasAskedFor:
             assert tree.living() == []
         assert cancelled == len(delays_ms)
         assert psutil.Process().children() == []
+
+
+class TestALookThatFindsSomething:
+    """`on_turn` raises an error of this package's, and the program runs, has failed or has succeeded."""
+
+    FOUND = WorkspaceError("something is where it should not be")
+
+    def look_at_the_end(self, tree: Tree) -> Callable[[Usage], None]:
+        """Finds something as soon as the program, whose id is what it prints, has ended."""
+
+        def on_turn(_: Usage) -> None:
+            if tree.lines:
+                tree.wait_for(0)
+                raise self.FOUND
+
+        return on_turn
+
+    def test_ends_the_program(self, tree: Tree) -> None:
+        def on_turn(_: Usage) -> None:
+            if tree.lines:
+                raise self.FOUND
+
+        with pytest.raises(WorkspaceError) as raised:
+            tree.run("import time; print('begun'); time.sleep(60)", on_turn=on_turn)
+        assert raised.value is self.FOUND
+        assert tree.living() == []
+
+    def test_does_not_replace_a_failure_that_came_first(self, tree: Tree) -> None:
+        result = tree.run("print('last words'); raise SystemExit(3)", on_turn=self.look_at_the_end(tree))
+        assert (result.exit_code, result.tail, result.refused) == (3, ("last words",), self.FOUND)
+
+    def test_is_told_of_a_program_that_has_succeeded(self, tree: Tree) -> None:
+        with pytest.raises(WorkspaceError) as raised:
+            tree.run("print('done')", on_turn=self.look_at_the_end(tree))
+        assert raised.value is self.FOUND
+
+    def test_is_told_before_what_is_wrong_with_the_supervisor(self, tree: Tree) -> None:
+        def on_turn(_: Usage) -> None:
+            if tree.lines:
+                (supervisor,) = psutil.Process().children()
+                all_of_it = [supervisor, *supervisor.children(recursive=True)]
+                for process_ in all_of_it:
+                    process_.suspend()  # so that none reports the end of another
+                for process_ in all_of_it:
+                    process_.kill()
+                raise WorkspaceError("found first")
+
+        with pytest.raises(WorkspaceError, match="found first") as raised:
+            tree.run("import time; print('begun'); time.sleep(60)", on_turn=on_turn)
+        (note,) = notes_of(raised.value)
+        assert "the supervisor of" in note
 
 
 class Count:

@@ -6,9 +6,12 @@ import json
 import os
 import shlex
 import textwrap
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from trt_llm_pipeline.config.reading import examine
@@ -21,7 +24,7 @@ from trt_llm_pipeline.errors import (
     notes_of,
 )
 from trt_llm_pipeline.plan import Plan, make_plan
-from trt_llm_pipeline.process import Layers
+from trt_llm_pipeline.process import UNCONFINED, Layers
 from trt_llm_pipeline.process.gpus import GpuMonitor
 from trt_llm_pipeline.redaction import Redactor
 from trt_llm_pipeline.step import (
@@ -418,6 +421,29 @@ class TestFailures:
         assert failed.value.tail == ("its own words",)
         (note,) = notes_of(failed.value)
         assert "the script wrote where no step may write (models)" in note
+
+    def test_what_is_found_moved_once_a_script_has_failed_does_not_replace_its_failure(
+        self, bench: Bench
+    ) -> None:
+        """Without the sandbox, where a script reaches the service's own directories."""
+
+        def log(line: str) -> None:
+            if line.startswith("id "):
+                with suppress(psutil.NoSuchProcess):
+                    script = psutil.Process(int(line.split()[1]))
+                    while script.status() != psutil.STATUS_ZOMBIE:
+                        time.sleep(0.01)
+                time.sleep(1.1)  # the service looks each second: now it looks before it hears of the end
+
+        bench.log, bench.layers = log, UNCONFINED
+        with pytest.raises(StepFailed, match="exited with code 1") as failed:
+            bench.run(
+                "os.rename('models', 'moved'); os.symlink('moved', 'models'); "
+                "print('id', os.getpid(), flush=True); sys.exit('its own words')"
+            )
+        assert failed.value.tail[-1] == "its own words"
+        (note,) = notes_of(failed.value)
+        assert "the script has changed the service's own directories" in note
 
 
 class TestLastLines:
