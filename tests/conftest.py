@@ -10,6 +10,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 from hypothesis.database import DirectoryBasedExampleDatabase
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from trt_llm_pipeline.net.addresses import ALLOW_PRIVATE, Reach
 from trt_llm_pipeline.process import Layers, Policy, find_layers
@@ -53,6 +55,24 @@ _MINIATURE = {
     "examples/models/core/qwen": ("convert_checkpoint.py",),
     "examples/models/contrib/dbrx": ("convert_checkpoint.py",),
 }
+
+
+#: Files whose tests take minutes each and share nothing. Otherwise one test process is left with one of them.
+SPREAD = {"tests/integration/faults/test_failing_disk.py"}
+
+
+class Scheduling(LoadFileScheduling):
+    """A file's tests go to one test process, as its fixtures cost a server each; those of `SPREAD` to any."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return nodeid if file in SPREAD else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """How the tests are dealt out to the test processes."""
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 #: Prints the most memory that the process has had resident, in KiB. Not `getrusage`: its figure begins with

@@ -47,9 +47,10 @@ class ClusterHouse(FleetHouse):
     @contextmanager
     def running(self, *nodes: str, **head: Any) -> Iterator[ClusterHouse]:
         """Starts the cluster with these nodes, one CPU each; ends every process of it."""
-        # A port of its own: where another cluster has Ray's usual one, Ray leaves a socket in an error that
-        # it logs, and a later test is blamed for it.
-        options = {"num_cpus": 0, "dashboard_port": free_port(), "_system_config": _HEALTH, **head}
+        # Ports of its own, as another test's cluster may have Ray's usual ones: without the dashboard's, Ray
+        # leaves a socket in an error that it logs; without its agent's, the cluster takes no job.
+        ports = {"dashboard_port": free_port(), "dashboard_agent_listen_port": free_port()}
+        options = {"num_cpus": 0, "_system_config": _HEALTH, **ports, **head}
         with self._environment():
             self.cluster = ray.cluster_utils.Cluster(initialize_head=True, head_node_args=options)
         try:
