@@ -532,7 +532,7 @@ class TestALookThatFindsSomething:
     FOUND = WorkspaceError("something is where it should not be")
 
     def look_at_the_end(self, tree: Tree) -> Callable[[Usage], None]:
-        """Finds something as soon as the program, whose id is what it prints, has ended."""
+        """Finds something once the program has printed its words and has ended."""
 
         def on_turn(_: Usage) -> None:
             if tree.lines:

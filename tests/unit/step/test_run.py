@@ -430,9 +430,7 @@ class TestFailures:
         def log(line: str) -> None:
             if line.startswith("id "):
                 with suppress(psutil.NoSuchProcess):
-                    script = psutil.Process(int(line.split()[1]))
-                    while script.status() != psutil.STATUS_ZOMBIE:
-                        time.sleep(0.01)
+                    psutil.Process(int(line.split()[1])).wait(60)
                 time.sleep(1.1)  # the service looks each second: now it looks before it hears of the end
 
         bench.log, bench.layers = log, UNCONFINED
