@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.integration.attacks import hostile_models
-from tests.integration.attacks.test_models import MODEL_ID, PICKLES, WITH_CODE, Victim
+from tests.integration.attacks.test_models import MODEL_ID, PICKLES, WITH_CODE, Victim, each
 from tests.integration.house import wait_for
 from trt_llm_pipeline.errors import TrtLlmPipelineError
 from trt_llm_pipeline.testing.hub import HubServer
@@ -27,9 +27,6 @@ TOKEN = "hf_MarkedTokenThatNoCodeMaySee0123456789"
 DEEDS = Path(__file__).with_name("deeds.py")
 #: Finds the deeds in the model's own folder: pickles take no long statements.
 STATEMENT = "exec(open(__import__('glob').glob('models/*/evil/deeds.txt')[0]).read(), {'__name__': 'deeds'})"
-#: A few of each kind, in which the code is reached by other means; the rest takes a minute.
-QUICK = {"auto_map of the config", "compiled", "reduce", "build", "memo, plain", "seven bits, older form"}
-WAYS = [pytest.param(way, marks=() if way in QUICK else pytest.mark.slow) for way in (*WITH_CODE, *PICKLES)]
 
 
 @dataclass
@@ -108,7 +105,7 @@ def test_without_the_sandbox_allowed_code_does_what_it_likes(prey: Prey) -> None
     assert prey.survivors() == []
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", each([*WITH_CODE, *PICKLES]))
 def test_in_the_sandbox_allowed_code_reaches_nothing(prey: Prey, way: str) -> None:
     workspace = prey.victim.workspace
     done = prey.build(way, TRT_LLM_SANDBOX="require")

@@ -100,12 +100,17 @@ TELLING = {
     ("first", "logs"): "has changed the service's own directories",
     ("first", "log tokenizer weights lock"): "",
 }
+#: The quick half's: in the output, in its place, harmless, and in the service's own directories.
+QUICK = [("last", "file"), ("last", "output"), ("first", "log tokenizer weights lock"), ("failing", "build")]
 
 
 class TestTrapsOfAScript:
     """A step puts links where the service reads, writes and removes."""
 
-    @pytest.mark.parametrize(("place", "traps"), TELLING)
+    @pytest.mark.parametrize(
+        ("place", "traps"),
+        [pytest.param(*both, marks=() if both in QUICK else pytest.mark.slow) for both in TELLING],
+    )
     def test_trap_is_named_or_harmless(
         self, house: House, server: CogServer, outside: Outside, place: str, traps: str
     ) -> None:

@@ -25,7 +25,7 @@ from trt_llm_pipeline.testing.webhooks import WebhookReceiver
 TOKEN = "hf_MarkedTokenThatNobodyMaySee0123456789"
 KEY = "MarkedKeyThatNobodyMaySee+0123456789/abcd"
 REFUSED = "hf_RefusedTokenThatNobodyMaySee987654321"
-WAYS = ("input", "config", pytest.param("environment", marks=pytest.mark.slow))
+WAYS = ("input", *(pytest.param(way, marks=pytest.mark.slow) for way in ("config", "environment")))
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,14 @@ def test_token_of_the_environment_at_the_command_line(gated: HubServer, tmp_path
         assert "manifest.json" in tar.getnames()
 
 
-@pytest.mark.parametrize("user", ["bob:Sup3rSecretPw", "t0kenThatStandsAlone", "bob:word"])
+@pytest.mark.parametrize(
+    "user",
+    [
+        "bob:Sup3rSecretPw",
+        pytest.param("t0kenThatStandsAlone", marks=pytest.mark.slow),
+        pytest.param("bob:word", marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_before_the_host_of_the_hub_is_written_nowhere(
     hub: HubServer, tmp_path: Path, user: str
 ) -> None:

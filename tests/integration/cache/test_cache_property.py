@@ -10,7 +10,7 @@ import pytest
 from tests.integration.cache.worlds import Pair, random_change, random_recipe
 from trt_llm_pipeline.cache import hashes
 
-QUICK, SLOW = range(4), range(4, 140)
+QUICK, SLOW = range(2), range(2, 140)
 
 
 @pytest.fixture(autouse=True)

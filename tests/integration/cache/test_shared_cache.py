@@ -86,6 +86,7 @@ def test_what_one_machine_has_built_another_does_not(team: Team) -> None:
         assert any(f"step {name}: unchanged, its results from the shared" in line for line in second.lines)
 
 
+@pytest.mark.slow
 def test_another_argument_of_the_build_shares_the_conversion_only(team: Team) -> None:
     team.build("one", write=True)
     other = QUICK_START.replace(
@@ -96,6 +97,7 @@ def test_another_argument_of_the_build_shares_the_conversion_only(team: Team) ->
     assert story.ran() == {"build"}
 
 
+@pytest.mark.slow
 def test_without_permission_nothing_is_written(team: Team, tmp_path: Path) -> None:
     story, _ = team.build("one")
     assert story.ran() == BOTH
@@ -142,13 +144,8 @@ LIES: list[dict[str, object]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"output_dir": "../outside"},
-        *(pytest.param(lie, marks=pytest.mark.slow) for lie in LIES),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [{"output_dir": "../outside"}, *LIES])
 def test_an_entry_that_lies_is_not_used(team: Team, tmp_path: Path, change: dict[str, object]) -> None:
     team.build("one", write=True)
     for path in (tmp_path / "shared" / "v1" / "steps").iterdir():
@@ -163,6 +160,7 @@ class _Refuses(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_an_engine_is_published_only_when_its_build_has_succeeded(team: Team) -> None:
     """The archive cannot be put where it belongs, after both steps have run."""
     settings = replace(team.settings("one", write=True), reach=ANYWHERE)
@@ -201,6 +199,7 @@ def test_a_wrong_value_is_refused_where_no_cache_is_named_too() -> None:
         shared_cache({"TRT_LLM_CACHE_WRITE": "maybe"}, warn=print)
 
 
+@pytest.mark.slow
 def test_a_store_that_is_not_there_costs_a_warning(team: Team, tmp_path: Path) -> None:
     (tmp_path / "shared").write_text("a file")
     story, _ = team.build("one", write=True)

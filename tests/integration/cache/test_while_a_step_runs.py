@@ -50,12 +50,14 @@ def test_a_file_that_the_user_changes_is_not_the_steps(pair: Pair) -> None:
     assert pair.build(ENGINE) == []  # and is not put back
 
 
+@pytest.mark.slow
 def test_a_file_that_the_user_adds_to_an_input_is_not_the_steps(pair: Pair) -> None:
     build(pair, READER, writes("notes/b", "mine"))
     pair.build(READER)
     assert "mine" in pair.cached.build(READER)["rank0.engine"].decode()
 
 
+@pytest.mark.slow
 def test_a_file_that_the_user_adds_to_the_results_stays(pair: Pair) -> None:
     build(pair, ENGINE, writes("engine/NOTES.txt", "mine"))
     assert any("NOTES.txt appeared in the output directory" in line for line in pair.cached.log.lines)

@@ -101,9 +101,8 @@ def test_a_higher_level_asks_again(build: Build) -> None:
     assert "has passed in build" in logged(after)[0]
 
 
-@pytest.mark.parametrize(
-    "limit", ["max_output_len: 4", pytest.param("max_input_len: 6", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", ["max_output_len: 4", "max_input_len: 6"])
 def test_an_engine_that_takes_or_gives_less_is_asked_for_less(build: Build, limit: str) -> None:
     text = QUICK_START.replace("    use_gpt_attention_plugin:", f"    {limit}\n    use_gpt_attention_plugin:")
     assert limit in text
@@ -111,6 +110,7 @@ def test_an_engine_that_takes_or_gives_less_is_asked_for_less(build: Build, limi
     assert logged(story)[0].startswith("check: passed level 2 of 3: the engine wrote ")
 
 
+@pytest.mark.slow
 def test_a_limit_that_was_too_short_is_named(build: Build) -> None:
     with pytest.raises(CheckFailed, match=r"run\.py did not answer within \d.* s; raise check\.timeout"):
         build(QUICK_START + "check: {timeout: 0.2s}\n")
@@ -149,6 +149,7 @@ class TestGarbage:
         with pytest.raises(CheckFailed):
             build(toolchain=careless)
 
+    @pytest.mark.slow
     def test_leaves_the_last_good_archive_alone(self, build: Build, careless: Path, tmp_path: Path) -> None:
         _, good = build()
         before = (tmp_path / "ws" / "engine.tar.gz").read_bytes()
@@ -186,6 +187,7 @@ class TestNoRunScript:
         (copy / "examples" / "run.py").unlink()
         return copy
 
+    @pytest.mark.slow
     def test_is_said_and_no_error(self, build: Build, silent: Path) -> None:
         story, result = build(toolchain=silent)
         assert logged(story)[0].startswith(
@@ -200,6 +202,7 @@ class TestNoRunScript:
             build(QUICK_START + "check: required\n", toolchain=silent)
 
 
+@pytest.mark.slow
 def test_plan_says_it(hub: HubServer, tmp_path: Path) -> None:
     env = {"HF_ENDPOINT": hub.url, "TRTLLM_DIR": str(TOOLCHAIN), "PATH": "/usr/bin:/bin"}
     command = [str(Path(sys.executable).with_name("trt-llm-pipeline")), "plan", "--workspace", str(tmp_path)]

@@ -75,10 +75,7 @@ def test_a_garbage_answer_is_shown(victim: tuple[Path, Path], tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        kind if kind in ("gpt2", "llama tied") else pytest.param(kind, marks=pytest.mark.slow)
-        for kind in KINDS
-    ],
+    [kind if kind == "gpt2" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS],
 )
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_no_false_alarm(kind: Kind, generation: Generation, tmp_path: Path) -> None:

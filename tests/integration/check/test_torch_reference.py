@@ -17,6 +17,8 @@ from trt_llm_pipeline.check.asking import PROGRAMS
 from trt_llm_pipeline.check.referring import Comparison, compare
 from trt_llm_pipeline.process import ProcessResult
 
+pytestmark = pytest.mark.slow
+
 # Nothing answers there: what reaches for the network fails.
 OFFLINE = {"PATH": "/usr/bin:/bin", "HF_ENDPOINT": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1"}
 
@@ -38,10 +40,7 @@ def ask(program: Path, model: Path, answers: list[dict[str, Any]], scratch: Path
     return dict(json.loads(report.read_text()))
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["llama tied", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gpt2 taught", "llama taught"))],
-)
+@pytest.mark.parametrize("kind", ["llama tied", "gpt2 taught", "llama taught"])
 def test_an_engine_is_judged_as_the_numpy_reference_judges_it(kind: Kind, tmp_path: Path) -> None:
     model = tmp_path / "model"
     engines.make_model(kind, model, seed=5)
@@ -62,14 +61,7 @@ def test_an_engine_is_judged_as_the_numpy_reference_judges_it(kind: Kind, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "one layer's scales off by 8",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("a KV cache that forgets", "another model's tokenizer")
-        ),
-    ],
+    "name", ["one layer's scales off by 8", "a KV cache that forgets", "another model's tokenizer"]
 )
 def test_it_finds_what_still_makes_words(name: str, tmp_path: Path) -> None:
     model = tmp_path / "model"
@@ -94,7 +86,6 @@ def test_a_models_own_code_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.slow
 def test_a_model_that_is_damaged_is_absent(tmp_path: Path) -> None:
     model = tmp_path / "model"
     engines.make_model("gpt2", model, seed=1)
@@ -103,7 +94,6 @@ def test_a_model_that_is_damaged_is_absent(tmp_path: Path) -> None:
     assert ask(PROGRAMS / "reference.py", model, [], tmp_path / "s")["absent"]
 
 
-@pytest.mark.slow
 def test_tokens_beyond_the_vocabulary_are_infinitely_far(tmp_path: Path) -> None:
     model = tmp_path / "model"
     engines.make_model("gpt2", model, seed=1)

@@ -79,6 +79,7 @@ def test_a_terminal_shows_each_stage_and_then_the_result(hub: HubServer, place: 
     assert "sshleifer/tiny-gpt2 at " in table["engine"]
 
 
+@pytest.mark.slow
 def test_a_second_build_shows_what_is_used_again(place: dict[str, str]) -> None:
     subprocess.run([COMMAND, "build", CONFIG], env={**os.environ, **place}, capture_output=True, check=True)
     with Screen([COMMAND, "build", CONFIG], place) as screen:

@@ -64,6 +64,7 @@ def listed(settings: Settings) -> list[dict[str, str]]:
     return list(json.loads(run(settings, "list", "--json").stdout))
 
 
+@pytest.mark.slow
 def test_five_typos_evict_nothing(settings: Settings) -> None:
     found = listed(settings)
     assert [build["state"] for build in found] == ["failed"] * 4 + ["succeeded"]

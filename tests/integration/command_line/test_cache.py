@@ -77,6 +77,7 @@ def test_only_build_args_changed_runs_only_the_build(build: Build) -> None:
     assert hashes[0] == hashes[1]
 
 
+@pytest.mark.slow
 def test_a_miss_says_what_has_changed(settings: Settings, tmp_path: Path) -> None:
     toolchain = tmp_path / "toolchain"
     shutil.copytree(TOOLCHAIN, toolchain)
@@ -167,6 +168,7 @@ class TestDamage:
 class TestBounds:
     """Least recently used entries give way."""
 
+    @pytest.mark.slow
     def test_entry_used_longest_ago_goes_first(self, build: Build, settings: Settings) -> None:
         build()
         cached = StepCache(settings.workspace, 0)
@@ -175,6 +177,7 @@ class TestBounds:
         assert removed == oldest.size
         assert [entry.key for entry in cached.entries()] == [newest.key]
 
+    @pytest.mark.slow
     def test_limit_of_zero_keeps_nothing(self, hub: HubServer, tmp_path: Path) -> None:
         env = {"HF_ENDPOINT": hub.url, "TRTLLM_DIR": str(TOOLCHAIN), "TRT_LLM_CACHE_LIMIT": "1KB"}
         small = Settings.from_env({**env, "TRT_LLM_WORKSPACE": str(tmp_path / "small")})
@@ -182,6 +185,7 @@ class TestBounds:
         assert StepCache(small.workspace, 0).entries() == []
 
 
+@pytest.mark.slow
 def test_other_input_file_of_a_step_is_part_of_its_key(build: Build, settings: Settings) -> None:
     """A file in the workspace that an argument names, here the timing cache, changes the result's key."""
     text = QUICK_START.replace("    remove_input_padding:", "    timing_cache: ./mine.cache")
@@ -193,6 +197,7 @@ def test_other_input_file_of_a_step_is_part_of_its_key(build: Build, settings: S
     assert story.ran() == {"build"}
 
 
+@pytest.mark.slow
 def test_plan_says_which_steps_are_cached(build: Build, settings: Settings) -> None:
     before = preview.preview(validate(QUICK_START, "config.yaml", settings), settings)
     assert [step.cached for step in before.steps] == [False, False]
@@ -221,6 +226,7 @@ class TestInputsElsewhere:
         (data / "calibration.json").write_text("two")
         assert build(self.config(data))[0].ran() == {"build"}
 
+    @pytest.mark.slow
     def test_content_behind_a_link_is_part_of_the_key(
         self, build: Build, settings: Settings, tmp_path: Path
     ) -> None:

@@ -85,6 +85,7 @@ def test_step(own: House) -> None:
     assert run(own, "build", own.config(check="off")).returncode == 0
 
 
+@pytest.mark.slow
 def test_check(own: House) -> None:
     done = run(own, "build", own.config(check="required"), "--json")
     assert told(done, "check", "CheckFailed")["check"]["status"]
@@ -99,6 +100,7 @@ def test_an_archive_that_cannot_be_served(own: House, tmp_path: Path) -> None:
     assert done.returncode == EXIT_CODES["check"]
 
 
+@pytest.mark.slow
 def test_what_a_command_is_given_beside_the_config(own: House) -> None:
     for arguments, name in (
         (["build", own.config(), "--output", "/no/such/engine.tar.gz"], "BadArgument"),
@@ -116,6 +118,7 @@ def test_what_a_command_is_given_beside_the_config(own: House) -> None:
         told(run(own, *arguments, "--json"), "config", name)
 
 
+@pytest.mark.slow
 def test_an_address_that_gives_no_archive(own: House) -> None:
     for command in ("verify", "inspect"):
         done = run(own, command, "http://127.0.0.1:9/engine.tar.gz", "--json")
@@ -125,6 +128,7 @@ def test_an_address_that_gives_no_archive(own: House) -> None:
         assert "check the address" in error
 
 
+@pytest.mark.slow
 def test_what_is_no_archive(own: House) -> None:
     path = own.text("no archive at all")
     for arguments in (["verify", path], ["inspect", path], ["try", path, "Hello"]):
@@ -132,6 +136,7 @@ def test_what_is_no_archive(own: House) -> None:
         assert "is no tar or tar.gz archive" in error
 
 
+@pytest.mark.slow
 def test_memory(own: House) -> None:
     script = own.folder / "toolchain" / "examples" / "small" / "small.py"
     script.parent.mkdir(parents=True)
@@ -148,6 +153,7 @@ def test_memory(own: House) -> None:
     assert record(own)["kind"] == "resources"
 
 
+@pytest.mark.slow
 def test_delivery(own: House) -> None:
     options = ["--destination", "http://127.0.0.1:9/engine.tar.gz", "--json"]
     done = run(own, "build", own.config(check="off"), *options)

@@ -77,6 +77,7 @@ def test_what_it_writes_validates(
     assert Path("config.yaml").read_text() == text
 
 
+@pytest.mark.slow
 def test_the_answer_is_bounded_where_the_script_would_take_more_than_the_model(env: dict[str, str]) -> None:
     text = run(env, "init", "--model", "sshleifer/tiny-gpt2", "--output", "-").stdout
     args = loads(text).build.args

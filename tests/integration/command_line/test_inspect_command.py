@@ -149,16 +149,8 @@ def test_the_builds_log_has_the_same_table(built: tuple[pipeline.BuildResult, li
     assert [check["name"] for check in result.record["readiness"]] == names
 
 
-@pytest.mark.parametrize(
-    "taken_away",
-    [
-        (),
-        *(
-            pytest.param(each, marks=pytest.mark.slow)
-            for each in (("vocab.json", "merges.txt"), ("tokenizer.json",))
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("taken_away", [(), ("vocab.json", "merges.txt"), ("tokenizer.json",)])
 def test_transformers_agrees_that_a_packed_tokenizer_loads(
     tmp_path: Path, taken_away: tuple[str, ...]
 ) -> None:

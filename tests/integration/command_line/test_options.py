@@ -151,6 +151,7 @@ def test_plan_calls_steps_and_directories_as_the_config_does(env: dict[str, str]
 class TestBuild:
     """What is given goes into the engine and into the record of it."""
 
+    @pytest.mark.slow
     def test_given_values_output_cache_and_hub(
         self, env: dict[str, str], hub: HubServer, tmp_path: Path
     ) -> None:

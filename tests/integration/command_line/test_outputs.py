@@ -45,7 +45,13 @@ def shell(words: str, folder: Path, **env: str) -> subprocess.CompletedProcess[s
 
 class TestStreams:
     @pytest.mark.parametrize("unbuffered", ["", "1"])
-    @pytest.mark.parametrize("words", ["schema", "validate c.yaml --json", "--help", "build --json"])
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "validate c.yaml --json",
+            *(pytest.param(words, marks=pytest.mark.slow) for words in ("schema", "--help", "build --json")),
+        ],
+    )
     def test_a_full_disk_at_standard_output(self, words: str, unbuffered: str, tmp_path: Path) -> None:
         done = shell(f"{words} > /dev/full", tmp_path, PYTHONUNBUFFERED=unbuffered)
         assert done.returncode == 1
@@ -61,6 +67,7 @@ class TestStreams:
         assert done.returncode == 2
         assert done.stderr.startswith("error: standard input cannot be read: it is closed; ")
 
+    @pytest.mark.slow
     def test_no_standard_output_and_no_standard_error(self, tmp_path: Path) -> None:
         assert shell("schema >&-", tmp_path).returncode == 0
         assert shell("validate c.yaml 2>&-", tmp_path).returncode == 2

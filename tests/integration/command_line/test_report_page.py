@@ -97,6 +97,7 @@ def test_an_answer_from_an_earlier_build_says_so(settings: Settings) -> None:
     assert second.build_id in page
 
 
+@pytest.mark.slow
 def test_report_true_puts_it_into_the_archive_and_says_so(settings: Settings, tmp_path: Path) -> None:
     result, lines = build(settings, "cache: false\nreport: true\n")
     again, _ = build(settings, "cache: false\nreport: true\n")
@@ -189,6 +190,7 @@ def twice(settings: Settings) -> Twice:
     return [build(settings, "cache: false\n") for _ in range(2)]
 
 
+@pytest.mark.slow
 def test_a_page_shows_the_machine_the_config_and_the_build_before(twice: Twice) -> None:
     (before, _), (result, _) = twice
     record, text = result.record, (result.directory / "report.html").read_text()

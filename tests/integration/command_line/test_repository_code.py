@@ -54,7 +54,7 @@ def run(
     )
 
 
-@pytest.mark.parametrize("command", ["validate", "plan"])
+@pytest.mark.parametrize("command", ["validate", pytest.param("plan", marks=pytest.mark.slow)])
 def test_code_is_refused_with_files_and_key(hub: HubServer, tmp_path: Path, command: str) -> None:
     hub.clear_requests()
     done = run(command, tmp_path, hub.url)
@@ -67,7 +67,7 @@ def test_code_is_refused_with_files_and_key(hub: HubServer, tmp_path: Path, comm
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml"]
 
 
-@pytest.mark.parametrize("command", ["validate", "plan"])
+@pytest.mark.parametrize("command", ["validate", pytest.param("plan", marks=pytest.mark.slow)])
 def test_code_that_is_allowed_is_no_mistake(hub: HubServer, tmp_path: Path, command: str) -> None:
     done = run(command, tmp_path, hub.url, "allow_repository_code: true")
     assert done.returncode == 0, done.stderr + done.stdout

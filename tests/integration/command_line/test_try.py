@@ -79,6 +79,7 @@ def test_a_prompt_that_the_engine_would_take_a_part_of_is_refused(archive: Path)
     assert "tokens, and the engine takes 200 at most; shorten it" in done.stderr
 
 
+@pytest.mark.slow
 def test_no_more_tokens_than_there_is_room_for_after_the_prompt(archive: Path, tmp_path: Path) -> None:
     small = without(archive, tmp_path / "small.tar", "manifest.json", positions=12)
     done = run(small, "An engine", "--tokens", "1023")
@@ -162,6 +163,7 @@ def test_a_prompt_that_is_no_text_is_refused_in_a_line(tmp_path: Path) -> None:
     assert told["kind"] == "config"
 
 
+@pytest.mark.slow
 def test_an_archive_that_was_packed_again_from_its_folder_is_tried(archive: Path, tmp_path: Path) -> None:
     folder, again = tmp_path / "unpacked", tmp_path / "again.tar.gz"
     with tarfile.open(archive) as source, tarfile.open(again, "w:gz") as tar:
@@ -196,6 +198,7 @@ def test_a_manifest_that_says_nothing_is_to_blame(archive: Path, tmp_path: Path,
     assert "bad.tar is not as a build has left it: manifest.json " in done.stderr
 
 
+@pytest.mark.slow
 def test_more_tokens_are_not_asked_for_of_an_engine_that_has_ended(archive: Path, tmp_path: Path) -> None:
     model = models.make_demo_gpt2(tmp_path / MODEL_ID)
     done = run(str(archive), str(model.prompt), "--tokens", "150", "--json")

@@ -69,6 +69,7 @@ def inspect(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["inspect", *arguments], env={**os.environ, "TRTLLM_PYTHON": "/bin/false"})
 
 
+@pytest.mark.slow
 def test_an_engine_of_build_py(archives: dict[str, Path], tmp_path: Path) -> None:
     done = inspect(str(archives["builder_config"]), "--write-config", str(tmp_path / "out"))
     assert f"wrote {tmp_path / 'out' / 'config.yaml'}" in done.stdout

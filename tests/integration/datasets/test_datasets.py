@@ -159,6 +159,7 @@ def test_what_is_there_is_not_downloaded_again_and_what_is_half_there_is_resumed
     assert re.search(r"free, about [^:]+ needed: [\d.]+ \w+ for the archive$", shown.as_text(), re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_another_commit_of_it_runs_the_steps_again_and_a_pinned_one_does_not(caller: Caller) -> None:
     first = caller.hub.repository(CNN).branches["main"]
     assert ran(caller.build()[1])

@@ -140,7 +140,7 @@ def test_a_passing_failure_is_tried_again_from_the_first_byte(
         ([403], "HTTP 403 Forbidden; check that the address takes a PUT", 1),
         ([301], "HTTP 301 Moved Permanently", 1),
         (["early"], "HTTP 413", 1),
-        ([503] * 4, "HTTP 503 Service Unavailable after 4 attempts", 4),
+        pytest.param([503] * 4, "HTTP 503 Service Unavailable after 4 attempts", 4, marks=pytest.mark.slow),
     ],
 )
 def test_a_refusal_is_told_without_the_signature(

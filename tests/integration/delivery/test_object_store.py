@@ -157,7 +157,7 @@ def parts_sent(fault: Fault) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("compression", ["gzip", "none"])
+@pytest.mark.parametrize("compression", ["gzip", pytest.param("none", marks=pytest.mark.slow)])
 def test_the_object_is_the_archive_that_packing_would_make(
     store: int, proxy: Fault, engine: Path, tmp_path: Path, compression: Any
 ) -> None:
@@ -189,7 +189,7 @@ def test_the_object_is_the_archive_that_packing_would_make(
     assert unfinished(store) == []
 
 
-@pytest.mark.parametrize("fault", [503, 500, "reset"])
+@pytest.mark.parametrize("fault", [503, pytest.param(500, marks=pytest.mark.slow), "reset"])
 def test_a_part_that_fails_is_sent_again_and_only_that_part(
     store: int, proxy: Fault, engine: Path, tmp_path: Path, fault: int | str
 ) -> None:

@@ -14,10 +14,10 @@ from tests.integration.conftest import unpack
 from trt_llm_pipeline.testing.hub import HubServer
 from trt_llm_pipeline.testing.servers import CogServer
 
+pytestmark = pytest.mark.slow
 
-@pytest.fixture(
-    scope="module", params=["borrowed", pytest.param("installed", marks=pytest.mark.slow)], ids=str
-)
+
+@pytest.fixture(scope="module", params=["borrowed", "installed"], ids=str)
 def replayed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Replayed:
     """The layout: with this environment's packages, or with packages installed as the Dockerfile says."""
     replay = Replay(tmp_path_factory.mktemp("image"), install=request.param == "installed")

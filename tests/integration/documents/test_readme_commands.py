@@ -192,6 +192,7 @@ class TestCommands:
         (block,) = FLEET
         assert machine.run(block).count("delivered") > 1
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("block", of("suite"), ids=WHERE)
     def test_suite_accepts_its_arguments(self, machine: Machine, block: Block) -> None:
         for line in block.text.strip().split("\n"):

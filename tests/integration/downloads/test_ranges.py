@@ -166,14 +166,16 @@ def test_what_is_damaged_on_the_disk_is_fetched_again_and_nothing_else(tmp_path:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda path: path.write_bytes(b""),
+        pytest.param(lambda path: path.write_bytes(b""), marks=pytest.mark.slow),
         lambda path: path.write_bytes(os.urandom(5000)),
-        lambda path: path.write_bytes(path.read_bytes()[:-7]),
-        lambda path: path.write_text(path.read_text().replace("[", "[0, ")),
-        lambda path: path.unlink(),
-        lambda path: (path.unlink(), path.mkdir()),
+        pytest.param(lambda path: path.write_bytes(path.read_bytes()[:-7]), marks=pytest.mark.slow),
+        pytest.param(
+            lambda path: path.write_text(path.read_text().replace("[", "[0, ")), marks=pytest.mark.slow
+        ),
+        pytest.param(lambda path: path.unlink(), marks=pytest.mark.slow),
+        pytest.param(lambda path: (path.unlink(), path.mkdir()), marks=pytest.mark.slow),
         lambda path: (path.unlink(), os.mkfifo(path)),
-        lambda path: (path.unlink(), path.symlink_to("/etc/passwd")),
+        pytest.param(lambda path: (path.unlink(), path.symlink_to("/etc/passwd")), marks=pytest.mark.slow),
         lambda path: path.write_text(path.read_text() + "[0, 40000000, 0]\n[-5, 3, 1]\n[1e9, 2, 3]\n"),
     ],
     ids=["empty", "garbage", "cut", "wrong", "gone", "folder", "FIFO", "link", "lies"],

@@ -115,6 +115,7 @@ def test_a_name_that_cannot_be_looked_up_is_given_up_soon(tmp_path: Path) -> Non
     assert len(lines) == 3
 
 
+@pytest.mark.slow
 def test_a_hub_that_accepts_and_says_nothing_does_not_keep_a_complete_model_waiting(tmp_path: Path) -> None:
     downed = Downed(tmp_path, "hub", complete=True)
     with socket.create_server(("127.0.0.1", 0)) as mute:

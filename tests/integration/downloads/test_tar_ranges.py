@@ -159,6 +159,7 @@ def test_an_archive_is_inspected_over_several_connections(archive: Path, caller:
     assert len([one for one in caller.ranges() if one and re.fullmatch(r"bytes=\d+-\d*", one)]) > 1
 
 
+@pytest.mark.slow
 def test_an_archive_at_an_address_that_refuses_is_an_error_in_words(caller: Caller) -> None:
     url = caller.hub.add_file("m.tar", b"")
     caller.hub.faults.add(Fault("status", "/files/*", times=99, status=503))

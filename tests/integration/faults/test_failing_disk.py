@@ -28,8 +28,6 @@ WITHIN_S = 120
 ERRORS = {"ENOSPC": "writes", "EIO": "writes", "EMFILE": "opens", "EAGAIN": "starts"}
 #: Fewer than so many calls of a kind, and the library has not seen the build.
 FEWEST = {"writes": 50, "opens": 50, "starts": 10}
-#: How many of them in the quick half, spread over the whole build.
-SAMPLE = {"ENOSPC": 2, "EIO": 1, "EMFILE": 2, "EAGAIN": 1}
 #: The slow half tries every call, in so many tests.
 PARTS = 4
 #: How many of a failing build's last calls, all after its script's end, fail in their turn.
@@ -189,11 +187,9 @@ def later_build(hub: HubServer, library: Path, tmp_path_factory: pytest.TempPath
 
 def test_a_call_that_fails_costs_one_build_at_most(first_build: Trial) -> None:
     wrong = []
-    for error, count in SAMPLE.items():
-        calls = first_build.calls[ERRORS[error]]
-        # From a quarter of a part on, so that no two errors strike the same call.
-        numbers = [round(calls * (part + list(SAMPLE).index(error) / 4) / count) + 1 for part in range(count)]
-        wrong += [first_build.wrong(error, min(number, calls)) for number in numbers]
+    for at, (error, calls) in enumerate(ERRORS.items()):  # each error once, spread over the whole build
+        number = 1 + first_build.calls[calls] * (2 * at + 1) // (2 * len(ERRORS))
+        wrong.append(first_build.wrong(error, number))
     assert list(filter(None, wrong)) == []
 
 

@@ -74,12 +74,12 @@ def server_itself(server: CogServer) -> psutil.Process:
     [
         pytest.param(server_itself, "download", id="server-download"),
         pytest.param(server_itself, "convert", id="server-convert", marks=pytest.mark.slow),
-        pytest.param(server_itself, "build", id="server-build"),
+        pytest.param(server_itself, "build", id="server-build", marks=pytest.mark.slow),
         pytest.param(server_itself, "package", id="server-package", marks=pytest.mark.slow),
         pytest.param(worker_of, "download", id="worker-download", marks=pytest.mark.slow),
         pytest.param(worker_of, "convert", id="worker-convert"),
         pytest.param(worker_of, "build", id="worker-build", marks=pytest.mark.slow),
-        pytest.param(worker_of, "package", id="worker-package"),
+        pytest.param(worker_of, "package", id="worker-package", marks=pytest.mark.slow),
     ],
 )
 def test_nothing_lives_on_and_the_next_build_trusts_nothing_half_written(

@@ -86,7 +86,8 @@ class TestKinds:
 class TestAmount:
     """A log that is larger than memory should be."""
 
-    @pytest.mark.parametrize("megabytes", [150, pytest.param(1000, marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("megabytes", [150, 1000])
     def test_log_of_any_size_leaves_memory_alone(
         self, hub: HubServer, tmp_path: Path, megabytes: int
     ) -> None:

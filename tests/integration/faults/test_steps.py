@@ -56,12 +56,14 @@ class TestTimeout:
         assert STARTED in prediction["error"]  # its last lines
         assert not house.alive_below(server)
 
+    @pytest.mark.slow
     def test_timeout_of_the_service(self, house: House, server: CogServer) -> None:
         prediction = server.predict(config=house.config("will_not_die.py"))
         assert prediction["status"] == "failed"
         assert f"its limit of {SERVICE_TIMEOUT_S} s" in prediction["error"]
         assert not house.alive_below(server)
 
+    @pytest.mark.slow
     def test_timeout_of_the_config_wins(self, house: House, server: CogServer) -> None:
         config = house.config(args=f"seconds: {SERVICE_TIMEOUT_S + 1}", timeout="1m")
         prediction = server.predict(config=config)

@@ -212,6 +212,7 @@ class TestValidate:
         assert note.startswith("whether it fits is not checked, and the model was not looked at for code")
         assert said["fit"]["not_checked"]
 
+    @pytest.mark.slow
     def test_that_a_model_which_is_here_was_not_asked_for_is_said(
         self, hub: HubServer, tmp_path: Path
     ) -> None:
@@ -224,7 +225,9 @@ class TestValidate:
         assert note.startswith("http://127.0.0.1:9 could not be asked whether ")
         assert "that is here is used" in note
 
-    @pytest.mark.parametrize("command", ["validate", "plan", "build"])
+    @pytest.mark.parametrize(
+        "command", ["validate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("plan", "build"))]
+    )
     @pytest.mark.parametrize(
         ("model_id", "more", "token", "key", "reason"),
         [
@@ -325,6 +328,7 @@ class TestBuild:
             assert ("fit" in result.record) == (name == "on")
         assert manifests[0] == manifests[1]
 
+    @pytest.mark.slow
     def test_a_model_in_a_tar_is_looked_at_once_it_is_there(self, hub: HubServer, tmp_path: Path) -> None:
         (tmp_path / "served").mkdir()
         with tarfile.open(tmp_path / "served" / "model.tar", "w") as tar:
@@ -340,6 +344,7 @@ class TestBuild:
         assert result.record["fit"]["parameters"] == result.record["manifest"]["fit"]["parameters"]
         assert not any("not checked" in line for line in told.lines)
 
+    @pytest.mark.slow
     def test_what_may_not_fit_is_said_in_the_log(self, hub: HubServer, tmp_path: Path) -> None:
         settings, told = self.settings(hub, tmp_path / "ws"), Recorder()
         text = (PROJECT_ROOT / QUICK_START).read_text()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from tests.integration.fleet.fleet_house import FleetHouse
 from trt_llm_pipeline import pipeline
 from trt_llm_pipeline.fleet import cells
@@ -12,6 +14,7 @@ from trt_llm_pipeline.fleet.attempt import run as run_attempt
 from trt_llm_pipeline.settings import Settings
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_is_told_of_in_one_answer_and_by_its_name(house: FleetHouse) -> None:
     text = (house.folder / "tiny.yaml").read_text()
     text = text.replace("out-dir: ./c-model/gpt2", "out-dir: ./c-model/${matrix.place}")

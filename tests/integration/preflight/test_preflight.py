@@ -61,6 +61,7 @@ def test_a_script_is_stopped_in_its_parser(place: Place, python: str, script: st
 
 
 # Without it, a script that could do no work would pass for one that was held back.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script", sorted({*REACHES_ITS_PARSER} - {"imports_a_module_that_starts_a_monitor.py"})
 )

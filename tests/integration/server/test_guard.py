@@ -45,6 +45,7 @@ def ended(server: CogServer) -> bool:
     return server.process.poll() is not None
 
 
+@pytest.mark.slow
 def test_a_build_is_as_it_is_without_a_guard(own: House) -> None:
     with guarded(own) as server:
         prediction = server.predict(config=own.config())

@@ -32,6 +32,7 @@ def cautious(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> Iterat
         yield server, workspace
 
 
+@pytest.mark.slow
 def test_archive_above_the_limit_stays_in_the_workspace(cautious: tuple[CogServer, Path]) -> None:
     server, _ = cautious
     prediction = server.predict(config=CONFIG)

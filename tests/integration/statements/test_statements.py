@@ -118,6 +118,7 @@ class TestSignatures:
         code, told = verified(result.archive, "--key", public)
         assert code in (1, 5)  # it depends on the bit whether there still is an archive that can be read
 
+    @pytest.mark.slow
     def test_a_key_made_as_the_document_says(self, build: Build, tmp_path: Path) -> None:
         text = (PROJECT_ROOT / "docs" / "security.md").read_text()
         (commands,) = re.findall(r"```bash\n(openssl [^`]*)```", text)
@@ -181,6 +182,7 @@ class TestSignatures:
 class TestContent:
     """What is said of a build."""
 
+    @pytest.mark.slow
     def test_what_varies_is_in_the_statement_and_not_in_the_archive(
         self, build: Build, keys: Any, tmp_path: Path
     ) -> None:
@@ -248,6 +250,7 @@ class TestContent:
 class TestPlaces:
     """Beside the archive, wherever that is."""
 
+    @pytest.mark.slow
     def test_at_the_workspaces_top_it_is_the_newest_archives(self, build: Build) -> None:
         gzipped = build()[1]
         assert beside(gzipped.newest).samefile(beside(gzipped.archive))
@@ -309,6 +312,7 @@ def test_a_large_archive_is_not_read_into_memory(tmp_path: Path) -> None:
     assert int(kilobytes) < 150_000
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     for place, message, kind in (
         (tmp_path / "gone.tar.gz", "no such file", "config"),
