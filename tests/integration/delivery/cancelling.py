@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from trt_llm_pipeline.server.cancellation import delivered
+
 
 @contextmanager
 def cancelled_once_stuck(stalled: threading.Event) -> Iterator[Callable[[int, int], None]]:
@@ -33,5 +35,6 @@ def cancelled_once_stuck(stalled: threading.Event) -> Iterator[Callable[[int, in
 
     thread = threading.Thread(target=cancel)
     thread.start()
-    yield lambda done, _total: calls.append(done)
+    with delivered(KeyboardInterrupt):
+        yield lambda done, _total: calls.append(done)
     thread.join()

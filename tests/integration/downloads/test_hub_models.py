@@ -39,6 +39,7 @@ from trt_llm_pipeline.model_source import (
 )
 from trt_llm_pipeline.model_source.record import record_path
 from trt_llm_pipeline.net.retrying import RetryLimits
+from trt_llm_pipeline.server.cancellation import delivered
 from trt_llm_pipeline.testing.hub import Fault, HubServer
 from trt_llm_pipeline.testing.servers import free_port
 
@@ -592,7 +593,8 @@ class TestInterruption:
 
         def build() -> None:
             try:
-                caller.fetch(limits=RetryLimits())
+                with delivered(Cancelled):
+                    caller.fetch(limits=RetryLimits())
             except BaseException as error:  # noqa: BLE001  looked at below
                 ended.append(error)
 
