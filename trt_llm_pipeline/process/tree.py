@@ -267,24 +267,32 @@ class _Supervised:
 
 
 def _uninterrupted(launch: Callable[[], None]) -> None:
-    """Calls `launch`, which either happens as a whole or raises its own `OSError`.
+    """Calls `launch`, which either happens once and as a whole, or raises its own `OSError`.
 
     A cancellation is an exception that may strike this thread between any two bytecodes: also between a fork
     and the assignment that would let us know of the child. So the call is made in a thread of its own, which
-    nothing strikes. A bare thread and a queue, because an exception from outside may leave the locks of
-    `threading` held.
+    nothing strikes once it has begun. A bare thread and a queue, because an exception from outside may leave
+    the locks of `threading` held.
+
+    Up to Python 3.11 the exception may strike that thread before it begins, in the place of this one (see
+    `server.cancellation`): then it dies without a word. So another is started as long as none has begun, and
+    the first to begin takes the call; where this thread is struck meanwhile, none does any more.
 
     Raises:
         OSError: `launch` raised it.
         RuntimeError: no thread could be started for it.
-        BaseException: what struck this thread meanwhile, after `launch` has returned.
+        BaseException: what struck this thread meanwhile, after `launch` has returned, or instead of it.
     """
+    to_call = [launch]
     problems: list[OSError] = []
     done: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def call() -> None:
+        taken = _take(to_call)
+        if taken is None:  # by a thread that has begun before, or not wanted any more
+            return
         try:
-            launch()
+            taken()
         except OSError as error:
             problems.append(error)
         finally:
@@ -292,16 +300,26 @@ def _uninterrupted(launch: Callable[[], None]) -> None:
             done.put(None)  # and once more where that wait was broken off after it had taken the first
 
     try:
-        _thread.start_new_thread(call, ())
-        done.get()
-    except RuntimeError:  # of the thread, which then has nothing to say
-        done.put(None)
-        raise
+        while True:
+            if to_call:
+                _thread.start_new_thread(call, ())
+            with contextlib.suppress(queue.Empty):
+                done.get(timeout=_TURN_S)
+                break
     finally:
-        with contextlib.suppress(queue.Empty):
-            done.get(timeout=_START_WITHIN_S)
+        if _take(to_call) is None:
+            with contextlib.suppress(queue.Empty):
+                done.get(timeout=_START_WITHIN_S)
     if problems:
         raise problems[0]
+
+
+def _take(to_call: list[Callable[[], None]]) -> Callable[[], None] | None:
+    """What is to be called, unless somebody has taken it before; of many that ask at once, one gets it."""
+    try:
+        return to_call.pop()
+    except IndexError:
+        return None
 
 
 def _lost(program: str, what: str) -> str:

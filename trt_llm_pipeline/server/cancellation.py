@@ -3,7 +3,8 @@
 Cog cancels a prediction by raising an exception in the thread that runs it, with
 `PyThreadState_SetAsyncExc`. Up to Python 3.11 a thread that is just being started bears the identifier of
 the thread that starts it until it runs (CPython `init_threadstate`), and is found first: the new thread dies
-of the exception at its first instruction, the starter waits for it for ever, and the server stays BUSY.
+of the exception at its first instruction, the starter waits for it for ever, and the server stays BUSY. Who
+starts a bare thread sees to it that the wait is none for ever, as `process.tree` does.
 An exception that is raised in a destructor is lost in the same way, in every version.
 """
 

@@ -30,6 +30,8 @@ from types import FrameType
 
 import psutil
 
+from trt_llm_pipeline.files import replacing
+
 #: "Try again later" of sysexits.h: neither the server's own codes nor a signal's.
 EXIT_CODE = 75
 #: What it ends with where the server could not listen: a restart would not help.
@@ -96,8 +98,8 @@ def noted(env: Mapping[str, str]) -> Iterator[Note]:
 
 def _write(path: str | None, note: Note) -> None:
     if path:
-        with contextlib.suppress(OSError):
-            Path(path).write_text(f"{note.event} {note.at} {note.size}")
+        with contextlib.suppress(OSError), replacing(Path(path)) as partial:  # it may be read at any moment
+            partial.write_text(f"{note.event} {note.at} {note.size}")
 
 
 class Judge:
@@ -150,12 +152,12 @@ class Judge:
 
 def main(arguments: Sequence[str], limits: Limits = Limits()) -> int:
     """Runs a server until it ends, is told to end, or is beyond help; its exit code."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     port = os.environ.get("PORT") or "5000"
     if unusable := _unusable(port, _host(arguments)):
         sys.stderr.write(f"error: {unusable}\n")
         return WRONG_PORT
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     url = f"http://127.0.0.1:{port}/health-check"
     with tempfile.TemporaryDirectory(prefix="trt-llm-guard-") as folder:
         note = Path(folder) / "note"

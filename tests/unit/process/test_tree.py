@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import resource
@@ -86,6 +87,14 @@ def within(seconds: float, condition: Callable[[], bool]) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def has_ended(process_: psutil.Process) -> bool:
+    """Whether its parent can be told of its end; the kernel takes its memory, and its environment, before."""
+    try:
+        return process_.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def open_fds() -> int:
@@ -531,18 +540,53 @@ class TestAnEndThatWasAskedFor:
         assert cancelled == len(delays_ms)
         assert psutil.Process().children() == []
 
+    def test_may_strike_the_thread_that_was_to_start_the_program(
+        self, tree: Tree, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Before that begins; the exception, if it is not lost with the thread, comes later."""
+        start, started = _thread.start_new_thread, []
+
+        def first_dies(function: Callable[[], None], arguments: tuple[()]) -> int:
+            started.append(function)
+            return start(function, arguments) if len(started) > 1 else 0
+
+        monkeypatch.setattr(_thread, "start_new_thread", first_dies)
+        assert tree.run("print('once')").exit_code == 0
+        assert (tree.lines, len(started)) == (["once"], 2)
+        started[0]()  # it was not dead but slow
+        assert tree.living() == []
+
+    def test_starts_no_program_after_it(self, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+        started = []
+
+        def too_slow(function: Callable[[], None], _: tuple[()]) -> int:
+            started.append(function)
+            if len(started) > 1:
+                raise Cancelled
+            return 0
+
+        monkeypatch.setattr(_thread, "start_new_thread", too_slow)
+        with pytest.raises(Cancelled):
+            tree.run("print('never')")
+        started[0]()
+        assert tree.living() == []
+
 
 class TestALookThatFindsSomething:
     """`on_turn` raises an error of this package's, and the program runs, has failed or has succeeded."""
 
     FOUND = WorkspaceError("something is where it should not be")
+    #: What a program does before it ends.
+    AWAITS_THE_LOOK = "import os, time\nwhile not os.path.exists('end'): time.sleep(0.01)\n"
 
     def look_at_the_end(self, tree: Tree) -> Callable[[Usage], None]:
-        """Finds something once the program has printed its words and has ended."""
+        """Lets a program end that has printed its words, and finds something once it has ended."""
 
         def on_turn(_: Usage) -> None:
             if tree.lines:
-                tree.wait_for(0)
+                (program,) = tree.living()
+                (tree.cwd / "end").touch()
+                assert within(PATIENCE_S, lambda: has_ended(program))
                 raise self.FOUND
 
         return on_turn
@@ -558,12 +602,13 @@ class TestALookThatFindsSomething:
         assert tree.living() == []
 
     def test_does_not_replace_a_failure_that_came_first(self, tree: Tree) -> None:
-        result = tree.run("print('last words'); raise SystemExit(3)", on_turn=self.look_at_the_end(tree))
+        program = f"print('last words')\n{self.AWAITS_THE_LOOK}raise SystemExit(3)"
+        result = tree.run(program, on_turn=self.look_at_the_end(tree))
         assert (result.exit_code, result.tail, result.refused) == (3, ("last words",), self.FOUND)
 
     def test_is_told_of_a_program_that_has_succeeded(self, tree: Tree) -> None:
         with pytest.raises(WorkspaceError) as raised:
-            tree.run("print('done')", on_turn=self.look_at_the_end(tree))
+            tree.run(f"print('done')\n{self.AWAITS_THE_LOOK}", on_turn=self.look_at_the_end(tree))
         assert raised.value is self.FOUND
 
     def test_is_told_before_what_is_wrong_with_the_supervisor(self, tree: Tree) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,25 @@ def test_an_answer_that_is_never_given_and_one_that_is_uploaded_for_long() -> No
 def test_silence() -> None:
     assert Watched().stays(None, 59) is None
     assert Watched().stays(None, 70) == "the server does not answer its health check, for 61 s"
+
+
+def test_a_note_can_be_read_at_any_moment(tmp_path: Path) -> None:
+    """Half a note would be none, and a server that is always busy would be taken for one that is stuck."""
+    note = tmp_path / "note"
+    done = threading.Event()
+
+    def predict_often() -> None:
+        for _ in range(500):
+            with noted({NOTE_VARIABLE: str(note)}):
+                pass
+        done.set()
+
+    with noted({NOTE_VARIABLE: str(note)}):
+        worker = threading.Thread(target=predict_often)
+        worker.start()
+        while not done.is_set():
+            assert _read(note) is not None
+        worker.join()
 
 
 def test_predict_is_noted_however_it_ends(tmp_path: Path) -> None:
